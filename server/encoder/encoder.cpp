@@ -1,6 +1,7 @@
 #include "encoder.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/endian/conversion.hpp>
 #include <boost/hash2/md5.hpp>
 #include <boost/json/array.hpp>
@@ -43,7 +44,10 @@ double number(const json::value& value, const std::string& what) {
 // last bit; rounded to float32 after scaling, none of 16 million values did.
 double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
 
-// The ids of texts in a field: positions in its vocabulary, or hashes.
+// How a column's truth values are spelled, as in dcrnn_fast/data/codes/texts.py.
+constexpr std::array<std::string_view, 4> kTruths[] = {{"true", "True", "TRUE", "1"}, {"false", "False", "FALSE", "0"}};
+
+// The ids of texts in a field: positions in its vocabulary, or hashes. A vocabulary of truth values alone knows their other spellings too.
 class TextIds {
  public:
   // Without `entries`, texts are hashed to 1 + one of `size` - 1 buckets. A missing cell has id 0 in a hashed field, and where `several`
@@ -65,6 +69,17 @@ class TextIds {
       letters_.insert(letters_.end(), text.begin(), text.end());
       ids_.emplace(std::string_view(letters_.data() + start, text.size()), static_cast<std::int64_t>(id));
     }
+    const auto is_truth = [](const auto& one) {
+      return one.first == kOov || one.first == kMissing ||
+             std::ranges::any_of(kTruths, [&](const auto& texts) { return std::ranges::find(texts, one.first) != texts.end(); });
+    };
+    if (std::ranges::all_of(ids_, is_truth))
+      for (const auto& texts : kTruths) {
+        const auto first = std::ranges::find_if(texts, [&](std::string_view text) { return ids_.contains(text); });
+        if (first == texts.end()) continue;
+        const std::int64_t id = ids_.find(*first)->second;
+        for (const std::string_view text : texts) ids_.emplace(text, id);
+      }
   }
   TextIds(const TextIds&) = delete;  // the keys point into `letters_`
   TextIds& operator=(const TextIds&) = delete;

@@ -54,7 +54,7 @@ std::string lost(const Unseen::Field& field) {
   if (is_lost(before, now, known(field.now) * field.rows))
     return line(
         field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
-        "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really new, train "
+        "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really new, train "
         "on newer rows, or use coarser categories");
   if (is_lost(field.trained.missing, field.now.missing, field.rows))
     return line(field, *field.now.missing, "are missing", *field.trained.missing,

@@ -136,10 +136,13 @@ KINDS = {
 
 
 class Case:
-    """An encoder of random fields: `encoding` and `about` are the files of the C++ program, `encoder` reads the same in Python."""
+    """An encoder of random fields: `encoding` and `about` are the files of the C++ program, `encoder` reads the same in Python.
 
-    def __init__(self, random: random.Random) -> None:
-        self.random = random
+    With `truths`, the vocabularies hold truth values alone.
+    """
+
+    def __init__(self, random: random.Random, *, truths: bool = False) -> None:
+        self.random, self._truths = random, truths
         vocabulary, scaling, shared, derived, pooled = {}, {}, {}, {}, {}
         fields: dict[str, int] = {}
         dense: list[str] = []
@@ -214,6 +217,8 @@ class Case:
         self.encoder = Encoder(tasks=["click"], num_embeddings=fields, dense=dense, **self.encoding)
 
     def _vocabulary(self) -> list[str]:
+        if self._truths:
+            return ["<oov>", *self.random.sample(["true", "false", "True", "False", "TRUE", "FALSE", "1", "0", "<missing>"], 3)]
         known = [
             *TEXTS,
             "9007199254740992",

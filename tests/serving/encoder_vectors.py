@@ -131,6 +131,16 @@ CASES = [
         [*("1", "12", "-7", "0", "-0.0", "01.0", "1.", ".0", "1.0 ", "1.5", "1.0.0", "+1.0", "12345678901234567890", "1.0\n"), "1.0"],
     ),
     text("truth values", [True, False, None], ["true", "false", "<missing>", "1"]),
+    case(
+        "of a vocabulary of truth values alone, 1, true, True and TRUE are one, and so are 0, false, False and FALSE",
+        {"i": [1, 0, 2, None], "f": [1.0, 0.0, 0.5, None], "t": ["True", "FALSE", "1.0", "yes"], "b": [True, False, None, True]},
+        texts={"i": ["false", "true"], "f": ["<missing>", "True"], "t": ["true", "false"], "b": ["0", "1"]},
+    ),
+    case(
+        "an entry of a vocabulary has its own id, and a vocabulary with another text has no other spellings",
+        {"i": [1, 0], "t": ["True", "False"], "b": [True, False]},
+        texts={"i": ["true", "1"], "t": ["1", "true", "0"], "b": ["1", "0", "unknown"]},
+    ),
     text("of equal entries the first counts", ["a", "b"], ["a", "a", "b"]),
     case(
         "hashed texts",

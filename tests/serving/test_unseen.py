@@ -11,6 +11,7 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import DataError, ExportError
 from dcrnn_fast.serving import load_exported, score_files
+from dcrnn_fast.serving import ranker as ranker_module
 from dcrnn_fast.serving.unseen import WINDOW
 from tests.serving.archives import rewritten, with_json
 
@@ -45,7 +46,7 @@ def test_a_field_that_lost_its_ids_is_a_warning_once(load, table):
     ranker = load()
     (line,) = said(ranker.predict, lost(table))
     assert line.startswith(LOST)
-    assert "as 7 and 007, or True and true, are two categories" in line
+    assert "as 7 and 007, or Oslo and oslo, are two categories" in line
     assert said(ranker.predict, lost(table)) == []
 
 
@@ -112,24 +113,76 @@ def test_rates_are_those_of_the_last_rows(shop, table):
     ranker = Ranker.load(shop / "run")
     ranker.predict(table)
     assert ranker.unseen.rates()["colour"]["oov"] == 0.0
-    for start in range(0, WINDOW // 2, 100):
-        assert said(ranker.predict, lost(table)[start : start + 100]) == []
+    lines = [line for start in range(0, WINDOW // 2, 100) for line in said(ranker.predict, lost(table)[start : start + 100])]
     assert 0.3 < ranker.unseen.rates()["colour"]["oov"] < 0.5
-    assert len([line for _ in range(10) for line in said(ranker.predict, lost(table)[:500])]) == 1
+    assert len(lines + [line for _ in range(10) for line in said(ranker.predict, lost(table)[:500])]) == 1
 
 
 def test_one_request_of_new_items_is_no_lost_field(shop, table):
     ranker = Ranker.load(shop / "run", strict=True)
     ranker.predict(table)
-    ranker.predict(lost(table)[:1000])
+    assert len(said(ranker.predict, lost(table)[:1000])) == 1, "half of the cells are a warning"
     assert 0.3 < ranker.unseen.rates()["colour"]["oov"] < 0.6
 
 
-def test_half_of_the_ids_is_no_lost_field_and_its_rate_is_known(shop, table):
-    ranker = Ranker.load(shop / "run")
-    half = table.assign(colour=table["colour"].where(table.index % 2 == 0, "C" + table["colour"]))
-    assert said(ranker.predict, half) == []
+def half_lost(table):
+    """The table with other texts in half of a column's cells."""
+    return table.assign(colour=table["colour"].where(table.index % 2 == 0, "C" + table["colour"]))
+
+
+@pytest.mark.parametrize("rows", [1500, 500])
+def test_half_of_a_fields_cells_are_a_warning_once(load, table, rows):
+    ranker = load(strict=True)
+    (line,) = said(ranker.predict, half_lost(table)[:rows])
+    assert line.startswith("field 'colour': 50.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train and 0.0% of")
+    assert said(ranker.predict, half_lost(table)[:rows]) == []
     assert ranker.unseen.rates()["colour"]["oov"] == pytest.approx(0.5)
+
+
+def test_a_fifth_of_a_fields_cells_is_no_warning(load, table):
+    assert said(load().predict, table.assign(colour=table["colour"].where(table.index % 5 > 0, "new"))) == []
+
+
+def test_half_of_the_users_of_many_requests_is_a_warning(shop, table):
+    ranker, items = Ranker.load(shop / "run"), table[["shape", "size"]][:200]
+    lines = [said(ranker.score, {"colour": f"new{user}" if user % 2 else f"c{user % 9}"}, items) for user in range(120)]
+    assert sum(map(len, lines[:60])) == 0, "60 users may be new by chance"
+    assert [line.partition(":")[0] for said_ in lines for line in said_] == ["field 'colour'"]
+
+
+@pytest.mark.parametrize("rows", [200, 240])
+def test_some_new_users_of_a_table_of_few_are_no_warning(load, table, rows):
+    """Five users with their candidates, in a small table and in one that is judged by itself."""
+    colours = np.repeat(["c1", "new1", "c2", "new2", "c3"], rows)
+    assert said(load().predict, table[: len(colours)].assign(colour=colours)) == []
+
+
+@pytest.mark.parametrize(("factor", "where"), [(100, "above"), (-100, "below")])
+def test_a_number_in_another_unit_is_a_warning_once(load, table, factor, where):
+    ranker, size = load(), 20 + table["size"]
+    other = table.assign(size=factor * size)
+    (line,) = said(ranker.predict, other[:500])
+    assert line.startswith(f"number 'size': 100.0% of the scored values are {where} {'-' if factor < 0 else ''}2.")
+    assert said(ranker.predict, other) == []
+
+
+def test_some_requests_of_the_largest_numbers_are_no_warning(shop, table):
+    ranker, items = (
+        Ranker.load(shop / "run"),
+        table.sort_values("size")[["shape", "size"]][-200:].assign(size=lambda rows: 9 + rows["size"]),
+    )
+    assert [line for user in range(9) for line in said(ranker.score, {"colour": f"c{user}"}, items)] == []
+
+
+def test_a_run_of_an_earlier_version_knows_no_range(shop, table, monkeypatch):
+    real = ranker_module.load_sealed
+
+    def earlier(*arguments, **options):
+        model, about, digest = real(*arguments, **options)
+        return model, {key: value for key, value in about.items() if key not in ("valid_shares", "dense_ranges")}, digest
+
+    monkeypatch.setattr(ranker_module, "load_sealed", earlier)
+    assert said(Ranker.load(shop / "run").predict, half_lost(table).assign(size=1000 + table["size"])) == []
 
 
 def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_path):

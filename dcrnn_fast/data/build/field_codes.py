@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from ...errors import DataError
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
+from ..codes.texts import truth_ids
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
@@ -59,8 +60,10 @@ class CategoryCode:
         entries: list[str | None] = list(self.vocabulary[1:])
         if self.several and MISSING in entries:
             entries[entries.index(MISSING)] = None
-        known = pa.array(entries, pa.string())
-        return staged.texts[self.column].map(lambda texts: pc.fill_null(pc.add(pc.index_in(texts, known), 1), 0).to_numpy(), np.int32)
+        alike = truth_ids(self.vocabulary)
+        known = pa.array([*entries, *alike], pa.string())
+        ids = pa.array([*range(1, len(self.vocabulary)), *alike.values()], pa.int32())
+        return staged.texts[self.column].map(lambda texts: pc.fill_null(ids.take(pc.index_in(texts, known)), 0).to_numpy(), np.int32)
 
 
 @dataclass(frozen=True)

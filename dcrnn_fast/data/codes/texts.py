@@ -8,6 +8,26 @@ from typing import Any
 
 from ..packed.meta import MISSING, OOV
 
+TRUTHS = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
+"""How a column's truth values are spelled: as truth values, by pandas, by spreadsheets, and as numbers."""
+
+
+def truth_ids(vocabulary: Sequence[str]) -> dict[str, int]:
+    """The ids of the other spellings of a vocabulary that holds nothing but truth values; of any other vocabulary, none.
+
+    Where the vocabulary itself has several spellings of a truth, the others have the id of the first one in :data:`TRUTHS`.
+
+    >>> truth_ids(["<oov>", "false", "true"])
+    {'True': 2, 'TRUE': 2, '1': 2, 'False': 1, 'FALSE': 1, '0': 1}
+    >>> truth_ids(["<oov>", "0", "1", "2"])
+    {}
+    """
+    texts = {text for spellings in TRUTHS for text in spellings}
+    if len(vocabulary) > len(texts) + 2 or not (known := set(vocabulary) - {OOV, MISSING}) <= texts:
+        return {}
+    first = [next((vocabulary.index(text) for text in spellings if text in known), 0) for spellings in TRUTHS]
+    return {text: id_ for spellings, id_ in zip(TRUTHS, first, strict=True) if id_ for text in spellings if text not in known}
+
 
 class Categories:
     """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too.
@@ -17,7 +37,7 @@ class Categories:
     """
 
     def __init__(self, vocabulary: Sequence[str], *, several: bool = False) -> None:
-        self._ids = {text: id_ for id_, text in reversed(list(enumerate(vocabulary)))}
+        self._ids = {text: id_ for id_, text in reversed(list(enumerate(vocabulary)))} | truth_ids(vocabulary)
         if several:
             self._ids.pop(MISSING, None)
 

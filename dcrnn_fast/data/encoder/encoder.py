@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ..schema.fields import Derived
 
 
-Watch = Callable[[tuple[str, ...], npt.NDArray[np.int64], "npt.NDArray[np.bool_] | None"], None]
-"""Takes the names of columns, encoded rows of them [B, F], and, of more rows than one, whether all cells of a column are one [F]."""
+Columns = tuple[tuple[str, ...], tuple[str, ...]]
+Watch = Callable[[Columns, npt.NDArray[np.int64], npt.NDArray[np.float32], "npt.NDArray[np.bool_] | None"], None]
+"""Takes the names of fields and of dense columns, their encoded rows [B, F] and [B, Nd], and, of more rows than one, whether all cells of
+a column are one [F + Nd]."""
 
 
 class Encoded(NamedTuple):
@@ -201,12 +203,17 @@ class Encoder:
         if self.watch is not None and piece.rows:
             alike: npt.NDArray[np.bool_] | None = None
             if is_watched:
-                alike = (ids[0] == ids[-1]) & (ids[0] == ids[piece.rows // 2])  # few columns are left to look at
+                alike = np.concatenate([_alike_columns(ids), _alike_columns(dense)])
                 alike[varied] = False  # unknown texts have one id
-                for position in map(int, np.flatnonzero(alike)):
-                    alike[position] = (ids[:, position] == ids[0, position]).all()
-            self.watch(self._names, ids, alike)
+            self.watch((self._names, self.dense), ids, dense, alike)
         return ids, dense
+
+
+def _alike_columns(cells: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    alike: npt.NDArray[np.bool_] = (cells[0] == cells[-1]) & (cells[0] == cells[len(cells) // 2])  # few columns are left to look at
+    for position in map(int, np.flatnonzero(alike)):
+        alike[position] = (cells[:, position] == cells[0, position]).all()
+    return alike
 
 
 def _are_alike(cells: Sequence[str] | npt.NDArray[np.int32]) -> bool:

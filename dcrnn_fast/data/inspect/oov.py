@@ -8,7 +8,7 @@ NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ DROP = 5.0
 that spells its ids in another way loses all of them. In a log split by time most users may be new, and that is no mistake: in
 MovieLens-100K they are on 90% of the test rows."""
 MIN_ROWS = 20
+RISE = 0.25
+"""A share has risen if it is by so much above those of the train and validation rows, and twice as high."""
 RARE = 0.5
 BLOCK_ROWS = 65_536
 ASKED_ROWS = 1_000_000
@@ -33,7 +35,7 @@ ASKED_ROWS = 1_000_000
 _KINDS = {
     "oov": (
         "that are not missing are out of vocabulary",
-        "compare its texts with those of the train rows, as 7 and 007, or True and true, are two categories; if the categories are really "
+        "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really "
         "new, train on newer rows, use coarser categories, or leave the field out",
     ),
     "missing": ("are missing", "check that the file fills the column, and how it writes missing values"),
@@ -96,20 +98,39 @@ def lost_fields(train: Shares, other: Shares, split: str, rows: int) -> list[str
     >>> print(*lost_fields({"city": {"oov": 0.1}}, {"city": {"oov": 0.97}}, "test", 500))  # doctest: +ELLIPSIS
     field 'city': 97.0% of the test cells are out of vocabulary or missing, but 10.0% of the train cells: ...
     """
-    lines = []
+    return [
+        f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train cells: there the field tells the model "
+        f"nothing; {_KINDS[kind][1]}"
+        for field, kind, before, now, part, words in _compared(train, other)
+        if part * rows >= MIN_ROWS and now >= NEARLY_ALL > before and 1 - before >= DROP * (1 - now)
+    ]
+
+
+def risen_fields(train: Shares, valid: Shares, other: Shares, split: str) -> list[str]:
+    """A warning of one line for every field of whose cells far more are out of vocabulary, or missing, than in train and validation.
+
+    A field whose share in the validation rows is not known gives none: in a log split by time, many users may be new there.
+
+    >>> print(*risen_fields({"city": {"oov": 0.1}}, {"city": {"oov": 0.3}}, {"city": {"oov": 0.6}}, "test"))  # doctest: +ELLIPSIS
+    field 'city': 60.0% of the test cells are out of vocabulary or missing, but 10.0% of the train and 30.0% of the validation cells; ...
+    """
+    usual = {(field, kind): share for field, kind, _, share, *_ in _compared(train, valid)}
+    return [
+        f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train and {there:.1%} of the validation cells; "
+        f"{_KINDS[kind][1]}"
+        for field, kind, before, now, _, words in _compared(train, other)
+        if (there := usual.get((field, kind))) is not None and now >= max(max(before, there) + RISE, 2 * max(before, there))
+    ]
+
+
+def _compared(train: Shares, other: Shares) -> Iterator[tuple[str, str, float, float, float, str]]:
+    """By field and kind: the share in train, that in another split, the part of its rows that it is a share of, and what the cells are."""
     for field, shares in other.items():
-        for kind, (words, remedy) in _KINDS.items():
+        for kind, (words, _) in _KINDS.items():
             (before, _), (now, part) = _unreadable(train.get(field, {}), kind), _unreadable(shares, kind)
-            if before is None or now is None or part * rows < MIN_ROWS:
-                continue
-            if now >= NEARLY_ALL > before and 1 - before >= DROP * (1 - now):
-                if kind == "oov" and shares.get("missing") is None:
-                    words = "are out of vocabulary or missing"
-                lines.append(
-                    f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train cells: there the field tells "
-                    f"the model nothing; {remedy}"
-                )
-    return lines
+            if before is not None and now is not None:
+                in_words = "are out of vocabulary or missing" if kind == "oov" and shares.get("missing") is None else words
+                yield field, kind, before, now, part, in_words
 
 
 def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:

@@ -23,7 +23,7 @@ from ...errors import DataError, ExportError, shown
 from ...ops.backends import extension_missing_reason
 from ...support import strict_json
 from ..ranker import Ranker
-from ..unseen import Cells, read_cells
+from ..unseen import Cells, Number, read_cells, read_numbers
 
 FORMAT = 1
 """The version of the description. A reader refuses every other one."""
@@ -47,11 +47,12 @@ PORTABLE = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "popcn
 
 
 class Package(NamedTuple):
-    """The description of an exported file, checked, its encoder, and its fields with the rates of the train rows."""
+    """The description of an exported file, checked, its encoder, and what the run says of its fields and dense columns."""
 
     about: dict[str, Any]
     encoder: Encoder
     cells: list[Cells]
+    numbers: list[Number]
 
 
 def describe(
@@ -59,6 +60,7 @@ def describe(
     ranker: Ranker,
     encoding: Mapping[str, Any],
     cells: Sequence[Cells],
+    numbers: Sequence[Number],
     backend: str,
     operators: set[str],
     cpu: Mapping[str, Any],
@@ -80,6 +82,7 @@ def describe(
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
         "cells": [list(one) for one in cells],
+        "numbers": [list(one) for one in numbers],
         "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
@@ -103,10 +106,10 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     if about["kind"] == "aoti":
         _check_machine(about, path)
     try:
-        cells = read_cells(about["cells"], len(about["fields"]))
+        cells, numbers = read_cells(about["cells"], len(about["fields"])), read_numbers(about.get("numbers", []))
     except ValueError as error:
         raise not_exported(path) from error
-    return Package(about, _encoder(about, texts, path), cells)
+    return Package(about, _encoder(about, texts, path), cells, numbers)
 
 
 def not_exported(path: Path) -> ExportError:

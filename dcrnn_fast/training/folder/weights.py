@@ -17,6 +17,7 @@ import dcrnn_fast
 from ...data import PackedDataset
 from ...data.inspect.base_rates import base_rates
 from ...data.inspect.oov import id_shares
+from ...data.inspect.ranges import dense_ranges
 from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
@@ -33,6 +34,7 @@ MAX_ROWS = 2**24
 shapes are known."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=False)]
+_Shares = dict[str, dict[Literal["oov", "missing"], _Share | None]]
 
 
 class _Data(BaseModel):
@@ -64,7 +66,9 @@ class _Description(BaseModel):
     pooled: dict[str, _Pooled]
     base_rates: dict[str, _Share]
     negative_rate: float
-    id_shares: dict[str, dict[Literal["oov", "missing"], _Share | None]]
+    id_shares: _Shares
+    valid_shares: _Shares = {}
+    dense_ranges: dict[str, Annotated[tuple[float, float], Field(strict=False)]] = {}
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:
@@ -100,7 +104,7 @@ def check_description(about: Any, path: Path) -> None:
 
 def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
     """The description in a weight file: :func:`load_model` rebuilds the model by it, and :func:`evaluate` compares its data with others."""
-    meta, rows = dataset.meta, dataset.split("train")
+    meta, rows, valid = dataset.meta, dataset.split("train"), dataset.splits.get("valid")
     return {
         "model": config.model.model_dump(mode="json"),
         "relation": config.model.relation or meta.relation,
@@ -114,6 +118,8 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "encoding": strict_json.json_digest(meta.encoding),
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
+        "valid_shares": {} if valid is None else id_shares(valid, meta),
+        "dense_ranges": dense_ranges(rows, meta),
         "negative_rate": config.negative_rate or 1.0,
     }
 
@@ -178,8 +184,9 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         The :class:`dcrnn_fast.DCRNN` in evaluation mode, and the file's description: ``tasks``, ``fields`` (each column's name and number
         of ids), ``dense`` (the dense columns' names), ``relation``, ``funnel``, ``model``, ``data``, ``encoding``, ``base_rates`` (the
         part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
-        vocabulary and missing, by field), ``shared`` (by field with the embeddings of another: that field), ``pooled`` (by field with
-        several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected.
+        vocabulary and missing, by field), ``valid_shares`` (the same of the validation rows), ``dense_ranges`` (the 1% and 99% quantiles
+        of the scaled training values, by dense column), ``shared`` (by field with the embeddings of another: that field), ``pooled`` (by
+        field with several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more

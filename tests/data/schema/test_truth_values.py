@@ -80,3 +80,18 @@ def test_categories_keep_the_text_of_the_file_and_of_parquets_truth_values(table
     table.parquet("t.parquet", {"city": [True, False, None], "price": [1, 2, 3], "click": [0, 1, 1]})
     found = table.prepare(files={"train": "t.parquet", "test": "t.parquet"}).meta.vocabulary["city"]
     assert found == ["<oov>", "<missing>", "false", "true"]
+
+
+def test_another_spelling_of_a_truth_value_has_its_id(table):
+    table.write("train.csv", "city,click", [("true", 1), ("false", 0), ("true", 0)])
+    table.write("test.csv", "city,click", [(text, 0) for text in ("1", "0.0", "True", "FALSE", "yes", "")])
+    data = table.prepare(numeric=[])
+    assert data.meta.vocabulary["city"] == ["<oov>", "true", "false"]
+    assert data.split("test").ids[:, 0].tolist() == [1, 2, 1, 2, 0, 0]
+
+
+def test_spellings_that_the_train_rows_hold_stay_apart(table):
+    table.write("train.csv", "city,click", [("True", 1), ("true", 0), ("0", 0)])
+    table.write("test.csv", "city,click", [(text, 0) for text in ("True", "true", "1", "false")])
+    vocabulary = (data := table.prepare(numeric=[])).meta.vocabulary["city"]
+    assert [vocabulary[id_] for id_ in data.split("test").ids[:, 0]] == ["True", "true", "true", "0"]

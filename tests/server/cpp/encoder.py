@@ -41,6 +41,7 @@ DEFECTS = {
     "integers are rounded to float64": ("cells.cpp", "cell.integer_ <= kExact", "true"),
     "the empty text takes a place": ("cells.cpp", "!(cell.kind == Cell::text && cell.text_.empty())", "true"),
     "the hash is of other bytes of the digest": ("encoder.cpp", "hash.result().data() + 8", "hash.result().data()"),
+    "a truth value has one spelling": ("encoder.cpp", "ids_.contains(text)", "false"),
     "a missing value of several has an id": ("encoder.cpp", "several && text == kMissing", "false"),
     "a cross has no backslashes": ("derived.cpp", "c == '\\\\' || c == '|'", "false"),
     "time before 1970 is rounded up": ("derived.cpp", "(value % by < 0)", "0"),
