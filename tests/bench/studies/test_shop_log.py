@@ -1,0 +1,56 @@
+"""The shop's log of the studies: its funnel, its splits by days, and vocabularies that grow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.studies import shop_log
+from bench.studies.shop_log import Scope, draw, draw_log, packed
+from dcrnn_fast.training.init import grown_encoding
+
+SMALL = Scope(rows=20_000, users=2_000, items=500, categories=10)
+
+
+def test_events_follow_one_another_at_the_rates_of_the_docstring():
+    labels = draw_log(0, SMALL).labels
+    assert (np.diff(labels, axis=1) <= 0).all()
+    counts = np.r_[len(labels), labels.sum(axis=0)]
+    assert counts[1:] / counts[:-1] == pytest.approx(shop_log.RATES, rel=0.15)
+
+
+def test_a_split_has_consecutive_days_and_the_train_rows_know_all_their_ids():
+    data = draw(0, SMALL)
+    assert data.meta.rows["test"] == pytest.approx(SMALL.rows / 5, rel=0.05)
+    assert data.split("train").ids.min() == 1
+    assert data.split("test").ids[:, 1].min() == 0
+
+
+def test_a_seed_draws_the_same_log_again_and_another_seed_another_one():
+    first, again, other = (draw(seed, SMALL).split("train") for seed in (0, 0, 1))
+    assert np.array_equal(first.ids, again.ids)
+    assert np.array_equal(first.labels, again.labels)
+    assert not np.array_equal(first.labels[:1000], other.labels[:1000])
+
+
+def test_a_title_is_one_to_one_with_an_item_and_a_session_is_nearly_unique():
+    ids = draw_log(0, Scope(title=True, session=True)).ids
+    pairs = len(np.unique(np.stack([ids["item"], ids["title"]]), axis=1).T)
+    assert pairs == len(np.unique(ids["item"])) == len(np.unique(ids["title"]))
+    assert len(np.unique(ids["session"])) > 150_000
+
+
+def test_later_days_keep_the_numbers_of_known_ids_and_add_new_ones():
+    log = draw_log(0, SMALL)
+    base = packed(log, {"train": range(10), "valid": range(10, 11)})
+    later = packed(log, {"train": range(11, 12), "valid": range(12, 13)}, base.meta)
+    assert later.meta.encoding == grown_encoding(base.meta.encoding, later.meta.vocabulary)
+    assert later.meta.fields["user"] > base.meta.fields["user"]
+    raw, number = log.ids["user"][log.day == 11][0], later.split("train").ids[0, 0]
+    assert later.meta.vocabulary["user"][number] == str(raw)
+
+
+def test_drift_moves_the_rate_of_clicks_from_day_to_day():
+    by_day = [log.labels[log.day == day, 0].mean() for log in (draw_log(3, Scope(rows=60_000, drift=0.2)),) for day in range(30)]
+    still = [log.labels[log.day == day, 0].mean() for log in (draw_log(3, Scope(rows=60_000)),) for day in range(30)]
+    assert np.std(by_day) > 2 * np.std(still)
