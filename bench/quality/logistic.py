@@ -20,8 +20,8 @@ STRENGTHS = 10.0 ** np.arange(-3, 2.1, 0.5)
 class Logistic:
     """The regression with the C of the lowest log loss of the validation rows. Its place among the strengths stands in ``rounds``.
 
-    Each C starts with the coefficients of the one before; the first that does not lower the loss ends the path. Id 0, out of vocabulary, is
-    a feature like any other: L2 keeps it at 0 where no train row has it. ``setting`` has the number of bins. Nothing is drawn by the seed.
+    Each C starts with the coefficients of the one before; the first that raises the loss ends the path. Id 0, out of vocabulary, is a
+    feature like any other: L2 keeps it at 0 where no train row has it. ``setting`` has the number of bins. Nothing is drawn by the seed.
     """
 
     def __init__(self, sizes: Sequence[int], setting: Setting, seed: int, rounds: int, train: Rows, valid: Rows) -> None:
@@ -30,14 +30,15 @@ class Logistic:
         self.starts, self.width = np.cumsum([0, *widths[:-1]]), sum(widths)
         x, checked, best = self.one_hot(train.x), self.one_hot(valid.x), math.inf
         # Of a fixed bound on the mean gradient, many rows would make one that the gradient of a rare id never exceeds.
-        model = LogisticRegression(solver="newton-cg", warm_start=True, tol=0.1 / len(train.y))
+        model = LogisticRegression(solver="newton-cg", warm_start=True, tol=1 / len(train.y))
         for number, strength in enumerate(STRENGTHS[:rounds], start=1):
             with threadpool_limits(1):
                 model.set_params(C=strength).fit(x, train.y)
             loss = log_loss(model.decision_function(checked), valid.y)
-            if not loss < best:
+            if loss > best:
                 break
-            best, self.rounds, self.weight, self.bias = loss, number, model.coef_[0].copy(), float(model.intercept_[0])
+            if loss < best:
+                best, self.rounds, self.weight, self.bias = loss, number, model.coef_[0].copy(), float(model.intercept_[0])
 
     def one_hot(self, x: np.ndarray) -> csr_matrix:
         """The features [N, width] of rows: a 1 for each of their columns."""
