@@ -16,7 +16,7 @@ from dcrnn_fast.errors import ConfigError, shown
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import CATBOOST, COMMON, LIGHTGBM, OWN, TRAINER, TREES, Space
+from .spaces import CATBOOST, COMMON, LIGHTGBM, LOGISTIC, OWN, TRAINER, TREES, Space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
 
@@ -78,6 +78,7 @@ MODELS: dict[str, Model] = {
     "trees": Model("HistGradientBoosting for each task", TREES),
     "lightgbm": Model("LightGBM for each task", LIGHTGBM, needs="lightgbm"),
     "catboost": Model("CatBoost for each task", CATBOOST, needs="catboost"),
+    "logistic": Model("logistic regression for each task", LOGISTIC),
     "constant": Model("the constant", {}),
 }
 

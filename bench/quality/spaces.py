@@ -1,7 +1,7 @@
 """The search spaces: what a tuning trial may choose. Trial 0 of every model takes the defaults written here.
 
 All networks have ``COMMON``. ``OWN`` adds what makes the size of each. Gradient-boosted trees share no option with a network; each
-library has a space of its own. The constant has nothing to tune.
+library has a space of its own. L2 of logistic regression is no part of its space: every trial chooses it. The constant has nothing to tune.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ CATBOOST: Space = {
     "one_hot_max_size": Choice((2, 30), 2),
     "max_ctr_complexity": Choice((1, 2, 4), 4),
 }
+LOGISTIC: Space = {"bins": Choice((8, 16, 32, 64, 128), 32), "conditional": Choice((False, True), False)}
+"""``conditional`` is that of :class:`bench.quality.trees.Trees`."""
 
 WHOLE = ("epochs", "min_samples_leaf", "min_data_in_leaf")
 """Numbers that are whole."""

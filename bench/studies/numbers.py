@@ -5,8 +5,8 @@ is one of ids, with those of buckets; that of dense columns stays at zero. In "a
 
 Two sets are embedded ones, three are drawn: "60 numbers", four of which decide on a click; "2,500 rows", of 20 such numbers; and "heavy
 tails", a log of users and items with 20 numbers, some of them often 0 or missing. As in the ablation, every setting is the default
-configuration but for what it names, no test row takes part, and early stopping keeps the weights that are scored. LightGBM has the
-defaults of its search space, stops by the same rows, and gets both forms.
+configuration but for what it names, no test row takes part, and early stopping keeps the weights that are scored. LightGBM and
+logistic regression have the defaults of their search spaces, read the same validation rows, and get both forms.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ WIDE = {"60 numbers": (60, 50_000), "2,500 rows": (20, 5_000)}
 """By drawn set of normal numbers: how many there are, and rows."""
 HEAVY = "heavy tails"
 DATA = ("census-income", "hillstrom", *WIDE, HEAVY)
-BEFORE, TREES = "as before", "LightGBM"
+BEFORE, TREES, LINEAR = "as before", "LightGBM", "logistic regression"
+LIBRARIES = {TREES: "lightgbm", "CatBoost": "catboost", LINEAR: "logistic"}
+"""By setting, the model of the comparison."""
 OF_NUMBERS, NO_TERM = "first-order term of dense columns too", "no first-order term"
 BOTH = ("buckets", "dense")
 FORMS = {
     DEFAULT: (), "buckets as well": BOTH, "buckets alone": BOTH[:1], OF_NUMBERS: (), BEFORE: BOTH, NO_TERM: (),
-    "buckets as well, no first-order term": BOTH, TREES: BOTH,
+    "buckets as well, no first-order term": BOTH, TREES: BOTH, LINEAR: BOTH,
 }  # fmt: skip
 """By setting, the forms that every number has; none: by the draft's rule."""
 
@@ -115,16 +117,17 @@ def read_as(data: str, setting: str, seed: int, folder: Path) -> PackedDataset:
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows."""
     dataset = read_as(data, setting, seed, folder)
-    if setting != TREES:
+    if setting not in LIBRARIES:
         keys = {"model.first_order": False} if NO_TERM in setting else {}
         too = mock.patch.object(trainer, "first_order_of_ids_alone") if setting in (OF_NUMBERS, BEFORE) else nullcontext()
         with too:
             return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
-    return of_trees(dataset, seed)
+    return of_library(dataset, setting, seed)
 
 
-def of_trees(dataset: PackedDataset, seed: int, name: str = "lightgbm") -> dict[str, Any]:
-    """The scores of a library's trees with the defaults of their search space, stopped by the validation rows."""
+def of_library(dataset: PackedDataset, setting: str, seed: int) -> dict[str, Any]:
+    """The scores of a library's model with the defaults of its search space; trees stop by the validation rows, which also choose L2."""
+    name = LIBRARIES[setting]
     with deterministic(1):
         fitted = fit(name, dataset, defaults(harness.MODELS[name].space), seed=seed, size=ONE_SIZE, protocol=Protocol())
     found = {"train": {"best_step": fitted.history[-1][0]}, "valid": metrics(dataset, "valid", fitted.logits(dataset.split("valid")))}

@@ -3,8 +3,8 @@ or 0.1% in the set that is named so.
 
 Of an embedded set's first task, or of the clicks of a drawn log, so many positive rows are drawn, of train and validation rows alike; all
 negative ones stay. As in the ablation, every setting is the default configuration but for what it names, no test row takes part, and early
-stopping keeps the weights that are scored. LightGBM and CatBoost have the defaults of their search spaces, and stop by the same rows. On
-the largest set a run of CatBoost takes several minutes, so it is left out there.
+stopping keeps the weights that are scored. LightGBM, CatBoost and logistic regression have the defaults of their search spaces, and
+read the same rows. On the largest set a run of CatBoost takes several minutes, so it is left out there.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dcrnn_fast.training.loop import trainer
 
 from ..quality.data_sets import rows_of, thin_census
 from .ablation import DEFAULT, scores, study_of
-from .numbers import of_trees
+from .numbers import LIBRARIES, of_library
 from .study import packed, trained
 
 DATA = {"hillstrom": 0.003, "census-income": 0.003, "census-income, 0.001": 0.001, "id-log": 0.003}
 """By data set the part of positive rows."""
 PARTS = {DEFAULT: 1.0, "from 0.5": 0.0, "half of the way": 0.5, "stops by AUC": 1.0}
 """By setting, the part of the way from 0.5 to the rate, in logits, that the head has when the first step begins."""
-SETTINGS = (*PARTS, "LightGBM", "CatBoost")
+SETTINGS = (*PARTS, *LIBRARIES)
 
 
 def thinned(split: PackedSplit, rate: float, seed: int) -> PackedSplit:
@@ -54,8 +54,8 @@ def rare(data: str, seed: int, options: Namespace, folder: Path) -> PackedDatase
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows."""
     dataset = rare(data, seed, options, folder)
-    if setting not in PARTS:
-        return of_trees(dataset, seed, setting.lower())
+    if setting in LIBRARIES:
+        return of_library(dataset, setting, seed)
     keys = {"early_stopping.monitor": "auc"} if setting == "stops by AUC" else {}
     part = PARTS[setting]
     begin = trainer.start_heads

@@ -2,7 +2,7 @@
 
 A step of 512 rows leaves so few of them that early stopping ends a run within the warm-up, with the constant. As in the ablation, every
 setting is the default configuration but for the keys that it names, no test row takes part, and a default should have the lowest log loss
-over the constant's. LightGBM with the defaults of its search space stops by the same validation rows.
+over the constant's. LightGBM and logistic regression have the defaults of their search spaces and read the same validation rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dcrnn_fast.data import PackedDataset, prepare
 
 from ..quality.data_sets import rows_of, write_log
 from .ablation import DEFAULT, scores, study_of
-from .numbers import TREES, of_trees
+from .numbers import LIBRARIES, LINEAR, TREES, of_library
 from .study import packed, trained
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{f"{rows} rows a step": {"optimiser.batch_size": rows} for rows in (512, 256, 128, 64, 32)},
     "a warm-up of 10 steps, 512 rows a step": {"optimiser.batch_size": 512, "optimiser.warmup_steps": 10},
     TREES: {},
+    LINEAR: {},
 }
 LOGS = {"id-log, 3,000 rows": (4_300, 150, 60), "id-log, 5,600 rows": (8_000, 300, 100), "id-log, 14,000 rows": (20_000, 1_000, 400)}
 """Rows in all, users and items; 0.7 of the rows are train rows."""
@@ -50,8 +51,8 @@ def small(data: str, seed: int, options: Namespace, folder: Path, min_count: int
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
     """The scores of the kept weights on the validation rows, by task."""
     dataset = small(data, seed, options, folder)
-    if setting == TREES:
-        return of_trees(dataset, seed)
+    if setting in LIBRARIES:
+        return of_library(dataset, setting, seed)
     return scores(trained(dataset, seed, SETTINGS[setting], folder), dataset.meta.tasks)
 
 

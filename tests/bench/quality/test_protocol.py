@@ -53,8 +53,9 @@ def test_a_network_gives_a_logit_a_row_and_task_and_trains_all_its_parameters(na
     assert not without, f"no gradient reaches {without}"
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *KINDS])
+@pytest.mark.parametrize("name", [*NETWORKS, *(name for name in KINDS if name != "logistic")])
 def test_every_model_beats_the_constant_where_the_labels_can_be_learnt(name, dataset):
+    """But for logistic regression: clicks of the toy depend on a product alone."""
     needs_package(name)
     logits = trained(name, dataset, epochs=15).logits(dataset.split("test"))
     for task, found in metrics(dataset, "test", logits).items():
