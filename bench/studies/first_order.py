@@ -1,0 +1,124 @@
+"""Where should the first-order term start, and at what rate should it train? ``make study NAME=first_order``.
+
+Drawn logs by time: one that adds up, of which logistic regression knows the truth; one with taste factors; the same with a title for each
+item and an id for each session; and one of news, whose items are shown for three days. The groceries and MovieLens-100K are real, and are
+left out without their wheels. "from zero" starts the term and the heads' biases at zero, as runs did before, when the rate was 0.1; a
+number is another rate. Logistic regression, LightGBM and CatBoost have the defaults of their search spaces, and stop, or choose L2, by the
+same validation rows. Test rows are read once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from dcrnn_fast.data import PackedDataset
+from dcrnn_fast.training.device import deterministic
+from dcrnn_fast.training.loop import learned
+
+from ..quality import models as harness
+from ..quality.protocol import Protocol, fit
+from ..quality.protocol import metrics as metrics_of
+from ..quality.spaces import defaults
+from ..quality.work import ONE_SIZE
+from . import groceries, shop_log
+from .ablation import DEFAULT
+from .continuing import STUDY as CONTINUING
+from .shop_log import Scope
+from .study import MOVIELENS, Content, Row, Table, beside, grouped, packed, seeds_of, trained
+
+DRAWN = {
+    "adds up": Scope(taste=0.0),
+    "tastes": Scope(),
+    "title, session": Scope(title=True, session=True),
+    "news": Scope(lifetime=3),
+}
+LIBRARIES = {"logistic regression": "logistic", "LightGBM": "lightgbm", "CatBoost": "catboost"}
+RATES = {"rate 0.001": 0.001, "rate 0.03": 0.03, "from zero, 0.1": 0.1, "from zero, 0.03": 0.03}
+SETTINGS = (DEFAULT, *RATES, *LIBRARIES)
+DATA = (*DRAWN, "groceries", MOVIELENS)
+
+
+def data_set(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
+    """The log, split by time."""
+    if data in DRAWN:
+        return shop_log.draw(seed, DRAWN[data])
+    return groceries.draw(seed, options.completejourney) if data == "groceries" else packed(data, seed, options, folder, min_count=1)
+
+
+def from_zero(model: Any, start: Any, *, add: bool = False) -> None:
+    """In place of :func:`dcrnn_fast.training.loop.start.start_heads`: the model stays as it is drawn."""
+
+
+def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
+    """Each task's test AUC and log loss, and the seconds of training."""
+    dataset = data_set(data, seed, options, folder)
+    if setting in LIBRARIES:
+        name = LIBRARIES[setting]
+        with deterministic(1):
+            fitted = fit(name, dataset, defaults(harness.MODELS[name].space), seed=seed, size=ONE_SIZE, protocol=Protocol(max_rounds=3000))
+        found, seconds = metrics_of(dataset, "test", fitted.logits(dataset.split("test"))), fitted.seconds
+    else:
+        keys = {"optimiser.first_order_lr": RATES[setting]} if setting in RATES else {}
+        start = from_zero if setting.startswith("from zero") else learned.start_heads
+        with mock.patch.object(learned, "start_heads", start):
+            result = trained(dataset, seed, keys, folder)
+        found, seconds = result["test"], result["train"]["seconds"]
+    test = {task: {key: found[task][key] for key in ("auc", "log_loss")} for task in dataset.meta.tasks}
+    return {"test": test, "seconds": round(seconds, 1)}
+
+
+def tables(content: Content) -> list[Table]:
+    """By setting, for each log the mean of the tasks' test AUC, in brackets the difference from the defaults on the same seeds."""
+    lines = []
+    by_case = grouped(content["rows"], "setting", "data")
+    for setting in SETTINGS:
+        cells = []
+        for data in DATA:
+            own, others = ({row["seed"]: mean(row) for row in by_case.get((name, data), [])} for name in (setting, DEFAULT))
+            seeds = sorted(own.keys() & others.keys())
+            cells.append(beside([own[seed] for seed in seeds], [others[seed] for seed in seeds]) if seeds else "not measured")
+        lines.append([setting, *cells])
+    return [(["setting", *DATA], lines)]
+
+
+def mean(row: Row) -> float:
+    """Of the tasks' AUC."""
+    return statistics.fmean(found["auc"] for found in row["test"].values())
+
+
+def note(content: Content) -> str:
+    worst = max(_behind(content), default=0.0)
+    return (
+        f"Test AUC, mean of the tasks and of {seeds_of(content)} seeds; in brackets the mean difference from the defaults, ± its standard "
+        f"error over the seeds. On one task of one log, the defaults are behind the best of the three libraries by at most {worst:.4f}."
+    )
+
+
+def _behind(content: Content) -> list[float]:
+    """By log and task, how far the best library's mean AUC is above the defaults'."""
+    found = []
+    for rows in grouped(content["rows"], "data").values():
+        for task in rows[0]["test"]:
+            means = {name: np.mean([row["test"][task]["auc"] for row in own]) for name, own in grouped(rows, "setting").items()}
+            found += [float(means[name] - means[DEFAULT]) for name in LIBRARIES if name in means and DEFAULT in means]
+    return found
+
+
+STUDY = dataclasses.replace(
+    CONTINUING,
+    name="first_order",
+    run=run,
+    tables=tables,
+    note=note,
+    data=DATA,
+    settings=SETTINGS,
+    start=lambda options: harness.check([LIBRARIES[name] for name in options.settings if name in LIBRARIES]),
+    quick={"seeds": 1, "data": ["adds up"], "settings": [DEFAULT]},
+)
