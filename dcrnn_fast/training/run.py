@@ -227,7 +227,11 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     no_better = f"{early.patience} evaluations brought no better {trainer.config.monitored}"
     why = no_better if trainer.stopping.should_stop else "all epochs are trained"
     trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
-    if not best["step"]:
+    if not best["step"] and trainer.learned.before is not None:
+        trainer.report.note(
+            "note: no evaluation was better than that before the first step, of the earlier weights with new effects of ids: these are kept"
+        )
+    elif not best["step"]:
         kept = "logistic regression on the ids" if trainer.start is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
         trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")

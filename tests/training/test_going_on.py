@@ -168,3 +168,25 @@ def test_ids_that_are_known_from_before_are_not_dropped_as_rare_ones(sparse):
     new, further = OOVDropout(dataset, 5.0, device), OOVDropout(dataset, 5.0, device, known(first)[READS])
     seen = new.probability > 0
     assert (further.probability[seen] < new.probability[seen]).all()
+
+
+def scrambled(schema):
+    """The same rows, of which the labels of the validation rows and those of the train rows contradict each other."""
+    table = schema.with_name("tiny.csv")
+    lines = table.read_text().splitlines()
+    written = [lines[0] + ",split"]
+    for at, line in enumerate(lines[1:]):
+        *cells, click, _ = line.split(",")
+        turned = str(int(click == "0")) if at % 3 else click
+        written.append(",".join([*cells, turned, "", "valid" if at % 3 == 0 else "train" if at % 3 == 1 else "test"]))
+    table.write_text("\n".join(written) + "\n")
+
+
+def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tmp_path):
+    schema = write_table(tmp_path / "data", files={"all": "tiny.csv", "split_column": "split"})
+    scrambled(schema)
+    found, lines = went_on(schema, sparse[1], tmp_path / "run")
+    assert found["train"]["best_step"] == 0
+    assert [line for line in lines if "these are kept" in line]
+    before, after = (load_model(run)[0].first_order.table.weight for run in (sparse[1], tmp_path / "run"))
+    torch.testing.assert_close(after, before)

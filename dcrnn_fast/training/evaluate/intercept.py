@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +55,21 @@ def with_intercepts(
         weight: [N], what each row counts; None: 1.
     """
     found = {name: dict(entry) for name, entry in metrics.items()}
+    for task, losses, each, shift, error in _shifted(predictions, labels, tasks, weight):
+        found[task] |= {SHIFTED: float(losses.sum() / each) if each else None, "intercept": shift, "intercept_error": error}
+    return found
+
+
+def row_losses(predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None) -> Array:
+    """What each row adds to the mean over tasks and rows of the ``shifted_log_loss``, [N]; arguments as of :func:`with_intercepts`."""
+    whole = [losses * (len(labels) / each) for _, losses, each, *_ in _shifted(predictions, labels, tasks, weight) if each]
+    return np.mean(whole, axis=0) if whole else np.zeros(len(labels))
+
+
+def _shifted(
+    predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
+) -> Iterator[tuple[str, Array, float, float, float]]:
+    """Of each task its name, the weighted losses [N], 0 where unknown, the sum of the known rows' weights, the intercept and its error."""
     each = np.ones(len(labels)) if weight is None else weight.astype(np.float64)
     conditional = [f"{task}_given_{before}" for before, task in pairwise(tasks)]
     chain = bool(conditional) and conditional[0] in predictions
@@ -66,13 +81,9 @@ def with_intercepts(
         shift, error = best_intercept(z[known], events[name][known].astype(np.float64), each[known])
         own = -np.logaddexp(0.0, -(z + shift))
         log_p = log_p + own if chain else own
-        known = ~np.isnan(labels[:, position])
-        y, log_of = labels[known, position].astype(np.float64), np.minimum(log_p[known], -1e-16)
-        losses = -np.where(y == 1, log_of, np.log(-np.expm1(log_of)))
-        total = each[known].sum()
-        found[task][SHIFTED] = float(each[known] @ losses / total) if total else None
-        found[task] |= {"intercept": shift, "intercept_error": error}
-    return found
+        y, log_of = labels[:, position], np.minimum(log_p, -1e-16)
+        losses = np.where(np.isnan(y), 0.0, -np.where(y == 1, log_of, np.log(-np.expm1(log_of))))
+        yield task, losses * each, float(each[~np.isnan(y)].sum()), shift, error
 
 
 def shift_warnings(metrics: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float]) -> list[str]:

@@ -17,8 +17,8 @@ from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
 from ...support.files import writing_output
 from ..ranks import ONE, Ranks
-from .intercept import SHIFTED, with_intercepts
-from .metrics import Array, mean_over_tasks, task_metrics
+from .intercept import row_losses, with_intercepts
+from .metrics import Array, task_metrics
 
 BATCH = 8192
 
@@ -79,11 +79,10 @@ def evaluate_split(
     return ranks.from_first(found)
 
 
-def loss_after_intercepts(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool) -> float:
-    """The mean over the tasks of the log loss after the best intercept of each."""
+def losses_after_intercepts(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool) -> Array:
+    """What each row adds to the mean over tasks and rows of the log loss after the best intercept of each task, [N]."""
     weight = np.asarray(split.weight) if weighted and split.weight is not None else None
-    found = with_intercepts({task: {} for task in meta.tasks}, predictions, np.asarray(split.labels), meta.tasks, weight)
-    return mean_over_tasks(found, SHIFTED, meta.tasks) or 0.0
+    return row_losses(predictions, np.asarray(split.labels), meta.tasks, weight)
 
 
 def metrics_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ...data.inspect.oov import table_reads
 from ...nn.model import DCRNN
 from ...nn.optim import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
-from ..evaluate.predict import finite_predictions, loss_after_intercepts
+from ..evaluate.predict import finite_predictions, losses_after_intercepts
 from ..folder.optimiser_file import CURVATURE, READS, VARIANCE, Known
 from ..ranks import Ranks
 from .first_order import Start, head_names, start_of
@@ -24,6 +25,10 @@ from .state import optimiser_state, restore_optimisers
 
 DENSE_RATE, TABLE_RATE = 0.1, 0.3
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
+
+
+CLEARLY = 2.0
+"""Standard errors of the mean difference of the validation rows' losses."""
 
 
 class Learned:
@@ -56,7 +61,7 @@ class Learned:
         rows = dataset.split("valid")
         own = finite_predictions(model, rows, dataset.meta, device, ranks)
         both = own, {name: np.full(len(rows), 0.5) for name in own}
-        loss, constant = (loss_after_intercepts(one, rows, dataset.meta, weighted=weighted) for one in both)
+        loss, constant = (losses_after_intercepts(one, rows, dataset.meta, weighted=weighted).mean() for one in both)
         if loss > constant:
             found.effects.fill(0)
             start_heads(model, found)
@@ -65,7 +70,8 @@ class Learned:
     def go_on(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> dict[str, Tensor]:
         """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
 
-        Returns the parameters, from which the mean of the weights goes on; none without a before.
+        They stay as they were if the validation rows are clearly worse off. Of a day they are few: by chance alone, every other step
+        forward would look like one back. Returns the parameters, from which the mean of the weights goes on; none without a before.
         """
         if self.before is None:
             return {}
@@ -73,10 +79,16 @@ class Learned:
         if model.first_order is not None:
             curvature, variance = (self.before.tensors[name].numpy() for name in (CURVATURE, VARIANCE))
             known = Start(curvature, np.zeros(0), curvature, variance)
-        predicted = finite_predictions(model, dataset.split("train"), dataset.meta, device, ranks)
+        train, rows = dataset.split("train"), dataset.split("valid")
+        predicted, before = (finite_predictions(model, split, dataset.meta, device, ranks) for split in (train, rows))
         z = np.stack([logits(predicted[name]) for name in head_names(dataset.meta.tasks, chain=chain)], axis=1)
         found = start_of(dataset, chain=chain, weighted=weighted, ids=known is not None, before=known, logits=z)
         start_heads(model, found, add=True)
+        after = finite_predictions(model, rows, dataset.meta, device, ranks)
+        now, then = (losses_after_intercepts(one, rows, dataset.meta, weighted=weighted) for one in (after, before))
+        if (now - then).mean() > CLEARLY * (now - then).std() / math.sqrt(len(rows)):
+            start_heads(model, found._replace(effects=-found.effects, intercepts=-found.intercepts), add=True)
+            found = known or found
         self._keep(found)
         return {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
 

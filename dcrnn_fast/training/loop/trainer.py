@@ -324,9 +324,9 @@ class Trainer:
         weighted = self.config.loss.sample_weight
         if self.start is None:
             self.learned.start(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
-        self._validate()
-        if self.start is not None:
+        else:
             self.mean.values = self.learned.go_on(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
+        self._validate()
 
     def _validate(self) -> None:
         """Evaluate the mean of the weights, of a run that has begun to train, and keep it if it is the best so far."""
