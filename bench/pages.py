@@ -193,10 +193,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="id-log, 3,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; movielens-100k, 8,000 rows; "
             "runs above the constant",
         ),
-        "rare events": excerpt(
-            study("rare_events"),
-            columns="id-log; mean of the sets; runs above the constant",
-        ),
         "rare ids": excerpt(
             study("rare_ids"),
             lines="the defaults; OOV dropout of at least 1 |; OOV dropout of at least 10 |; OOV dropout up to 30 |; no OOV dropout; "
