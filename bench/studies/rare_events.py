@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 from dcrnn_fast.data import PackedDataset, PackedSplit
-from dcrnn_fast.training.loop import trainer
+from dcrnn_fast.training.loop import learned
 
 from ..quality.data_sets import rows_of, thin_census
 from .ablation import DEFAULT, scores, study_of
@@ -57,9 +57,8 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
     if setting in LIBRARIES:
         return of_library(dataset, setting, seed)
     keys = {"early_stopping.monitor": "auc"} if setting == "stops by AUC" else {}
-    part = PARTS[setting]
-    begin = trainer.start_heads
-    with mock.patch.object(trainer, "start_heads", lambda model, found: begin(model, found._replace(intercepts=part * found.intercepts))):
+    part, begin = PARTS[setting], learned.start_heads
+    with mock.patch.object(learned, "start_heads", lambda model, found: begin(model, found._replace(intercepts=part * found.intercepts))):
         return scores(trained(dataset, seed, keys, folder), dataset.meta.tasks)
 
 

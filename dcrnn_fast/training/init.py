@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..data import PackedDataset, PackedMeta, PackedSplit
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields, missing_id
-from ..data.packed.meta import OOV
+from ..data.packed.meta import MISSING, OOV, SCHEMA
+from ..data.schema.table import load_schema
 from ..errors import ConfigError, DataError
 from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
@@ -25,7 +26,7 @@ from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
-from .folder.optimiser_file import Known, moved, read_known
+from .folder.optimiser_file import IDLE, Known, moved, read_known
 from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks
@@ -59,15 +60,14 @@ def continued_data(
 ) -> PackedDataset:
     """The configuration's data in the earlier run's encoding, with an id for each category of the train rows that it did not know.
 
-    New categories must occur ``min_count`` times, as in any data. Their ids follow the earlier run's ids, which keep their meaning.
-    A field of scenarios gets no new ids, because each scenario has weights of its own. ``prepared`` prepares other rows in an encoding, or
-    for None in their own. Raises what :func:`prepare` raises, :class:`DataError` for other tasks or columns than the earlier run's, and
-    :class:`ConfigError` for another model.
+    New categories must occur ``min_count`` times, as in any data. :func:`next_encoding` says which ids they get. ``prepared`` prepares
+    other rows in an encoding, or for None in their own. Raises what :func:`prepare` raises, :class:`DataError` for other tasks or columns
+    than the earlier run's, and :class:`ConfigError` for another model.
     """
     prepared = prepared or partial(prepare_data, config)
-    meta = prepared(None).meta
-    check_continues(config, earlier, meta)
-    return prepared(grown_encoding(earlier.encoding, meta.vocabulary, but=config.model.scenario))
+    own = prepared(None)
+    check_continues(config, earlier, own.meta)
+    return prepared(next_encoding(config, earlier, own))
 
 
 def check_continues(config: RunConfig, earlier: Earlier, meta: PackedMeta) -> None:
@@ -86,59 +86,97 @@ def check_continues(config: RunConfig, earlier: Earlier, meta: PackedMeta) -> No
         raise ConfigError(f"{weights} is of another model: {differing}; go on with its model, or start a new run without init")
 
 
-def grown_encoding(encoding: Mapping[str, Any], vocabulary: Mapping[str, list[Any]], *, but: str | None = None) -> dict[str, Any]:
+def next_encoding(config: RunConfig, earlier: Earlier, dataset: PackedDataset) -> dict[str, Any]:
+    """The encoding of a run that goes on: the earlier one's, with an id for each category of ``dataset`` that it lacks.
+
+    New categories first take the places of ids that the last ``forget`` runs did not see (a key of the schema of ``dataset``) and whose
+    categories ``dataset`` does not have either, of the longest unseen first; then they follow behind. Other ids keep their meaning. A field
+    of scenarios gets no new ids, because each scenario has weights of its own.
+    """
+    schema, unseen = dataset.path / SCHEMA, {}
+    forget = load_schema(schema).forget if schema.is_file() else None
+    known = read_known(earlier.folder.optimiser, earlier.digest) if forget else None
+    if known is not None and IDLE in known.tensors:
+        sizes = dict(earlier.about["fields"])
+        for name, start in zip(sizes, table_rows(list(sizes), list(sizes.values()), earlier.about["shared"])[1], strict=True):
+            idle = known.tensors[IDLE][start : start + sizes[name]].numpy()
+            unseen[name] = np.argsort(-idle, kind="stable")[: np.count_nonzero(idle >= forget)]
+    return grown_encoding(earlier.encoding, dataset.meta.vocabulary, but=config.model.scenario, unseen=unseen)
+
+
+def grown_encoding(
+    encoding: Mapping[str, Any],
+    vocabulary: Mapping[str, list[Any]],
+    *,
+    but: str | None = None,
+    unseen: Mapping[str, npt.NDArray[np.int64]] | None = None,
+) -> dict[str, Any]:
     """``encoding`` with the categories of ``vocabulary`` that it lacks, behind its own; the field ``but``, and those with its ids, stay.
+
+    Categories of ``unseen`` ids, by field, that ``vocabulary`` does not have either make room for new ones, the first of them first.
 
     >>> known = {"vocabulary": {"city": ["<oov>", "a", "b"], "price": [1.0]}, "scaling": {}}
     >>> grown_encoding(known, {"city": ["<oov>", "c", "a"], "price": [7.0]})["vocabulary"]
     {'city': ['<oov>', 'a', 'b', 'c'], 'price': [1.0]}
+    >>> grown_encoding(known, {"city": ["<oov>", "c", "d", "a"]}, unseen={"city": np.array([1, 2])})["vocabulary"]["city"]
+    ['<oov>', 'a', 'c', 'd']
     """
     grown, shared = {}, encoding.get("shared", {})
     fixed = shared.get(but, but)
     for field, known in encoding["vocabulary"].items():
         now = vocabulary.get(field, [])
         grows = shared.get(field, field) != fixed and known[:1] == now[:1] == [OOV]
-        new = set(now).difference(known) if grows else set()
-        grown[field] = [*known, *(text for text in now if text in new)]
+        stay, added = {MISSING, *now}, set(now).difference(known) if grows else set()
+        new = [text for text in now if text in added]
+        free = [at for at in (unseen or {}).get(field, ()) if known[at] not in stay] if new else []
+        places = sorted(free[: len(new)])  # so that the same comes of a vocabulary that has grown already
+        grown[field] = [*known, *new[len(places) :]]
+        for at, text in zip(places, new, strict=False):
+            grown[field][at] = text
     return {**encoding, "vocabulary": grown}
 
 
-def load_earlier(model: nn.Module, earlier: Earlier, fields: Mapping[str, int]) -> None:
-    """Copy the earlier run's weights into a model of ``fields`` (the number of ids by field). Rows of new ids keep what they start with.
+def load_earlier(model: nn.Module, earlier: Earlier, meta: PackedMeta) -> None:
+    """Copy the earlier run's weights into a model of the data ``meta``. Rows of new ids keep what they start with.
 
     Raises :class:`dcrnn_fast.errors.CheckpointError` if other weights than the tables' do not fit.
     """
-    state = model.state_dict()
-    tables = {name: state[name].clone() for name in TABLES if name in state}
-    for before, now, size in _places(earlier, fields)[0].values():
-        for name, table in tables.items():
-            table[now : now + size] = earlier.tensors[name][before : before + size]
+    state, sources = model.state_dict(), torch.from_numpy(_sources(earlier, meta))
+    tables, kept = {name: state[name].to("cpu", copy=True) for name in TABLES if name in state}, sources >= 0
+    for name, table in tables.items():
+        table[kept] = earlier.tensors[name][sources[kept]]
     load_tensors(model, earlier.tensors | tables, earlier.folder.weights)
 
 
-def known_before(earlier: Earlier, fields: Mapping[str, int]) -> Known | None:
-    """What the earlier run's optimisers know, in the tables of a model of ``fields``; None if it has no file of that."""
+def known_before(earlier: Earlier, meta: PackedMeta) -> Known | None:
+    """What the earlier run's optimisers know, in the tables of a model of the data ``meta``; None if it has no file of that."""
     known = read_known(earlier.folder.optimiser, earlier.digest)
-    return None if known is None else moved(known, *_places(earlier, fields))
+    return None if known is None else moved(known, torch.from_numpy(_sources(earlier, meta)))
 
 
-def _places(earlier: Earlier, fields: Mapping[str, int]) -> tuple[dict[str, tuple[int, int, int]], int, int]:
-    """By field, the first row of its ids in the earlier run's tables and in those of ``fields``, and its size; and both tables."""
-    sizes, shared = dict(earlier.about["fields"]), earlier.about["shared"]
-    (before, old), (now, new) = (table_rows(list(fields), list(sized.values()), shared) for sized in (sizes, fields))
-    return {name: (start, target, size) for (name, size), start, target in zip(sizes.items(), old, new, strict=True)}, before, now
+def _sources(earlier: Earlier, meta: PackedMeta) -> npt.NDArray[np.int64]:
+    """For each row of the table of ids of ``meta``, the row of the same id in the earlier run's table; -1 for a new id."""
+    sizes, known = dict(earlier.about["fields"]), earlier.encoding["vocabulary"]
+    (_, old), (rows, new) = (table_rows(list(meta.fields), list(sized.values()), meta.shared) for sized in (sizes, meta.fields))
+    found = np.full(rows, -1)
+    for name, start, target in zip(meta.fields, old, new, strict=True):
+        if name not in meta.shared:
+            texts = zip(known[name], meta.vocabulary[name], strict=False)
+            found[target : target + sizes[name]] = np.arange(start, start + sizes[name])
+            found[[target + at for at, (before, now) in enumerate(texts) if before != now]] = -1
+    return found
 
 
 class _KnownIds:
     """The ids of a split as an earlier run reads them: it takes ids that it did not know for out of vocabulary."""
 
-    def __init__(self, ids: npt.NDArray[np.int32], sizes: list[int]) -> None:
-        self._ids, self._sizes = ids, np.array(sizes, dtype=np.int64)
+    def __init__(self, ids: npt.NDArray[np.int32], starts: list[int], known: npt.NDArray[np.bool_]) -> None:
+        self._ids, self._starts, self._known = ids, np.array(starts), known
         self.shape, self.dtype = ids.shape, ids.dtype
 
     def __getitem__(self, rows: slice) -> npt.NDArray[np.int32]:
         ids = np.asarray(self._ids[rows])
-        return np.where(ids < self._sizes, ids, 0).astype(ids.dtype)
+        return np.where(self._known[ids + self._starts], ids, 0).astype(ids.dtype)
 
 
 def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device: torch.device, ranks: Ranks = ONE) -> dict[str, Any]:
@@ -152,14 +190,17 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
             of the base rates of the earlier run's train rows.
         base_rates: by task, the part of positive labels among the ``earlier`` run's train rows, and among the train rows ``now``.
         oov: by categorical field, the share of the rows that are out of vocabulary: of the ``earlier`` run's train rows, of the train rows
-            ``now`` by its vocabulary, and of these ``with_new_ids``; and the number of ``new_ids``.
+            ``now`` by its vocabulary, and of these ``with_new_ids``; the number of ``new_ids``; and if any, that of ids that are
+            ``gone``, whose rows serve new ids.
         warnings: fields that nearly all of the new train rows lose.
     """
     about, meta = earlier.about, dataset.meta
-    sizes = dict(about["fields"])
+    sizes, is_known = dict(about["fields"]), _sources(earlier, meta) >= 0
+    _, starts = table_rows(list(meta.fields), list(meta.fields.values()), meta.shared)
+    known_of = {name: is_known[start : start + meta.fields[name]] for name, start in zip(meta.fields, starts, strict=True)}
 
     def as_before(split: PackedSplit) -> PackedSplit:
-        return replace(split, ids=cast(Any, _KnownIds(split.ids, list(sizes.values()))))
+        return replace(split, ids=cast(Any, _KnownIds(split.ids, starts, is_known)))
 
     model, _ = load_model(earlier.folder.weights, device=device, backend=config.backend)
     cast(DCRNN, model).negative_rate = 1.0  # The log's rows are scored as they are.
@@ -172,7 +213,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
     train = dataset.split("train")
     known, grown = id_shares(as_before(train), meta), id_shares(train, meta)
     for field, column in meta.first_columns.items():
-        if (missing_id(meta, field) or 0) >= sizes[column]:  # the earlier run reads a missing cell as out of vocabulary
+        if not known_of[column][missing_id(meta, field) or 0]:  # the earlier run reads a missing cell as out of vocabulary
             known[field]["missing"] = None
     return {
         "run": str(earlier.folder.root),
@@ -186,7 +227,8 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
                 "earlier": shares.get(field, {}).get("oov"),
                 "now": known[field]["oov"],
                 "with_new_ids": grown[field]["oov"],
-                "new_ids": meta.fields[column] - sizes[column],
+                "new_ids": (new := int(np.count_nonzero(~known_of[column]))),
+                **({"gone": gone} if (gone := new - (meta.fields[column] - sizes[column])) else {}),
             }
             for field, column in meta.first_columns.items()
             if is_categorical(meta, field)
@@ -212,6 +254,7 @@ def in_words(start: Mapping[str, Any]) -> list[str]:
     lines += [
         f"  {field}: {number(share['now'], '.1%')} of the rows out of vocabulary, was {number(share['earlier'], '.1%')}; "
         f"{number(share['with_new_ids'], '.1%')} with {share['new_ids']:,} new ids"
+        + (f", {share['gone']:,} of them in the rows of ids that are gone" if "gone" in share else "")
         for field, share in start["oov"].items()
     ]
     return lines + [f"warning: {line}" for line in start["warnings"]]

@@ -36,10 +36,10 @@ from .init import (
     check_continues,
     compare,
     continued_data,
-    grown_encoding,
     in_words,
     known_before,
     load_earlier,
+    next_encoding,
     read_earlier,
 )
 from .loop.progress import Report
@@ -160,7 +160,7 @@ def _train(
     dataset = dataset or ranks.one_after_another(lambda: _prepare(config, folder, earlier, report))
     if is_given and earlier is not None:
         check_continues(config, earlier, dataset.meta)
-        if dataset.meta.encoding != grown_encoding(earlier.encoding, dataset.meta.vocabulary, but=config.model.scenario):
+        if dataset.meta.encoding != next_encoding(config, earlier, dataset):
             raise DataError(f"dataset is not encoded as the run {config.init} was, with new ids behind its own; leave dataset or init out")
     check_rows(config, dataset, needs_test=not is_given)
     with deterministic(config.threads):
@@ -170,8 +170,8 @@ def _train(
                 report.note(line)
         if earlier is not None:
             trainer.start = compare(config, earlier, dataset, device, ranks)
-            load_earlier(trainer.model, earlier, dataset.meta.fields)
-            if (known := known_before(earlier, dataset.meta.fields)) is not None:
+            load_earlier(trainer.model, earlier, dataset.meta)
+            if (known := known_before(earlier, dataset.meta)) is not None:
                 trainer.carry(known, earlier.folder.optimiser)
             else:
                 report.note(

@@ -194,10 +194,10 @@ def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None
     return own, [together[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
-def table_reads(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> Counts:
-    """How often the train rows hold each id, added to the reads ``before``, [rows of the table]."""
+def table_reads(train: PackedSplit, meta: PackedMeta) -> Counts:
+    """How often the train rows hold each id, [rows of the table]."""
     sizes = list(meta.fields.values())
-    (rows, starts), (_, alike) = table_rows(list(meta.fields), sizes, meta.shared), id_counts(train, meta, before)
+    (rows, starts), (_, alike) = table_rows(list(meta.fields), sizes, meta.shared), id_counts(train, meta)
     reads = np.zeros(rows, dtype=np.int64)
     for start, counts in zip(starts, alike, strict=True):
         reads[start : start + len(counts)] = counts

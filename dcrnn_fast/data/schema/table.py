@@ -79,6 +79,7 @@ class TableSchema(Strict):
     min_count: int = Field(default=1, ge=1)
     missing_values: tuple[str, ...] = ("",)
     max_rejects: int = Field(default=0, ge=0)
+    forget: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSchema:

@@ -1,13 +1,11 @@
-"""``optimiser.safetensors``: what the optimisers of a run know, and how often each id was read, for a run that goes on from its weights."""
+"""``optimiser.safetensors``: what a run's optimisers know, and how often and how lately ids were read, for a run that goes on from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, shown
@@ -16,14 +14,14 @@ from .run_files import write_file
 from .tensors import pack_tensors, read_safetensors, tensor_digest
 
 FORMAT, KEY = 1, "dcrnn_fast_optimiser"
-READS, CURVATURE, VARIANCE = "reads", "first_order.curvature", "first_order.variance"
-"""How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; and what
-:class:`..loop.first_order.Start` has of the first-order term."""
+READS, IDLE, CURVATURE, VARIANCE = "reads", "idle", "first_order.curvature", "first_order.variance"
+"""How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; how many runs in a row, this one
+the last, held none, int32 [as many]; and what :class:`..loop.first_order.Start` has of the first-order term."""
 REMEDY = "restore it, or delete it to go on without what the optimisers know"
 
 
 class Known(NamedTuple):
-    """The optimisers' state by ``PARAMETER.KEY`` and the three above; all steps of this run and of those before it; rows a step."""
+    """The optimisers' state by ``PARAMETER.KEY`` and the four above; all steps of this run and of those before it; rows a step."""
 
     tensors: dict[str, Tensor]
     steps: int
@@ -57,19 +55,15 @@ def read_known(path: Path, weights: str) -> Known | None:
     return Known(tensors, int(values["steps"]), int(values["batch"])) if values["weights"] == weights else None
 
 
-def moved(known: Known, rows: Mapping[str, tuple[int, int, int]], before: int, now: int) -> Known:
-    """The same with tables of ``now`` rows in place of ``before``; new ids have zeros.
+def moved(known: Known, sources: Tensor) -> Known:
+    """The same in tables whose rows come from those in ``sources``, int64 [rows]; new ids, where it is -1, have zeros."""
+    kept = sources >= 0
 
-    ``rows`` has, by field, the row at which it started, the one at which it starts, and how many of its ids the earlier run had.
-    """
+    def table(value: Tensor) -> Tensor:
+        found = value.new_zeros(len(sources), *value.shape[1:])
+        found[kept] = value[sources[kept]]
+        return found
 
-    def grown(value: Tensor) -> Tensor:
-        if not value.dim() or len(value) != before:
-            return value
-        table = torch.zeros(now, *value.shape[1:], dtype=value.dtype)
-        for start, target, size in rows.values():
-            table[target : target + size] = value[start : start + size]
-        return table
-
-    tables = ("model.embedding.weight.", "model.first_order.table.weight.", READS, CURVATURE)
-    return known._replace(tensors={name: grown(value) if name.startswith(tables) else value for name, value in known.tensors.items()})
+    tables = ("model.embedding.weight.", "model.first_order.table.weight.", READS, IDLE, CURVATURE)
+    of_ids = {name: table(value) for name, value in known.tensors.items() if value.dim() and name.startswith(tables)}
+    return known._replace(tensors=known.tensors | of_ids)

@@ -16,7 +16,7 @@ from ...nn.model import DCRNN
 from ...nn.optim import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
-from ..folder.optimiser_file import CURVATURE, READS, VARIANCE, Known
+from ..folder.optimiser_file import CURVATURE, IDLE, READS, VARIANCE, Known
 from ..ranks import Ranks
 from .first_order import Start, head_names, start_of
 from .optim import Optimisers
@@ -25,8 +25,6 @@ from .state import optimiser_state, restore_optimisers
 
 DENSE_RATE, TABLE_RATE = 0.1, 0.3
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
-
-
 CLEARLY = 2.0
 """Standard errors of the mean difference of the validation rows' losses."""
 
@@ -98,7 +96,7 @@ class Learned:
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
         before = {} if self.before is None else self.before.tensors
-        kept = {f"before.{name}": value for name, value in before.items() if name in (READS, CURVATURE, VARIANCE)}
+        kept = {f"before.{name}": value for name, value in before.items() if name in (READS, IDLE, CURVATURE, VARIANCE)}
         return kept | {f"known.{name}": value for name, value in self.first_order.items()}
 
     def state(self) -> dict[str, list[int]]:
@@ -107,6 +105,7 @@ class Learned:
 
     def after(self, dataset: PackedDataset, model: DCRNN, optimiser: Optimisers, steps: int, batch: int) -> Known:
         """What is known after the run's ``steps`` of ``batch`` rows."""
-        reads = table_reads(dataset.split("train"), dataset.meta, None if self.before is None else self.before.tensors[READS].numpy())
-        tensors = {**optimiser_state({"model": model}, optimiser), **self.first_order, READS: torch.from_numpy(reads)}
+        reads, before = torch.from_numpy(table_reads(dataset.split("train"), dataset.meta)), self.before.tensors if self.before else {}
+        of_ids = {READS: before.get(READS, 0) + reads, IDLE: ((before.get(IDLE, 0) + 1) * (reads == 0)).int()}
+        tensors = {**optimiser_state({"model": model}, optimiser), **self.first_order, **of_ids}
         return Known(tensors, steps + (self.before.steps if self.before else 0), batch)

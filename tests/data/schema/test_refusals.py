@@ -154,6 +154,8 @@ TABLE = [
         ({"name": "My Shop"}, "name: got 'My Shop', expected lower-case letters, digits and . _ -, a letter or digit first"),
         ({"tasks": [{"name": "1st", "column": "click"}]}, "tasks.0.name: got '1st', expected letters, digits and _, a letter first"),
         ({"min_count": 0}, "min_count: got 0: input should be greater than or equal to 1"),
+        ({"forget": 0}, "forget: got 0: input should be greater than or equal to 1"),
+        ({"forget": "x"}, "forget: got 'x': input should be a valid integer"),
         ({"csv": {"decimal": ";"}}, "csv.decimal: got ';', expected a point or a comma"),
     ]),
 ]  # fmt: skip
