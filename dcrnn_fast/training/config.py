@@ -86,10 +86,12 @@ class OptimiserConfig(_Section):
         default=None, description="decoupled decay of the embeddings; null: 0, or weight_decay for dense embeddings"
     )
     embedding_prior: Annotated[float, Field(ge=0, le=10**9)] = Field(
-        default=64.0, description="steps that each row of sparse embeddings counts as having had: the higher, the less rare ids move"
+        default=64.0,
+        description="steps that each row of sparse embeddings and of the first-order table counts as having had: the higher, the less "
+        "rare ids move",
     )
     first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
-        default=0.01, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
+        default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
     )
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(default=None, description="largest gradient norm; null: no clipping")
 

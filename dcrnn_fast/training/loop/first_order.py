@@ -26,6 +26,7 @@ VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
 """Of which the first sweep chooses."""
 GAIN = 2.0
 """The log-likelihood that a field must gain to have effects: the test of 5% for one number more."""
+FEW, MOST_DECIDED = 256, 0.9
 LONGEST = 1.5
 """The longest step of an effect, in logits."""
 
@@ -41,8 +42,21 @@ class Start(NamedTuple):
     variances: npt.NDArray[np.float32]
     """[fields with embeddings of their own, T]"""
 
+    def settled(self, fields: list[Field]) -> npt.NDArray[np.float32]:
+        """The effects, task by task, of the fields of few ids with so many rows that these decide more than :data:`MOST_DECIDED` of them.
 
-class _Field(NamedTuple):
+        Training finds such effects by itself, and finds more beside them if they are not there from the start.
+        """
+        found = np.zeros_like(self.effects)
+        for at, field in enumerate(fields):
+            known = self.curvatures[field.rows] * self.variances[at]
+            decided = (known**2 / (1 + known)).sum(axis=0) / np.maximum(known.sum(axis=0), 1e-9)  # for the mean row
+            if field.size <= FEW:
+                found[field.rows] = np.where(decided > MOST_DECIDED, self.effects[field.rows], 0)
+        return found
+
+
+class Field(NamedTuple):
     """The columns that read one part of the table, from row ``start`` on, of ``size`` ids; and the pooling of each column."""
 
     name: str
@@ -94,7 +108,7 @@ def start_of(
         logits: [rows, T], those of the heads of the model that the effects are added to.
     """
     meta, rows = dataset.meta, dataset.split("train")
-    fields, size = _fields(meta)
+    fields, size = fields_of(meta)
     asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
     cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
     weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else None
@@ -129,16 +143,16 @@ def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
     return [f"{task}_given_{tasks[at - 1]}" if chain and at else task for at, task in enumerate(tasks)]
 
 
-def _fields(meta: PackedMeta) -> tuple[list[_Field], int]:
+def fields_of(meta: PackedMeta) -> tuple[list[Field], int]:
     """The parts of the table, those of few ids first, so that what a coarse field says is not said by a fine one; and the table's rows."""
     names, sizes = list(meta.fields), list(meta.fields.values())
     rows, starts = table_rows(names, sizes, meta.shared)
     pools: dict[str, tuple[str, list[int]]] = {}
     for pool in meta.pooled.values():
         pools |= dict.fromkeys(pool["columns"], (pool["pooling"], [names.index(column) for column in pool["columns"]]))
-    found: dict[int, _Field] = {}
+    found: dict[int, Field] = {}
     for position, (name, start) in enumerate(zip(names, starts, strict=True)):
-        field = found.setdefault(start, _Field(meta.shared.get(name, name), start, sizes[position], [], []))
+        field = found.setdefault(start, Field(meta.shared.get(name, name), start, sizes[position], [], []))
         field.columns.append(position)
         field.pooling.append(pools.get(name))
     return sorted(found.values(), key=lambda field: field.size), rows
@@ -156,7 +170,7 @@ class _Regression:
         self.intercept = 0.0
         self.logits = np.zeros(len(labels))
 
-    def fit(self, fields: list[_Field], *, starts: bool) -> None:
+    def fit(self, fields: list[Field], *, starts: bool) -> None:
         """``starts``: the intercept starts at the rate, and not at 0."""
         total = len(self.labels) if self.weight is None else float(self.weight.sum())
         positive = float(self.labels.sum() if self.weight is None else self.weight @ self.labels)
@@ -190,7 +204,7 @@ class _Regression:
         sums = [(gradient.sum(), curvature.sum()) for _, gradient, curvature in self._blocks()]
         return float(sum(one for one, _ in sums) / max(sum(one for _, one in sums), 1e-9))
 
-    def _step(self, field: _Field) -> None:
+    def _step(self, field: Field) -> None:
         gradient, curvature = np.zeros(field.size), np.zeros(field.size)
         for rows, of_row, curve in self._blocks():
             for ids, count, bound in field.cells(self.ids[rows]):

@@ -18,7 +18,7 @@ from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
 from ..folder.optimiser_file import CURVATURE, IDLE, READS, VARIANCE, Known
 from ..ranks import Ranks
-from .first_order import Start, head_names, start_of
+from .first_order import Start, fields_of, head_names, start_of
 from .optim import Optimisers
 from .start import start_heads
 from .state import optimiser_state, restore_optimisers
@@ -64,6 +64,12 @@ class Learned:
             found.effects.fill(0)
             start_heads(model, found)
         self._keep(found)
+        fields, _ = fields_of(dataset.meta)
+        self._settled = found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts)
+
+    def release(self, model: DCRNN) -> None:
+        """Take the effects of :meth:`.first_order.Start.settled` from a model that :meth:`start` has made, for training to find them."""
+        start_heads(model, self._settled, add=True)
 
     def go_on(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> dict[str, Tensor]:
         """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.

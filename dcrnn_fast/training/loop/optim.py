@@ -102,7 +102,7 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
 
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
     embedding = group(embedding_lr, embedding_decay) | ({"prior": options.embedding_prior} if sparse else {})
-    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0)}
+    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0) | {"prior": options.embedding_prior}}
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
         own.get(name, constant if exempt else decayed)["params"].append(parameter)

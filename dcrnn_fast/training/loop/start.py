@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -20,18 +22,26 @@ MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
 
+@contextmanager
+def silent_towers(model: DCRNN) -> Iterator[None]:
+    """Within the block, the heads' weights are 0: the model is its first-order term and the heads' biases."""
+    weight = model.head.get_parameter("private_weight").detach()
+    before_the_block = weight.clone()
+    weight.zero_()
+    try:
+        yield
+    finally:
+        weight.copy_(before_the_block)
+
+
 @torch.no_grad()
 def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
-    """Let a model be logistic regression: the first-order term, if it has one, and the heads' biases, while the heads' weights are 0.
-
-    With ``add``, it has more: the term and the biases add up, and the weights stay.
-    """
+    """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
     found: dict[Tensor, npt.NDArray[Any]] = {model.head.get_parameter("private_bias"): start.intercepts[:, None]}
     if model.first_order is not None and model.first_order.table is not None:
         found[model.first_order.table.weight] = start.effects
     for parameter, values in found.items():
         parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
-    model.head.get_parameter("private_weight").mul_(int(add))
 
 
 def first_order_of_ids_alone(model: nn.Module) -> None:

@@ -52,8 +52,11 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether ``patience`` evaluations have passed without a better value."""
-        return self.waited >= self.patience
+        """Whether ``patience`` evaluations have passed without a better value; three times as many while none is better than the start's.
+
+        Logistic regression is a good start, and what the towers add takes a while.
+        """
+        return self.waited >= self.patience * (1 if self.best_step else 3)
 
 
 def weight_sums(modules: Mapping[str, nn.Module], known: Mapping[str, float]) -> dict[str, float]:

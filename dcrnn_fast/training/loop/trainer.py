@@ -37,7 +37,7 @@ from .learned import Learned
 from .mean_weights import MeanWeights
 from .optim import build_optimiser, build_weighting, clip_gradients, learning_rate, sparse_tables
 from .progress import Report, Scalars
-from .start import OOVDropout, first_order_of_ids_alone, set_edges
+from .start import OOVDropout, first_order_of_ids_alone, set_edges, silent_towers
 from .state import EarlyStopping, EvaluationRecord, Position, TaskMetrics, capture, keep, restore, restored_position, select, weight_sums
 
 EVALUATIONS = 4
@@ -322,11 +322,13 @@ class Trainer:
     def _validate_start(self) -> None:
         """Evaluate what the run keeps if training brings nothing better: logistic regression, or an earlier run's weights."""
         weighted = self.config.loss.sample_weight
-        if self.start is None:
-            self.learned.start(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
-        else:
+        if self.start is not None:
             self.mean.values = self.learned.go_on(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
-        self._validate()
+            return self._validate()
+        with silent_towers(self.model):
+            self.learned.start(self.model, self.dataset, self.device, self.ranks, weighted=weighted)
+            self._validate()
+        self.learned.release(self.model)
 
     def _validate(self) -> None:
         """Evaluate the mean of the weights, of a run that has begun to train, and keep it if it is the best so far."""

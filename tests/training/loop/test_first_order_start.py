@@ -8,8 +8,8 @@ import dcrnn_fast
 from dcrnn_fast.data import PackedDataset, PackedSplit
 from dcrnn_fast.data.packed.meta import PackedMeta
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop.first_order import start_of
-from dcrnn_fast.training.loop.start import start_heads
+from dcrnn_fast.training.loop.first_order import fields_of, start_of
+from dcrnn_fast.training.loop.start import silent_towers, start_heads
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 
@@ -126,16 +126,29 @@ def test_blocks_of_rows_give_the_same_effects(log, monkeypatch):
     np.testing.assert_allclose(fitted(dataset).effects, whole.effects, atol=1e-6)
 
 
-def test_a_model_starts_as_logistic_regression_and_what_is_added_later_adds_up(log):
+def test_with_silent_towers_a_model_is_logistic_regression(log):
     item, _, _, logits = log
     dataset = drawn({"item": item}, logits)
     found, ids = fitted(dataset), torch.from_numpy(dataset.split("train").ids[:50]).long()
     model = dcrnn_fast.DCRNN(dataset.meta.fields, embedding_dim=4, tower_dims=(8,), tasks=("click",)).eval()
     start_heads(model, found)
-    expected = torch.from_numpy(found.effects[item[:50], 0] + found.intercepts[0]).float()
-    torch.testing.assert_close(model(ids)[:, 0], expected)
-    start_heads(model, found, add=True)
-    torch.testing.assert_close(model(ids)[:, 0], 2 * expected)
+    expected, own = torch.from_numpy(found.effects[item[:50], 0] + found.intercepts[0]).float(), model(ids)
+    with silent_towers(model):
+        torch.testing.assert_close(model(ids)[:, 0], expected)
+        start_heads(model, found, add=True)
+        torch.testing.assert_close(model(ids)[:, 0], 2 * expected)
+    torch.testing.assert_close(model(ids)[:, 0], own[:, 0] + expected)
+
+
+def test_effects_that_many_rows_decide_are_left_to_training(log, rng):
+    item, _, effect, _ = log
+    hour = rng.integers(1, 25, len(item))
+    dataset = drawn({"hour": hour, "item": item}, effect[item] + rng.normal(0, 0.5, 25)[hour] - 1.0)
+    found = fitted(dataset)
+    settled = found.settled(fields_of(dataset.meta)[0])
+    assert settled[1:25].all(), "each hour has 800 rows"
+    assert not settled[25:].any(), "each item has 40"
+    np.testing.assert_array_equal(settled[:25], found.effects[:25])
 
 
 def test_the_first_evaluation_of_a_run_is_that_of_logistic_regression(schema, tmp_path):

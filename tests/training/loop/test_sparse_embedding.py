@@ -65,9 +65,9 @@ def test_its_learning_rate_decay_and_prior_can_be_set(schema, dataset):
     assert (own["lr_scale"], own["weight_decay"], own["prior"]) == (pytest.approx(10.0), 0.7, 3.0)
 
 
-def test_the_prior_is_that_of_the_embeddings_alone(schema, dataset):
+def test_the_embeddings_and_the_first_order_table_have_the_prior(schema, dataset):
     _, optimiser = built(schema, dataset, **SPARSE)
-    assert [group["prior"] for group in optimiser.parts[1].param_groups] == [64.0, 0.0]
+    assert [group["prior"] for group in optimiser.parts[1].param_groups] == [64.0, 64.0]
 
 
 def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
