@@ -27,6 +27,7 @@ VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
 GAIN = 2.0
 """The log-likelihood that a field must gain to have effects: the test of 5% for one number more."""
 FEW, MOST_DECIDED = 256, 0.9
+"""Of a field of at most FEW ids, effects of which the rows decide more than MOST_DECIDED are left to training."""
 LONGEST = 1.5
 """The longest step of an effect, in logits."""
 
@@ -43,10 +44,7 @@ class Start(NamedTuple):
     """[fields with embeddings of their own, T]"""
 
     def settled(self, fields: list[Field]) -> npt.NDArray[np.float32]:
-        """The effects, task by task, of the fields of few ids with so many rows that these decide more than :data:`MOST_DECIDED` of them.
-
-        Training finds such effects by itself, and finds more beside them if they are not there from the start.
-        """
+        """The effects that training finds by itself; it finds more beside them if they are not there from the start."""
         found = np.zeros_like(self.effects)
         for at, field in enumerate(fields):
             known = self.curvatures[field.rows] * self.variances[at]
@@ -112,7 +110,8 @@ def start_of(
     asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
     cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
     weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else None
-    effects, curvatures = (np.zeros((size, len(meta.tasks)), np.float32) for _ in range(2))
+    effects = np.zeros((size, len(meta.tasks)), np.float32)
+    curvatures = effects.copy() if before is None else before.curvatures.copy()
     variances, intercepts = np.zeros((len(fields), len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
     events = event_labels(labels, meta.tasks, funnel=chain)
     for task, name in enumerate(head_names(meta.tasks, chain=chain)):
@@ -130,7 +129,7 @@ def start_of(
             variances[at, task] = found.variances.get(field.name, 0.0)
             if field.name in found.effects:
                 effects[field.rows, task] = found.effects[field.name]
-                curvatures[field.rows, task] = found.curvatures[field.name] + found.before.get(field.name, 0.0)
+                curvatures[field.rows, task] += found.curvatures[field.name]
     return Start(effects, intercepts, curvatures, variances)
 
 
@@ -144,7 +143,7 @@ def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
 
 
 def fields_of(meta: PackedMeta) -> tuple[list[Field], int]:
-    """The parts of the table, those of few ids first, so that what a coarse field says is not said by a fine one; and the table's rows."""
+    """The parts of the table, in the order of the columns, and the table's rows."""
     names, sizes = list(meta.fields), list(meta.fields.values())
     rows, starts = table_rows(names, sizes, meta.shared)
     pools: dict[str, tuple[str, list[int]]] = {}
@@ -155,7 +154,7 @@ def fields_of(meta: PackedMeta) -> tuple[list[Field], int]:
         field = found.setdefault(start, Field(meta.shared.get(name, name), start, sizes[position], [], []))
         field.columns.append(position)
         field.pooling.append(pools.get(name))
-    return sorted(found.values(), key=lambda field: field.size), rows
+    return list(found.values()), rows
 
 
 class _Regression:
@@ -181,7 +180,7 @@ class _Regression:
         for sweep in range(SWEEPS):
             if not starts:
                 self._add(self._shift())
-            for field in fields:
+            for field in sorted(fields, key=lambda field: field.size):  # what a coarse field says is not said by a fine one
                 if not sweep or field.name in self.effects:
                     self._step(field)
             self._add(self._shift())

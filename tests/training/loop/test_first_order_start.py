@@ -46,14 +46,14 @@ def test_effects_are_near_the_true_ones(log):
     item, noise, effect, logits = log
     found = fitted(drawn({"noise": noise, "item": item}, logits))
     assert np.corrcoef(found.effects[-499:, 0], effect[1:])[0, 1] > 0.85
-    assert 0.4 < found.variances[0, 0] < 0.9
+    assert 0.4 < found.variances[1, 0] < 0.9
     assert abs(found.intercepts[0] + 1.0) < 0.1
 
 
 def test_a_field_that_tells_nothing_has_no_effects(log):
     item, noise, _, logits = log
     found = fitted(drawn({"noise": noise, "item": item}, logits))
-    assert found.variances.tolist() == [[found.variances[0, 0]], [0]]
+    assert found.variances.tolist() == [[0], [found.variances[1, 0]]]
     assert not found.effects[:3000].any()
 
 
@@ -182,3 +182,34 @@ def test_a_run_whose_validation_rows_contradict_the_train_rows_starts_at_the_con
     found = train(tiny_config(table, model__first_order=True, optimiser__epochs=1), tmp_path / "run")
     assert found["train"]["best_step"] == 0
     assert found["valid"]["click"]["auc"] == pytest.approx(0.5)
+
+
+def gone_on(dataset, before):
+    """The effects to add, where the rows' logits are at the earlier intercept."""
+    z = np.full((len(dataset.split("train")), 1), before.intercepts[0])
+    return fitted(dataset, before=before, logits=z)
+
+
+def test_effects_of_which_much_is_known_move_little(log):
+    item, _, _, logits = log
+    dataset = drawn({"item": item}, logits)
+    known = fitted(dataset)
+    unknown = known._replace(curvatures=np.zeros_like(known.curvatures))
+    ours, others = (np.abs(gone_on(dataset, before).effects[1:]).mean() for before in (known, unknown))
+    assert ours < 0.6 * others
+
+
+def test_a_day_without_a_positive_label_keeps_what_is_known(log):
+    item, _, _, logits = log
+    known = fitted(drawn({"item": item}, logits))
+    after = gone_on(drawn({"item": item}, None, labels=np.zeros((len(item), 1), np.float32)), known)
+    np.testing.assert_array_equal(after.curvatures, known.curvatures)
+    np.testing.assert_array_equal(after.variances, known.variances)
+
+
+def test_variances_keep_to_their_fields_when_one_grows_beyond_another(log, rng):
+    item, noise, _, logits = log
+    before = fitted(drawn({"noise": np.minimum(noise, 99), "item": item}, logits))
+    after = fitted(drawn({"noise": noise, "item": item}, logits))
+    for found in (before, after):
+        assert (found.variances[:, 0] > 0).tolist() == [False, True]
