@@ -200,6 +200,11 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="id-log; air fares; athletes; mean of the sets; above the defaults",
         ),
     },
+    EVIDENCE / "daily-logs.md": {
+        "first order": study("first_order"),
+        "late labels": study("late_labels"),
+        "continuing": study("continuing"),
+    },
     EVIDENCE / "columns.md": {
         "codes": excerpt(
             study("codes"),
