@@ -40,7 +40,8 @@ def logs(tmp_path_factory):
     sample = write_log(folder / "sample.yaml", table[click | (np.arange(kind.size) % 10 == 0)])
     settings = {
         "negative_rate": RATE,
-        "optimiser.epochs": 12,
+        "optimiser.epochs": 6,
+        "model.first_order": True,
         "optimiser.lr": 0.01,
         "model.dropout": 0,
         "early_stopping.patience": 6,

@@ -42,7 +42,8 @@ def evaluations(monkeypatch):
 
 
 def test_a_run_evaluates_the_mean_of_its_weights_and_trains_on_from_its_own(schema, tmp_path, evaluations):
-    train(tiny_config(schema, early_stopping__ema_half_life=0.2, early_stopping__every_steps=4), tmp_path / "run")  # 0.2 x 8 steps
+    every = {"early_stopping__every_steps": 4, "early_stopping__patience": 9}
+    train(tiny_config(schema, early_stopping__ema_half_life=0.2, **every), tmp_path / "run")  # 0.2 x 8 steps
     assert [step for step, *_ in evaluations] == [0, 4, 8, 12, 16, 20, 24]
     assert all(are_equal(before, after) for _, before, _, after in evaluations)
     mean = evaluations[1][1]
