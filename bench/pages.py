@@ -78,7 +78,6 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Each number among them changed": study("ablation_numbers"),
             "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
-            "Rare events": study("rare_events"),
             "Numbers": study("numbers"),
             "Codes": study("codes"),
             "Rare ids": study("rare_ids"),

@@ -29,7 +29,7 @@ from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
     "ablation", "ablation_numbers", "codes", "continuing", "epochs", "first_order", "id_optimiser", "large_log", "late_labels", "numbers",
-    "rank", "rare_events", "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks",
+    "rank", "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"
 
