@@ -190,3 +190,11 @@ def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tm
     assert [line for line in lines if "these are kept" in line]
     before, after = (load_model(run)[0].first_order.table.weight for run in (sparse[1], tmp_path / "run"))
     torch.testing.assert_close(after, before)
+
+
+def test_a_run_goes_on_from_one_that_started_without_the_file(sparse, earlier, tmp_path):
+    RunFolder(earlier).optimiser.unlink()
+    went_on(sparse[0], earlier, tmp_path / "second")
+    found, lines = went_on(sparse[0], tmp_path / "second", tmp_path / "third")
+    assert found["train"]["epochs"] == 1
+    assert not [line for line in lines if "they start anew" in line]

@@ -80,7 +80,7 @@ class Learned:
         if self.before is None:
             return {}
         chain, known = model.relation == "chain", None
-        if model.first_order is not None:
+        if model.first_order is not None and CURVATURE in self.before.tensors:  # not behind a run that started without such a file
             curvature, variance = (self.before.tensors[name].numpy() for name in (CURVATURE, VARIANCE))
             known = Start(curvature, np.zeros(0), curvature, variance)
         train, rows = dataset.split("train"), dataset.split("valid")
@@ -93,7 +93,8 @@ class Learned:
         if (now - then).mean() > CLEARLY * (now - then).std() / math.sqrt(len(rows)):
             start_heads(model, found._replace(effects=-found.effects, intercepts=-found.intercepts), add=True)
             found = known or found
-        self._keep(found)
+        if known is not None:
+            self._keep(found)
         return {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
 
     def _keep(self, found: Start) -> None:

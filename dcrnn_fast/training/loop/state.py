@@ -201,7 +201,8 @@ def restored_position(state: Mapping[str, Any], folder: Path) -> tuple[Position,
         for key, kind in (("config", dict), ("data_digest", str), ("environment", dict)):
             if not isinstance(state[key], kind):
                 raise TypeError(f"{key} is {shown(state[key])}")
-        if not all(type(number) is int and number >= 0 for number in state.get("before", ())):
+        before = state.get("before", [0, 1])
+        if not isinstance(before, list) or len(before) != 2 or not all(type(number) is int and number >= 0 for number in before):
             raise TypeError(f"before is {shown(state['before'])}")
         if not isinstance(state.get("start", {}), dict):
             raise TypeError(f"start is {shown(state['start'])}")
