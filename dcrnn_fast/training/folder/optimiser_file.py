@@ -52,7 +52,10 @@ def read_known(path: Path, weights: str) -> Known | None:
         raise CheckpointError(f"{path} has format {shown(version)}, this version reads format {FORMAT}; {REMEDY}")
     if digest != tensor_digest(tensors, values):
         raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {REMEDY}")
-    return Known(tensors, int(values["steps"]), int(values["batch"])) if values["weights"] == weights else None
+    steps, batch = values.get("steps"), values.get("batch")
+    if READS not in tensors or type(steps) is not int or type(batch) is not int or steps < 0 or batch < 1:
+        raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}")
+    return Known(tensors, steps, batch) if values.get("weights") == weights else None
 
 
 def moved(known: Known, sources: Tensor) -> Known:
