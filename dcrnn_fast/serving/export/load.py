@@ -31,10 +31,10 @@ class ExportedRanker:
     """
 
     def __init__(self, program: Program, package: Package, *, strict: bool = False) -> None:
-        self.about, self.encoder, cells, numbers = package
+        self.about, self.encoder, cells, ranges = package
         self.columns, self.names = list(self.encoder.columns), tuple(self.about["names"])
         self.id: str = self.about["model"]
-        self.unseen = Unseen(self.encoder, cells, numbers, strict=strict)
+        self.unseen = Unseen(self.encoder, cells, ranges, strict=strict)
         self._program = program
 
     def predict(self, table: Any) -> Scores:

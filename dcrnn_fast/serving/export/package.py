@@ -23,7 +23,7 @@ from ...errors import DataError, ExportError, shown
 from ...ops.backends import extension_missing_reason
 from ...support import strict_json
 from ..ranker import Ranker
-from ..unseen import Cells, Number, read_cells, read_numbers
+from ..unseen import Cells
 
 FORMAT = 1
 """The version of the description. A reader refuses every other one."""
@@ -35,7 +35,7 @@ _TYPES: dict[type, tuple[str, ...]] = {
     int: ("format",),
     str: ("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"),
     list: ("tasks", "names", "fields", "dense", "cells"),
-    dict: ("operators", "cpu", "calibrated"),
+    dict: ("operators", "cpu", "calibrated", "ranges"),
 }
 """The types of the description's values, and their keys."""
 _SETS = (
@@ -52,7 +52,7 @@ class Package(NamedTuple):
     about: dict[str, Any]
     encoder: Encoder
     cells: list[Cells]
-    numbers: list[Number]
+    ranges: dict[str, list[float]]
 
 
 def describe(
@@ -60,7 +60,7 @@ def describe(
     ranker: Ranker,
     encoding: Mapping[str, Any],
     cells: Sequence[Cells],
-    numbers: Sequence[Number],
+    ranges: Mapping[str, Sequence[float]],
     backend: str,
     operators: set[str],
     cpu: Mapping[str, Any],
@@ -82,7 +82,7 @@ def describe(
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
         "cells": [list(one) for one in cells],
-        "numbers": [list(one) for one in numbers],
+        "ranges": dict(ranges),
         "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
@@ -106,10 +106,11 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     if about["kind"] == "aoti":
         _check_machine(about, path)
     try:
-        cells, numbers = read_cells(about["cells"], len(about["fields"])), read_numbers(about.get("numbers", []))
-    except ValueError as error:
+        cells = [_cells(row, len(about["fields"])) for row in about["cells"]]
+        ranges = {name: [float(low), float(high)] for name, (low, high) in about["ranges"].items()}
+    except (TypeError, ValueError) as error:
         raise not_exported(path) from error
-    return Package(about, _encoder(about, texts, path), cells, numbers)
+    return Package(about, _encoder(about, texts, path), cells, ranges)
 
 
 def not_exported(path: Path) -> ExportError:
@@ -138,6 +139,15 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     if about["names"] not in (tasks, [*tasks, *(f"{task}_given_{before}" for before, task in pairwise(tasks))]):
         raise not_exported(path)
     return about
+
+
+def _cells(row: Any, columns: int) -> Cells:
+    """A field that a file lists. Raises TypeError or ValueError for what is none of so many columns."""
+    one = Cells(*row)
+    shares, is_id = (share or 0 for share in one[3:]), one.missing_id is None or one.missing_id >= 0
+    if not (isinstance(one.field, str) and one.column in range(columns) and is_id and all(0 <= share <= 1 for share in shares)):
+        raise ValueError(f"{row!r} is no field")
+    return one
 
 
 def _check_operators(about: Mapping[str, Any], path: Path) -> None:
