@@ -152,10 +152,7 @@ class Ranker:
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
-        ids, dense = self.encoder.encode(as_table(table, self.encoder))
-        if self.unseen is not None:
-            self.unseen.warn()
-        return self.predict_encoded(ids, dense)
+        return self.predict_encoded(*self.encoder.encode(as_table(table, self.encoder)))
 
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
@@ -185,14 +182,8 @@ class Ranker:
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
         split = self._split(frozenset(name for name in self.columns if name in user))
         if split.is_mixed:
-            repeated = split.repeated(user, items)
-            of_user = of_items = repeated
-        else:
-            of_user, of_items = split.encode(user, items)
-        if self.unseen is not None:
-            self.unseen.warn()
-        if split.is_mixed:
-            return self.predict_encoded(*repeated)
+            return self.predict_encoded(*split.repeated(user, items))
+        of_user, of_items = split.encode(user, items)
         if self._checks:
             return self.predict_encoded(*split.rows(of_user, of_items))
         user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]

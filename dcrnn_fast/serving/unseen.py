@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,17 +57,24 @@ def cells_of(encoder: Encoder, encoding: Mapping[str, Any], about: Mapping[str, 
     return found
 
 
+def _known(shares: Sequence[Any]) -> dict[str, float]:
+    return {kind: share for kind, share in zip(KINDS, shares, strict=True) if share is not None}
+
+
 class Unseen:
     """The cells of an encoder's rows that are out of vocabulary and missing, by field, and the values beyond their range, by number.
 
     A field is lost by the rule of :func:`dcrnn_fast.data.inspect.oov.lost_fields`. With ``strict`` the encoder then raises DataError and
-    the rows so far are forgotten; else :meth:`news` has a line, once. So it has for a field whose share has risen by the rule of
-    :func:`dcrnn_fast.data.inspect.oov.risen_fields`, and for a number of whose values most are above or below its ``ranges``. A cell that
-    all rows of a small table have counts once, since they may be one user's; with ``by_request``, so does one of a large table.
+    the rows so far are forgotten; else ``tell`` gets a line, once: that is Python's warning. So it does for a field whose share has risen
+    by the rule of :func:`dcrnn_fast.data.inspect.oov.risen_fields`, and for a number of whose values most are above or below its
+    ``ranges``. A cell that all rows of a small table have counts once, since they may be one user's; with ``by_request``, so does one of a
+    large table.
     """
 
     def __init__(self, encoder: Encoder, cells: Sequence[Cells], ranges: Mapping[str, Sequence[float]], *, strict: bool = False) -> None:
         self.cells, self.strict, self.by_request = list(cells), strict, False
+        self.tell: Callable[[str], None] = warnings.warn
+        self._trained, self._valid = ({one.field: _known(one[at : at + 2]) for one in cells} for at in (3, 5))
         self._columns: Columns = tuple(encoder.num_embeddings), encoder.dense
         self._numbers = [name for name in encoder.dense if name in ranges]
         # Of a field, what is below is unknown, of a number, too low; what is missing is counted with what is above.
@@ -85,7 +92,6 @@ class Unseen:
         self._requests = 0
         self._waiting: list[tuple[Columns, Array]] = []
         self._told: set[str] = set()
-        self._news: list[str] = []
 
     def add(self, columns: Columns, ids: npt.NDArray[np.int64], dense: npt.NDArray[np.float32], varied: list[int]) -> None:
         """Count rows of these columns, of a large table some, spread evenly. The unknown cells of ``varied`` fields are several texts."""
@@ -102,14 +108,16 @@ class Unseen:
             self._requests += 1 if is_request else MIN_ROWS
             if len(ids) <= FEW and not self.strict and len(self._waiting) < FEW:
                 return
-            added = self._count_waiting()
+            added, news = self._count_waiting(), []
             for name, line, is_lost in self._lines(added if len(ids) > REQUEST else self._totals):  # a table is judged by itself
                 if is_lost and self.strict:
                     self.clear()
                     raise DataError(line)
                 if name not in self._told:
                     self._told.add(name)
-                    self._news.append(line)
+                    news.append(line)
+        for line in news:
+            self.tell(line)
 
     def rates(self) -> dict[str, dict[str, float]]:
         """By field, the parts "oov" and "missing" of the cells counted so far, where the field has such cells."""
@@ -119,18 +127,7 @@ class Unseen:
 
     def trained(self) -> dict[str, dict[str, float]]:
         """By field, the same of the train rows."""
-        return {one.field: {kind: share for kind, share in zip(KINDS, one[3:5], strict=True) if share is not None} for one in self.cells}
-
-    def news(self) -> list[str]:
-        """A line for each field and number that is no longer as in the train rows and was not told yet."""
-        with _LOCK:
-            news, self._news = self._news, []
-        return news
-
-    def warn(self) -> None:
-        """Give the news as Python's warnings."""
-        for line in self.news():
-            warnings.warn(line, stacklevel=3)
+        return self._trained
 
     def _places_of(self, columns: Columns) -> list[int]:
         """Where the fields and numbers are in rows of ids and dense values; the last column is for those that are not there."""
@@ -156,8 +153,8 @@ class Unseen:
 
     def _shares(self, at: int, totals: Array) -> dict[str, float]:
         rows, *counts = totals[:3, at].tolist()
-        kinds = zip(KINDS, counts, self.cells[at][3:5], strict=True)
-        return {kind: count / rows for kind, count, trained in kinds if rows and trained is not None}
+        trained = self._trained[self.cells[at].field]
+        return {kind: count / rows for kind, count in zip(KINDS, counts, strict=True) if rows and kind in trained}
 
     def _lines(self, totals: Array) -> Iterator[tuple[str, str, bool]]:
         """A field or number that is no longer as in the train rows, a line of it, and whether it is a field that is lost."""
@@ -166,12 +163,10 @@ class Unseen:
             # Rows of one user, one after another, have one id: there are as many users as runs.
             are_many = self._requests >= MIN_ROWS and runs[at] >= ENOUGH
             if at < len(self.cells):
-                one = self.cells[at]
-                train, valid = ({one.field: dict(zip(KINDS, shares, strict=True))} for shares in (one[3:5], one[5:7]))
-                now = {one.field: self._shares(at, totals)}
-                lost = lost_fields(train, now, "scored", round(rows[at]))
-                for line in lost or (risen_fields(train, valid, now, "scored") if are_many else ()):
-                    yield one.field, line, bool(lost)
+                now = {self.cells[at].field: self._shares(at, totals)}
+                lost = lost_fields(self._trained, now, "scored", round(rows[at]))
+                for line in lost or (risen_fields(self._trained, self._valid, now, "scored") if are_many else ()):
+                    yield self.cells[at].field, line, bool(lost)
             elif are_many and (most := max(low[at], high[at]) / rows[at]) > 0.5:
                 name, where = self._numbers[at - len(self.cells)], "below" if low[at] > high[at] else "above"
                 yield (

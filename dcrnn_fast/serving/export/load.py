@@ -39,9 +39,7 @@ class ExportedRanker:
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order; see :meth:`Ranker.predict`."""
-        ids, dense = self.encoder.encode(as_table(table, self.encoder))
-        self.unseen.warn()
-        return self.predict_encoded(ids, dense)
+        return self.predict_encoded(*self.encoder.encode(as_table(table, self.encoder)))
 
     def predict_encoded(self, ids: Tensor, dense: Tensor | None) -> Scores:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None.
