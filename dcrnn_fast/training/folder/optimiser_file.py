@@ -45,17 +45,14 @@ def read_known(path: Path, weights: str) -> Known | None:
     tensors, metadata = read_safetensors(path)
     try:
         values = strict_json.parse(metadata[KEY])
-        digest, version = values.pop("digest"), values["format"]
+        digest, version, known = values.pop("digest"), values["format"], Known(tensors, values["steps"], values["batch"])
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}") from error
     if version != FORMAT:
         raise CheckpointError(f"{path} has format {shown(version)}, this version reads format {FORMAT}; {REMEDY}")
     if digest != tensor_digest(tensors, values):
         raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {REMEDY}")
-    steps, batch = values.get("steps"), values.get("batch")
-    if READS not in tensors or type(steps) is not int or type(batch) is not int or steps < 0 or batch < 1:
-        raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}")
-    return Known(tensors, steps, batch) if values.get("weights") == weights else None
+    return known if values.get("weights") == weights else None
 
 
 def moved(known: Known, sources: Tensor) -> Known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 import dcrnn_fast
 
-from ...data import PackedDataset
+from ...data import PackedDataset, PackedSplit
 from ...data.inspect.base_rates import base_rates
 from ...data.inspect.oov import id_shares
-from ...data.inspect.ranges import dense_ranges
 from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
@@ -32,6 +31,9 @@ MAX_UNITS = 2**18
 MAX_ROWS = 2**24
 """Rows that the tasks and scenarios read in all layers. A model's index tensors hold one number a row, and they are built before its
 shapes are known."""
+
+RANGE_ROWS = 100_000
+"""Train rows, spread evenly over all, whose values tell the ranges of dense columns."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 _Shares = dict[str, dict[Literal["oov", "missing"], _Share | None]]
@@ -119,9 +121,19 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
         "valid_shares": {} if valid is None else id_shares(valid, meta),
-        "dense_ranges": dense_ranges(rows, meta),
+        "dense_ranges": _dense_ranges(rows, meta.dense),
         "negative_rate": config.negative_rate or 1.0,
     }
+
+
+def _dense_ranges(train: PackedSplit, columns: Sequence[str]) -> dict[str, list[float]]:
+    """The 1% and the 99% quantile of each dense column. A missing value is 0, and zeros do not count, unless there is nothing else."""
+    found = {}
+    if train.dense is not None and len(train):
+        for name, column in zip(columns, np.array(train.dense[:: 1 + len(train) // RANGE_ROWS]).T, strict=True):
+            values = column[column != 0] if column.any() else column
+            found[name] = [float(np.quantile(values, 0.01, method="lower")), float(np.quantile(values, 0.99, method="higher"))]
+    return found
 
 
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
