@@ -196,12 +196,8 @@ def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None
 
 def table_reads(train: PackedSplit, meta: PackedMeta) -> Counts:
     """How often the train rows hold each id, [rows of the table]."""
-    sizes = list(meta.fields.values())
-    (rows, starts), (_, alike) = table_rows(list(meta.fields), sizes, meta.shared), id_counts(train, meta)
-    reads = np.zeros(rows, dtype=np.int64)
-    for start, counts in zip(starts, alike, strict=True):
-        reads[start : start + len(counts)] = counts
-    return reads
+    together = zip(meta.fields, id_counts(train, meta)[1], strict=True)
+    return np.concatenate([counts for field, counts in together if field not in meta.shared])
 
 
 def oov_strengths(data: PackedDataset, known: IdCounts | None = None) -> dict[str, float]:
