@@ -57,10 +57,6 @@ def cells_of(encoder: Encoder, encoding: Mapping[str, Any], about: Mapping[str, 
     return found
 
 
-def _known(shares: Sequence[Any]) -> dict[str, float]:
-    return {kind: share for kind, share in zip(KINDS, shares, strict=True) if share is not None}
-
-
 class Unseen:
     """The cells of an encoder's rows that are out of vocabulary and missing, by field, and the values beyond their range, by number.
 
@@ -74,7 +70,9 @@ class Unseen:
     def __init__(self, encoder: Encoder, cells: Sequence[Cells], ranges: Mapping[str, Sequence[float]], *, strict: bool = False) -> None:
         self.cells, self.strict, self.by_request = list(cells), strict, False
         self.tell: Callable[[str], None] = warnings.warn
-        self._trained, self._valid = ({one.field: _known(one[at : at + 2]) for one in cells} for at in (3, 5))
+        shares = {one.field: {"oov": one.oov, "missing": one.missing} for one in cells}
+        self._trained = {field: {kind: share for kind, share in of.items() if share is not None} for field, of in shares.items()}
+        self._valid = {one.field: {"oov": one.valid_oov, "missing": one.valid_missing} for one in cells}
         self._columns: Columns = tuple(encoder.num_embeddings), encoder.dense
         self._numbers = [name for name in encoder.dense if name in ranges]
         # Of a field, what is below is unknown, of a number, too low; what is missing is counted with what is above.

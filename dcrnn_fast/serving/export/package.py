@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from ...data.packed.meta import check_encoding
 from ...errors import DataError, ExportError, shown
 from ...ops.backends import extension_missing_reason
 from ...support import strict_json
-from ..ranker import Ranker
+from ..ranker import Ranker, Run
 from ..unseen import Cells
 
 FORMAT = 1
@@ -55,23 +55,14 @@ class Package(NamedTuple):
     ranges: dict[str, list[float]]
 
 
-def describe(
-    kind: str,
-    ranker: Ranker,
-    encoding: Mapping[str, Any],
-    cells: Sequence[Cells],
-    ranges: Mapping[str, Sequence[float]],
-    backend: str,
-    operators: set[str],
-    cpu: Mapping[str, Any],
-) -> dict[str, str]:
+def describe(kind: str, ranker: Ranker, run: Run, backend: str, operators: set[str], cpu: Mapping[str, Any]) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
     ``operators`` are the operators of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader
     can tell whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
     """
     encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
-    encoder_text = json.dumps(encoding, indent=1)
+    encoder_text = json.dumps(run.encoding, indent=1)
     about = {
         "format": FORMAT,
         "kind": kind,
@@ -81,14 +72,14 @@ def describe(
         "names": list(ranker.names),
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
-        "cells": [list(one) for one in cells],
-        "ranges": dict(ranges),
+        "cells": [list(one) for one in run.cells],
+        "ranges": run.ranges,
         "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
         "operators": {name: _schema(name) for name in sorted(operators)},
         "cpu": dict(cpu),
-        "encoding": strict_json.json_digest(encoding),
+        "encoding": strict_json.json_digest(run.encoding),
         "encoder_md5": hashlib.md5(encoder_text.encode(), usedforsecurity=False).hexdigest(),  # of the bytes, for the server in C++
         "model": ranker.id,
     }

@@ -40,17 +40,16 @@ def best_intercept(z: Array, labels: Array, weight: Array) -> tuple[float, float
 
 
 def with_intercepts(
-    metrics: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
+    metrics: dict[str, dict[str, Any]], predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
 ) -> dict[str, dict[str, Any]]:
     """The metrics of every task with its ``shifted_log_loss``, ``intercept`` and ``intercept_error``.
 
     In a chain the intercepts are those of each event given the one before, so that P(consume) <= P(click) still holds; other tasks have
     their own. The loss of a task is that of its event over all rows, after the intercepts. See :func:`shifted` for the arguments.
     """
-    found = {name: dict(entry) for name, entry in metrics.items()}
     for task, losses, each, shift, error in shifted(predictions, labels, tasks, weight):
-        found[task] |= {SHIFTED: float(losses.sum() / each) if each else None, "intercept": shift, "intercept_error": error}
-    return found
+        metrics[task] |= {SHIFTED: float(losses.sum() / each) if each else None, "intercept": shift, "intercept_error": error}
+    return metrics
 
 
 def shifted(
