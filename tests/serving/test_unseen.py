@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -137,6 +138,12 @@ def test_half_of_a_fields_cells_are_a_warning_once(load, table, rows):
     assert line.startswith("field 'colour': 50.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train and 0.0% of")
     assert said(ranker.predict, half_lost(table)[:rows]) == []
     assert ranker.unseen.rates()["colour"]["oov"] == pytest.approx(0.5)
+
+
+def test_a_large_table_is_judged_by_rows_that_are_spread_over_it(load, table):
+    ranker = load(strict=True)
+    (line,) = said(ranker.predict, pd.concat([table] * 10 + [lost(table)] * 6))
+    assert line.startswith("field 'colour': 37.5% of the scored cells are out of vocabulary or missing")
 
 
 def test_a_fifth_of_a_fields_cells_is_no_warning(load, table):
