@@ -39,8 +39,8 @@ class Cells(NamedTuple):
     missing_id: int | None
     oov: float | None
     missing: float | None
-    valid_oov: float | None
-    valid_missing: float | None
+    valid_oov: float | None = None
+    valid_missing: float | None = None
 
 
 def cells_of(encoder: Encoder, encoding: Mapping[str, Any], about: Mapping[str, Any]) -> list[Cells]:

@@ -213,7 +213,7 @@ def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_pat
         None,
         7,
         [7],
-        [["colour", 0, 1, 0.0, 0.0]],
+        [["colour", 0, 1, 0.0]],
         [["colour", 9, 1, 0.0, 0.0, None, None]],
         [["colour", 0, -1, 0.0, 0.0, None, None]],
         [["colour", 0, 1, 1.5, 0.0, None, None]],

@@ -35,7 +35,7 @@ _TYPES: dict[type, tuple[str, ...]] = {
     int: ("format",),
     str: ("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"),
     list: ("tasks", "names", "fields", "dense", "cells"),
-    dict: ("operators", "cpu", "calibrated", "ranges"),
+    dict: ("operators", "cpu", "calibrated"),
 }
 """The types of the description's values, and their keys."""
 _SETS = (
@@ -98,8 +98,8 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
         _check_machine(about, path)
     try:
         cells = [_cells(row, len(about["fields"])) for row in about["cells"]]
-        ranges = {name: [float(low), float(high)] for name, (low, high) in about["ranges"].items()}
-    except (TypeError, ValueError) as error:
+        ranges = {name: [float(low), float(high)] for name, (low, high) in about.get("ranges", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
         raise not_exported(path) from error
     return Package(about, _encoder(about, texts, path), cells, ranges)
 
