@@ -24,7 +24,7 @@ from ..support.strict_json import json_digest
 from ..training.evaluate.calibration_file import Calibration, read_calibration
 from ..training.folder.layout import RunFolder
 from ..training.folder.weights import load_sealed
-from .unseen import Cells, Number, Unseen, cells_of, numbers_of
+from .unseen import Cells, Unseen, cells_of
 
 Scores = dict[str, npt.NDArray[np.float32]]
 Predict = Callable[[torch.Tensor, "torch.Tensor | None"], dict[str, torch.Tensor]]
@@ -54,7 +54,7 @@ class Run(NamedTuple):
     id: str
     encoding: dict[str, Any]
     cells: list[Cells]
-    numbers: list[Number]
+    ranges: dict[str, list[float]]
 
 
 def read_run(path: str | Path, *, device: str, backend: str) -> Run:
@@ -71,8 +71,8 @@ def read_run(path: str | Path, *, device: str, backend: str) -> Run:
     encoding = read_encoding(folder.encoder, about)
     encoder = Encoder(tasks=about["tasks"], num_embeddings=dict(about["fields"]), dense=about["dense"], **encoding)
     calibration = read_calibration(folder.calibration, about, weights)
-    cells, numbers = cells_of(encoder, encoding, about), numbers_of(encoder, encoding, about.get("dense_ranges", {}))
-    return Run(cast(DCRNN, model), encoder, calibration, model_id(weights, about["encoding"], calibration), encoding, cells, numbers)
+    id, cells, ranges = model_id(weights, about["encoding"], calibration), cells_of(encoder, encoding, about), about.get("dense_ranges", {})
+    return Run(cast(DCRNN, model), encoder, calibration, id, encoding, cells, ranges)
 
 
 def as_table(table: Any, encoder: Encoder) -> Any:
@@ -137,7 +137,7 @@ class Ranker:
         """
         run = read_run(path, device=device, backend=backend)
         ranker = cls(run.model, run.encoder, run.calibration, run.id)
-        ranker.unseen = Unseen(run.encoder, run.cells, run.numbers, strict=strict)
+        ranker.unseen = Unseen(run.encoder, run.cells, run.ranges, strict=strict)
         return ranker
 
     def predict(self, table: Any) -> Scores:
@@ -152,10 +152,7 @@ class Ranker:
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.
         """
-        ids, dense = self.encoder.encode(as_table(table, self.encoder))
-        if self.unseen is not None:
-            self.unseen.warn()
-        return self.predict_encoded(ids, dense)
+        return self.predict_encoded(*self.encoder.encode(as_table(table, self.encoder)))
 
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
@@ -185,14 +182,8 @@ class Ranker:
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
         split = self._split(frozenset(name for name in self.columns if name in user))
         if split.is_mixed:
-            repeated = split.repeated(user, items)
-            of_user = of_items = repeated
-        else:
-            of_user, of_items = split.encode(user, items)
-        if self.unseen is not None:
-            self.unseen.warn()
-        if split.is_mixed:
-            return self.predict_encoded(*repeated)
+            return self.predict_encoded(*split.repeated(user, items))
+        of_user, of_items = split.encode(user, items)
         if self._checks:
             return self.predict_encoded(*split.rows(of_user, of_items))
         user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]

@@ -104,8 +104,6 @@ def score_files(
                 scores = {name: pa.array(values) for name, values in ranker.predict_encoded(ids, dense).items()}
                 columns = {key: batch.column(key) for key in keys} | scores
                 writer.write(pa.RecordBatch.from_pydict(columns))
-                if ranker.unseen is not None:
-                    ranker.unseen.warn()
                 done += batch.num_rows
                 progress("scoring rows", done, expected)
             if not done:

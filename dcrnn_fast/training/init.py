@@ -18,7 +18,7 @@ from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields, missing_id
 from ..data.packed.meta import MISSING, OOV, SCHEMA
 from ..data.schema.table import load_schema
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import ConfigError, DataError
 from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
@@ -26,7 +26,7 @@ from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
 from .folder.layout import RunFolder, stored_config
-from .folder.optimiser_file import IDLE, REMEDY, Known, moved, read_known
+from .folder.optimiser_file import IDLE, Known, moved, read_known
 from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks
@@ -151,10 +151,7 @@ def load_earlier(model: nn.Module, earlier: Earlier, meta: PackedMeta) -> None:
 def known_before(earlier: Earlier, meta: PackedMeta) -> Known | None:
     """What the earlier run's optimisers know, in the tables of a model of the data ``meta``; None if it has no file of that."""
     known = read_known(earlier.folder.optimiser, earlier.digest)
-    try:
-        return None if known is None else moved(known, torch.from_numpy(_sources(earlier, meta)))
-    except IndexError as error:
-        raise CheckpointError(f"{earlier.folder.optimiser} has tables of another size than {earlier.folder.weights}; {REMEDY}") from error
+    return None if known is None else moved(known, torch.from_numpy(_sources(earlier, meta)))
 
 
 def _sources(earlier: Earlier, meta: PackedMeta) -> npt.NDArray[np.int64]:

@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -139,6 +140,12 @@ def test_half_of_a_fields_cells_are_a_warning_once(load, table, rows):
     assert ranker.unseen.rates()["colour"]["oov"] == pytest.approx(0.5)
 
 
+def test_a_large_table_is_judged_by_rows_that_are_spread_over_it(load, table):
+    ranker = load(strict=True)
+    (line,) = said(ranker.predict, pd.concat([table] * 10 + [lost(table)] * 6))
+    assert line.startswith("field 'colour': 37.5% of the scored cells are out of vocabulary or missing")
+
+
 def test_a_fifth_of_a_fields_cells_is_no_warning(load, table):
     assert said(load().predict, table.assign(colour=table["colour"].where(table.index % 5 > 0, "new"))) == []
 
@@ -162,7 +169,7 @@ def test_a_number_in_another_unit_is_a_warning_once(load, table, factor, where):
     ranker, size = load(), 20 + table["size"]
     other = table.assign(size=factor * size)
     (line,) = said(ranker.predict, other[:500])
-    assert line.startswith(f"number 'size': 100.0% of the scored values are {where} {'-' if factor < 0 else ''}2.")
+    assert line.startswith(f"number 'size': 100.0% of the scored values are {where} 99% of the train values: compare their units")
     assert said(ranker.predict, other) == []
 
 
@@ -207,10 +214,11 @@ def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_pat
         7,
         [7],
         [["colour", 0, 1, 0.0]],
-        [["colour", 9, 1, 0.0, 0.0]],
-        [["colour", 0, -1, 0.0, 0.0]],
-        [["colour", 0, 1, 1.5, 0.0]],
-        [[None] * 5],
+        [["colour", 9, 1, 0.0, 0.0, None, None]],
+        [["colour", 0, -1, 0.0, 0.0, None, None]],
+        [["colour", 0, 1, 1.5, 0.0, None, None]],
+        [["colour", 0, 1, 0.0, "0", None, None]],
+        [[None] * 7],
     ],
     ids=json.dumps,
 )

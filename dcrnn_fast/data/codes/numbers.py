@@ -120,17 +120,6 @@ def dense_values(values: FloatArray, treatment: str, mean: float | FloatArray, s
     return np.where(np.isnan(scaled), 0.0, scaled)
 
 
-def raw_value(dense: float, treatment: str, mean: float, std: float) -> float:
-    """The number of which :func:`dense_values` makes this value.
-
-    >>> raw_value(-1.0, "standardise", 3.0, 2.0)
-    1.0
-    """
-    value = dense * std + mean
-    with np.errstate(over="ignore"):
-        return float(np.nan_to_num(np.sign(value) * np.expm1(np.abs(value)) if treatment == "log1p" else value))
-
-
 def float32(values: FloatArray, cells: FloatArray, column: str, place: Place, problem: str) -> npt.NDArray[np.float32]:
     """The values as float32. Raises DataError that shows the first cell whose value is infinite there."""
     with np.errstate(over="ignore"):

@@ -25,8 +25,8 @@ def truth_ids(vocabulary: Sequence[str]) -> dict[str, int]:
     texts = {text for spellings in TRUTHS for text in spellings}
     if len(vocabulary) > len(texts) + 2 or not (known := set(vocabulary) - {OOV, MISSING}) <= texts:
         return {}
-    first = [next((vocabulary.index(text) for text in spellings if text in known), 0) for spellings in TRUTHS]
-    return {text: id_ for spellings, id_ in zip(TRUTHS, first, strict=True) if id_ for text in spellings if text not in known}
+    firsts = [(spellings, text) for spellings in TRUTHS for text in reversed(spellings) if text in known]  # the last one counts
+    return {text: vocabulary.index(first) for spellings, first in firsts for text in spellings if text not in known}
 
 
 class Categories:

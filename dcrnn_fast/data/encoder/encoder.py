@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 
 Columns = tuple[tuple[str, ...], tuple[str, ...]]
-Watch = Callable[[Columns, npt.NDArray[np.int64], npt.NDArray[np.float32], "npt.NDArray[np.bool_] | None"], None]
-"""Takes the names of fields and of dense columns, their encoded rows [B, F] and [B, Nd], and, of more rows than one, whether all cells of
-a column are one [F + Nd]."""
+Watch = Callable[[Columns, npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]], None]
+"""Takes the names of fields and of dense columns, their encoded rows [B, F] and [B, Nd], and the fields that hold several unknown texts."""
 
 
 class Encoded(NamedTuple):
@@ -185,7 +184,7 @@ class Encoder:
             texts, codes = text_cells(piece, column)
             found = lookup.ids(texts)
             ids[:, position] = found if codes is None else np.array(found, np.int64)[codes]
-            if is_watched and not ids[:, position].any() and not _are_alike(texts if codes is None else codes):
+            if is_watched and not ids[:, position].any() and len(set(texts if codes is None else codes.tolist())) > 1:
                 varied.append(position)
         values = np.empty((len(self._numbers), piece.rows))
         for row, column in enumerate(self._numbers):
@@ -201,23 +200,8 @@ class Encoder:
             for at, position in enumerate(positions):
                 dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
         if self.watch is not None and piece.rows:
-            alike: npt.NDArray[np.bool_] | None = None
-            if is_watched:
-                alike = np.concatenate([_alike_columns(ids), _alike_columns(dense)])
-                alike[varied] = False  # unknown texts have one id
-            self.watch((self._names, self.dense), ids, dense, alike)
+            self.watch((self._names, self.dense), ids, dense, varied)
         return ids, dense
-
-
-def _alike_columns(cells: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    alike: npt.NDArray[np.bool_] = (cells[0] == cells[-1]) & (cells[0] == cells[len(cells) // 2])  # few columns are left to look at
-    for position in map(int, np.flatnonzero(alike)):
-        alike[position] = (cells[:, position] == cells[0, position]).all()
-    return alike
-
-
-def _are_alike(cells: Sequence[str] | npt.NDArray[np.int32]) -> bool:
-    return bool((cells == cells[0]).all()) if isinstance(cells, np.ndarray) else cells.count(cells[0]) == len(cells)
 
 
 def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...]:

@@ -89,8 +89,8 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
                 cells = read_ids(database, source, sorted(ids, key=lambda one: not _is_id(one)))
                 remarks = {name: f": {_text(other)} says the same" for name, other in one_to_one(cells).items()}
                 unique = [name for name, cell in cells.items() if name not in codes and nearly_unique(np.bincount(cell)[1:])]
-                if any(len(cells[name]) > rows for name in unique):  # whoever comes back later is rare in the first rows
-                    remarks, unique = remarks | dict.fromkeys(unique, ": nearly unique in these rows; is it so in all?"), []
+                are_all = not any(len(cells[name]) > rows for name in unique)  # whoever comes back later is rare in the first rows
+                remarks |= dict.fromkeys(unique, NEARLY_UNIQUE if are_all else ": nearly unique in these rows; is it so in all?")
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -100,7 +100,7 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
         raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not rows:
         raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    return _yaml(written, missing, features, codes, remarks, unique, labels, is_funnel, rows, inputs, left)
+    return _yaml(written, missing, features, codes, remarks, labels, is_funnel, rows, inputs, left)
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
@@ -130,7 +130,6 @@ def _yaml(
     features: Sequence[Column],
     codes: Collection[str],
     remarks: Mapping[str, str],
-    unique: Collection[str],
     labels: Sequence[Column],
     is_funnel: bool,
     rows: int,
@@ -141,8 +140,9 @@ def _yaml(
     categorical, numeric, numbers = [], list[str](), list[Column]()
     for column in features:
         key = f"column: {_text(column.name)}"
-        about = column.about + (": is it a label?" if column.of_labels else remarks.get(column.name, ""))
-        if why := _left_out(column, times, users, rows) or (NEARLY_UNIQUE if column.name in unique else ""):
+        remark = remarks.get(column.name, "")
+        about = column.about + (": is it a label?" if column.of_labels else remark)
+        if why := _left_out(column, times, users, rows) or (remark if remark == NEARLY_UNIQUE else ""):
             left.append(f"#   {_text(column.name)}: {column.about}: {why}")
         elif column.values is not None:
             cut = "" if column.separator is None else f', separator: "{column.separator}"'

@@ -114,12 +114,12 @@ def risen_fields(train: Shares, valid: Shares, other: Shares, split: str) -> lis
     >>> print(*risen_fields({"city": {"oov": 0.1}}, {"city": {"oov": 0.3}}, {"city": {"oov": 0.6}}, "test"))  # doctest: +ELLIPSIS
     field 'city': 60.0% of the test cells are out of vocabulary or missing, but 10.0% of the train and 30.0% of the validation cells; ...
     """
-    usual = {(field, kind): share for field, kind, _, share, *_ in _compared(train, valid)}
     return [
         f"field {field!r}: {now:.1%} of the {split} cells {words}, but {before:.1%} of the train and {there:.1%} of the validation cells; "
         f"{_KINDS[kind][1]}"
         for field, kind, before, now, _, words in _compared(train, other)
-        if (there := usual.get((field, kind))) is not None and now >= max(max(before, there) + RISE, 2 * max(before, there))
+        if (there := _unreadable(valid.get(field, {}), kind)[0]) is not None
+        and now >= max(max(before, there) + RISE, 2 * max(before, there))
     ]
 
 
@@ -196,12 +196,8 @@ def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None
 
 def table_reads(train: PackedSplit, meta: PackedMeta) -> Counts:
     """How often the train rows hold each id, [rows of the table]."""
-    sizes = list(meta.fields.values())
-    (rows, starts), (_, alike) = table_rows(list(meta.fields), sizes, meta.shared), id_counts(train, meta)
-    reads = np.zeros(rows, dtype=np.int64)
-    for start, counts in zip(starts, alike, strict=True):
-        reads[start : start + len(counts)] = counts
-    return reads
+    together = zip(meta.fields, id_counts(train, meta)[1], strict=True)
+    return np.concatenate([counts for field, counts in together if field not in meta.shared])
 
 
 def oov_strengths(data: PackedDataset, known: IdCounts | None = None) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +32,10 @@ def one_to_one(columns: Mapping[str, Ids]) -> dict[str, str]:
     sizes = {name: np.count_nonzero(np.bincount(ids)[1:]) for name, ids in columns.items()}
     judged = [name for name, ids in columns.items() if FEW < sizes[name] <= np.count_nonzero(ids) / 2]  # of fewer rows, chance is enough
     found: dict[str, str] = {}
-    for place, name in enumerate(judged):
-        for other in judged[:place]:
-            pair = columns[other], columns[name]
-            if other not in found and all(_are_alike(*(ids[::step] for ids in pair)) for step in (1 + len(pair[0]) // GLANCE, 1)):
-                found[name] = other
+    for other, name in combinations(judged, 2):
+        a, b = columns[other], columns[name]
+        if other not in found and all(_are_alike(a[::step], b[::step]) for step in (1 + len(a) // GLANCE, 1)):
+            found[name] = other
     return found
 
 

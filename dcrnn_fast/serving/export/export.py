@@ -105,7 +105,7 @@ def export(
             program = traced(ranker.model, ranker.calibration)
             calls = {str(node.target) for node in program.graph.nodes if str(node.target).startswith(f"{LIBRARY}.")}
             operators = {f"{LIBRARY}::{call.split('.')[1]}" for call in calls}
-            texts = describe(format, ranker, parts.encoding, parts.cells, parts.numbers, backend, operators, kind)
+            texts = describe(format, ranker, parts, backend, operators, kind)
             if format == "onnx":
                 write_onnx(program, texts, ranker.names, made)
                 predict = onnx_program(made, ranker.names)

@@ -31,17 +31,15 @@ class ExportedRanker:
     """
 
     def __init__(self, program: Program, package: Package, *, strict: bool = False) -> None:
-        self.about, self.encoder, cells, numbers = package
+        self.about, self.encoder, cells, ranges = package
         self.columns, self.names = list(self.encoder.columns), tuple(self.about["names"])
         self.id: str = self.about["model"]
-        self.unseen = Unseen(self.encoder, cells, numbers, strict=strict)
+        self.unseen = Unseen(self.encoder, cells, ranges, strict=strict)
         self._program = program
 
     def predict(self, table: Any) -> Scores:
         """Probabilities [B] in float32 by name, for the rows of a table in their order; see :meth:`Ranker.predict`."""
-        ids, dense = self.encoder.encode(as_table(table, self.encoder))
-        self.unseen.warn()
-        return self.predict_encoded(ids, dense)
+        return self.predict_encoded(*self.encoder.encode(as_table(table, self.encoder)))
 
     def predict_encoded(self, ids: Tensor, dense: Tensor | None) -> Scores:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None.

@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +22,8 @@ from ...data.packed.meta import check_encoding
 from ...errors import DataError, ExportError, shown
 from ...ops.backends import extension_missing_reason
 from ...support import strict_json
-from ..ranker import Ranker
-from ..unseen import Cells, Number, read_cells, read_numbers
+from ..ranker import Ranker, Run
+from ..unseen import Cells
 
 FORMAT = 1
 """The version of the description. A reader refuses every other one."""
@@ -52,26 +52,17 @@ class Package(NamedTuple):
     about: dict[str, Any]
     encoder: Encoder
     cells: list[Cells]
-    numbers: list[Number]
+    ranges: dict[str, list[float]]
 
 
-def describe(
-    kind: str,
-    ranker: Ranker,
-    encoding: Mapping[str, Any],
-    cells: Sequence[Cells],
-    numbers: Sequence[Number],
-    backend: str,
-    operators: set[str],
-    cpu: Mapping[str, Any],
-) -> dict[str, str]:
+def describe(kind: str, ranker: Ranker, run: Run, backend: str, operators: set[str], cpu: Mapping[str, Any]) -> dict[str, str]:
     """The texts of :data:`ABOUT` and :data:`ENCODER` by name.
 
     ``operators`` are the operators of this package that the file calls, as ``namespace::name``. Their schemas are kept, so that a reader
     can tell whether its own are the same. ``cpu`` is the :func:`cpu_kind` that compiled code is for, or empty.
     """
     encoder, maps = ranker.encoder, {} if ranker.calibration is None else ranker.calibration.maps
-    encoder_text = json.dumps(encoding, indent=1)
+    encoder_text = json.dumps(run.encoding, indent=1)
     about = {
         "format": FORMAT,
         "kind": kind,
@@ -81,14 +72,14 @@ def describe(
         "names": list(ranker.names),
         "fields": [[name, size] for name, size in encoder.num_embeddings.items()],
         "dense": list(encoder.dense),
-        "cells": [list(one) for one in cells],
-        "numbers": [list(one) for one in numbers],
+        "cells": [list(one) for one in run.cells],
+        "ranges": run.ranges,
         "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
         "operators": {name: _schema(name) for name in sorted(operators)},
         "cpu": dict(cpu),
-        "encoding": strict_json.json_digest(encoding),
+        "encoding": strict_json.json_digest(run.encoding),
         "encoder_md5": hashlib.md5(encoder_text.encode(), usedforsecurity=False).hexdigest(),  # of the bytes, for the server in C++
         "model": ranker.id,
     }
@@ -106,10 +97,11 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     if about["kind"] == "aoti":
         _check_machine(about, path)
     try:
-        cells, numbers = read_cells(about["cells"], len(about["fields"])), read_numbers(about.get("numbers", []))
-    except ValueError as error:
+        cells = [_cells(row, len(about["fields"])) for row in about["cells"]]
+        ranges = {name: [float(low), float(high)] for name, (low, high) in about.get("ranges", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
         raise not_exported(path) from error
-    return Package(about, _encoder(about, texts, path), cells, numbers)
+    return Package(about, _encoder(about, texts, path), cells, ranges)
 
 
 def not_exported(path: Path) -> ExportError:
@@ -138,6 +130,15 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     if about["names"] not in (tasks, [*tasks, *(f"{task}_given_{before}" for before, task in pairwise(tasks))]):
         raise not_exported(path)
     return about
+
+
+def _cells(row: Any, columns: int) -> Cells:
+    """A field that a file lists. Raises TypeError or ValueError for what is none of so many columns."""
+    one = Cells(*row)
+    shares, is_id = (share or 0 for share in one[3:]), one.missing_id is None or one.missing_id >= 0
+    if not (isinstance(one.field, str) and one.column in range(columns) and is_id and all(0 <= share <= 1 for share in shares)):
+        raise ValueError(f"{row!r} is no field")
+    return one
 
 
 def _check_operators(about: Mapping[str, Any], path: Path) -> None:

@@ -133,8 +133,6 @@ class Application:
             ids, dense = ranker.encoder.encode(request.table(ranker.columns))
         except DataError as error:
             raise Unusable(HTTPStatus.BAD_REQUEST, str(error)) from error
-        for line in ranker.unseen.news() if ranker.unseen is not None else ():
-            warn(line)
         return Job(ranker, ids, dense, deadline)
 
     def reload(self) -> bool:
@@ -299,7 +297,7 @@ def _tried(served: Served, path: Path) -> Served:
     scores = served.ranker.predict({name: [None] for name in served.ranker.columns})
     if served.ranker.unseen is not None:
         served.ranker.unseen.clear()
-        served.ranker.unseen.by_request = True
+        served.ranker.unseen.by_request, served.ranker.unseen.tell = True, warn
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DataError(f"{path} gives a row of missing cells no finite score; train again, and see the run's log")
     return served

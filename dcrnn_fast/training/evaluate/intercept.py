@@ -40,36 +40,26 @@ def best_intercept(z: Array, labels: Array, weight: Array) -> tuple[float, float
 
 
 def with_intercepts(
-    metrics: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
+    metrics: dict[str, dict[str, Any]], predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
 ) -> dict[str, dict[str, Any]]:
     """The metrics of every task with its ``shifted_log_loss``, ``intercept`` and ``intercept_error``.
 
     In a chain the intercepts are those of each event given the one before, so that P(consume) <= P(click) still holds; other tasks have
-    their own. The loss of a task is that of its event over all rows, after the intercepts.
-
-    Args:
-        metrics: see :func:`.metrics.task_metrics`.
-        predictions: what ``DCRNN.predict`` gives for the rows, arrays [N].
-        labels: [N, T], 0, 1 or NaN for unknown.
-        tasks: in the order of the labels.
-        weight: [N], what each row counts; None: 1.
+    their own. The loss of a task is that of its event over all rows, after the intercepts. See :func:`shifted` for the arguments.
     """
-    found = {name: dict(entry) for name, entry in metrics.items()}
-    for task, losses, each, shift, error in _shifted(predictions, labels, tasks, weight):
-        found[task] |= {SHIFTED: float(losses.sum() / each) if each else None, "intercept": shift, "intercept_error": error}
-    return found
+    for task, losses, each, shift, error in shifted(predictions, labels, tasks, weight):
+        metrics[task] |= {SHIFTED: float(losses.sum() / each) if each else None, "intercept": shift, "intercept_error": error}
+    return metrics
 
 
-def row_losses(predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None) -> Array:
-    """What each row adds to the mean over tasks and rows of the ``shifted_log_loss``, [N]; arguments as of :func:`with_intercepts`."""
-    whole = [losses * (len(labels) / each) for _, losses, each, *_ in _shifted(predictions, labels, tasks, weight) if each]
-    return np.mean(whole, axis=0) if whole else np.zeros(len(labels))
-
-
-def _shifted(
+def shifted(
     predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str], weight: Array | None
 ) -> Iterator[tuple[str, Array, float, float, float]]:
-    """Of each task its name, the weighted losses [N], 0 where unknown, the sum of the known rows' weights, the intercept and its error."""
+    """Of each task its name, the weighted losses [N], 0 where unknown, the sum of the known rows' weights, the intercept and its error.
+
+    ``predictions`` are those of ``DCRNN.predict`` for the rows, [N], and ``labels`` [N, T] are 0, 1 or NaN for unknown. Of ``weight`` None,
+    each row counts 1.
+    """
     each = np.ones(len(labels)) if weight is None else weight.astype(np.float64)
     conditional = [f"{task}_given_{before}" for before, task in pairwise(tasks)]
     chain = bool(conditional) and conditional[0] in predictions

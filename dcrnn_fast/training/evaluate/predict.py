@@ -17,7 +17,8 @@ from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
 from ...support.files import writing_output
 from ..ranks import ONE, Ranks
-from .intercept import row_losses, with_intercepts
+from .intercept import shifted as after_intercepts
+from .intercept import with_intercepts
 from .metrics import Array, task_metrics
 
 BATCH = 8192
@@ -71,18 +72,17 @@ def evaluate_split(
 
     def found() -> dict[str, dict[str, Any]]:
         metrics = metrics_of(predictions, split, meta, weighted=weighted)
-        if not shifted:
-            return metrics
-        weight = np.asarray(split.weight) if weighted and split.weight is not None else None
-        return with_intercepts(metrics, predictions, np.asarray(split.labels), meta.tasks, weight)
+        rows = np.asarray(split.labels), meta.tasks, _weight(split, weighted=weighted)
+        return with_intercepts(metrics, predictions, *rows) if shifted else metrics
 
     return ranks.from_first(found)
 
 
 def losses_after_intercepts(predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool) -> Array:
     """What each row adds to the mean over tasks and rows of the log loss after the best intercept of each task, [N]."""
-    weight = np.asarray(split.weight) if weighted and split.weight is not None else None
-    return row_losses(predictions, np.asarray(split.labels), meta.tasks, weight)
+    found = after_intercepts(predictions, np.asarray(split.labels), meta.tasks, _weight(split, weighted=weighted))
+    whole = [losses * (len(split) / each) for _, losses, each, *_ in found if each]
+    return np.mean(whole, axis=0) if whole else np.zeros(len(split))
 
 
 def metrics_of(
@@ -90,8 +90,12 @@ def metrics_of(
 ) -> dict[str, dict[str, Any]]:
     """:func:`task_metrics` of predictions [N] for the rows of a split; ``weighted``: also by their weights, if they have any."""
     group = None if split.group is None else np.asarray(split.group)
-    weight = np.asarray(split.weight) if weighted and split.weight is not None else None
+    weight = _weight(split, weighted=weighted)
     return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group, weight=weight)
+
+
+def _weight(split: PackedSplit, *, weighted: bool) -> Array | None:
+    return np.asarray(split.weight) if weighted and split.weight is not None else None
 
 
 def write_predictions(path: Path, predictions: Mapping[str, Array], labels: Array, tasks: Sequence[str]) -> None:

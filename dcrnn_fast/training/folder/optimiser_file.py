@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from ...errors import CheckpointError, shown
-from ...support import strict_json
-from .run_files import write_file
-from .tensors import pack_tensors, read_safetensors, tensor_digest
+from .weights import export_weights, read_sealed
 
-FORMAT, KEY = 1, "dcrnn_fast_optimiser"
+KEY = "dcrnn_fast_optimiser"
 READS, IDLE, CURVATURE, VARIANCE = "reads", "idle", "first_order.curvature", "first_order.variance"
 """How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; how many runs in a row, this one
 the last, held none, int32 [as many]; and what :class:`..loop.first_order.Start` has of the first-order term."""
@@ -30,32 +26,18 @@ class Known(NamedTuple):
 
 def write_known(path: Path, known: Known, weights: str) -> None:
     """Write the file. It belongs to the weights of this digest, see :func:`.weights.export_weights`."""
-    values = {"format": FORMAT, "steps": known.steps, "batch": known.batch, "weights": weights}
-    sealed = values | {"digest": tensor_digest(known.tensors, values)}
-    write_file(path, pack_tensors(known.tensors, {KEY: json.dumps(sealed, sort_keys=True)}))
+    export_weights(path, known.tensors, {"steps": known.steps, "batch": known.batch, "weights": weights}, KEY)
 
 
 def read_known(path: Path, weights: str) -> Known | None:
     """What the optimisers know; None if there is no file, or the run's weights are others.
 
-    Raises :class:`CheckpointError` for a file that is damaged or of another version.
+    Raises :class:`dcrnn_fast.errors.CheckpointError` for a file that is damaged or of another version.
     """
     if not path.exists():
         return None
-    tensors, metadata = read_safetensors(path)
-    try:
-        values = strict_json.parse(metadata[KEY])
-        digest, version = values.pop("digest"), values["format"]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}") from error
-    if version != FORMAT:
-        raise CheckpointError(f"{path} has format {shown(version)}, this version reads format {FORMAT}; {REMEDY}")
-    if digest != tensor_digest(tensors, values):
-        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {REMEDY}")
-    steps, batch = values.get("steps"), values.get("batch")
-    if READS not in tensors or type(steps) is not int or type(batch) is not int or steps < 0 or batch < 1:
-        raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}")
-    return Known(tensors, steps, batch) if values.get("weights") == weights else None
+    tensors, about, _ = read_sealed(path, KEY, f"is no file of optimisers; {REMEDY}", REMEDY)
+    return Known(tensors, about["steps"], about["batch"]) if about["weights"] == weights else None
 
 
 def moved(known: Known, sources: Tensor) -> Known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import dcrnn_fast
 
-from ...data import PackedDataset
+from ...data import PackedDataset, PackedSplit
+from ...data.encoder.run_folder import REMEDY
 from ...data.inspect.base_rates import base_rates
 from ...data.inspect.oov import id_shares
-from ...data.inspect.ranges import dense_ranges
 from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
@@ -28,10 +28,14 @@ from .layout import RunFolder
 from .run_files import first_problem, write_file
 from .tensors import check_tensors, load_tensors, pack_tensors, read_safetensors, tensor_digest
 
+KEY = "dcrnn_fast"
 MAX_UNITS = 2**18
 MAX_ROWS = 2**24
 """Rows that the tasks and scenarios read in all layers. A model's index tensors hold one number a row, and they are built before its
 shapes are known."""
+
+RANGE_ROWS = 100_000
+"""Train rows, spread evenly over all, whose values tell the ranges of dense columns."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 _Shares = dict[str, dict[Literal["oov", "missing"], _Share | None]]
@@ -119,9 +123,19 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "base_rates": base_rates(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel),
         "id_shares": id_shares(rows, meta),
         "valid_shares": {} if valid is None else id_shares(valid, meta),
-        "dense_ranges": dense_ranges(rows, meta),
+        "dense_ranges": _dense_ranges(rows, meta.dense),
         "negative_rate": config.negative_rate or 1.0,
     }
+
+
+def _dense_ranges(train: PackedSplit, columns: Sequence[str]) -> dict[str, list[float]]:
+    """The 1% and the 99% quantile of each dense column. A missing value is 0, and zeros do not count, unless there is nothing else."""
+    found = {}
+    if train.dense is not None and len(train):
+        for name, column in zip(columns, np.array(train.dense[:: 1 + len(train) // RANGE_ROWS]).T, strict=True):
+            values = column[column != 0] if column.any() else column
+            found[name] = [float(np.quantile(values, 0.01, method="lower")), float(np.quantile(values, 0.99, method="higher"))]
+    return found
 
 
 def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str) -> nn.Module:
@@ -143,11 +157,11 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
         raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
 
 
-def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """Write weights as safetensors; the metadata holds the description and a digest over both, which is returned."""
+def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str = KEY) -> str:
+    """Write weights as safetensors; the metadata holds, under ``key``, the description and a digest over both, which is returned."""
     digest = tensor_digest(tensors, about)
     sealed = {"about": about, "digest": digest}
-    write_file(path, pack_tensors(tensors, {"dcrnn_fast": json.dumps(sealed, sort_keys=True)}))
+    write_file(path, pack_tensors(tensors, {key: json.dumps(sealed, sort_keys=True)}))
     return digest
 
 
@@ -157,18 +171,22 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     The file is opened once: another one may take its place meanwhile. Raises :class:`CheckpointError` if it is missing, damaged or tampered
     with, or its description is none.
     """
+    found = read_sealed(path, KEY, "has no dcrnn_fast description; give the model.safetensors of a run folder", REMEDY)
+    check_description(found[1], path)
+    return found
+
+
+def read_sealed(path: Path, key: str, otherwise: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`export_weights` wrote under a key, and the digest. A file without it ``otherwise``, and a changed one has the remedy."""
     tensors, metadata = read_safetensors(path)
     try:
-        sealed = strict_json.parse(metadata["dcrnn_fast"])
+        sealed = strict_json.parse(metadata[key])
         about, digest = sealed["about"], sealed["digest"]
         intact = tensor_digest(tensors, about) == digest
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} has no dcrnn_fast description; give the model.safetensors of a run folder") from error
+        raise CheckpointError(f"{path} {otherwise}") from error
     if not intact:
-        raise CheckpointError(
-            f"{path} was changed after it was written: its digest does not match; restore it, or go on with --resume to write it again"
-        )
-    check_description(about, path)
+        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
     return tensors, about, digest
 
 
