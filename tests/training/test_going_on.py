@@ -14,6 +14,7 @@ from dcrnn_fast.training import Report, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.optimiser_file import KEY, READS
+from dcrnn_fast.training.folder.weights import export_weights
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import Notes, StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
@@ -136,6 +137,11 @@ def changed(path):
     save_file(tensors, path, metadata)
 
 
+def of_another_version(path):
+    known, about = load_file(path), json.loads(metadata_of(path)[KEY])["about"]
+    export_weights(path, known, about | {"format": 2}, KEY)
+
+
 def without_metadata(path):
     save_file(load_file(path), path)
 
@@ -145,6 +151,7 @@ def without_metadata(path):
     [
         (truncated, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
+        (of_another_version, "has format 2, this version reads format 1; restore it, or delete it"),
         (without_metadata, "is no file of optimisers; restore it, or delete it"),
     ],
 )

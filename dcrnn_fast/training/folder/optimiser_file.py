@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ...errors import CheckpointError, shown
 from .weights import export_weights, read_sealed
 
-KEY = "dcrnn_fast_optimiser"
+FORMAT, KEY = 1, "dcrnn_fast_optimiser"
 READS, IDLE, CURVATURE, VARIANCE = "reads", "idle", "first_order.curvature", "first_order.variance"
 """How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; how many runs in a row, this one
 the last, held none, int32 [as many]; and what :class:`..loop.first_order.Start` has of the first-order term."""
@@ -26,17 +27,19 @@ class Known(NamedTuple):
 
 def write_known(path: Path, known: Known, weights: str) -> None:
     """Write the file. It belongs to the weights of this digest, see :func:`.weights.export_weights`."""
-    export_weights(path, known.tensors, {"steps": known.steps, "batch": known.batch, "weights": weights}, KEY)
+    export_weights(path, known.tensors, {"format": FORMAT, "steps": known.steps, "batch": known.batch, "weights": weights}, KEY)
 
 
 def read_known(path: Path, weights: str) -> Known | None:
     """What the optimisers know; None if there is no file, or the run's weights are others.
 
-    Raises :class:`dcrnn_fast.errors.CheckpointError` for a file that is damaged or of another version.
+    Raises :class:`CheckpointError` for a file that is damaged or of another version.
     """
     if not path.exists():
         return None
     tensors, about, _ = read_sealed(path, KEY, f"is no file of optimisers; {REMEDY}", REMEDY)
+    if (found := about.get("format")) != FORMAT:
+        raise CheckpointError(f"{path} has format {shown(found)}, this version reads format {FORMAT}; {REMEDY}")
     return Known(tensors, about["steps"], about["batch"]) if about["weights"] == weights else None
 
 
