@@ -75,14 +75,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
         "Options of DCRNN",
         {
             "Each default changed": study("ablation"),
-            "Each number among them changed": study("ablation_numbers"),
-            "How embeddings are trained": study("id_optimiser"),
             "The rank": study("rank"),
-            "Numbers": study("numbers"),
-            "Codes": study("codes"),
-            "Rare ids": study("rare_ids"),
-            "Epochs": study("epochs"),
-            "Small tables": study("small_tables"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
         },
@@ -173,47 +166,16 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             "relation independent; relation transfer; one projection",
             columns="mean of the sets; above the defaults; runs above the constant",
         ),
-        "embeddings": excerpt(
-            study("id_optimiser"),
-            columns="id-log; id-log, new items; mean of the sets; above the defaults",
-        ),
         "rank": excerpt(
             study("rank"),
             lines="census-income | 8; census-income | 32; census-income | 128; census-income | full",
             columns="rank; parameters; test AUC; step over the full cell's",
-        ),
-        "epochs": excerpt(
-            study("epochs"),
-            columns="census-income, all rows; census-income, 5,000 rows; house prices; athletes; mean of the sets; above the defaults",
-        ),
-        "small tables": excerpt(
-            study("small_tables"),
-            lines="the defaults; 512 rows a step; 128; 32; LightGBM",
-            columns="id-log, 3,000 rows; hillstrom, 4,000 rows; census-income, 5,000 rows; movielens-100k, 8,000 rows; "
-            "runs above the constant",
-        ),
-        "rare ids": excerpt(
-            study("rare_ids"),
-            lines="the defaults; OOV dropout of at least 1 |; OOV dropout of at least 10 |; OOV dropout up to 30 |; no OOV dropout; "
-            "no first-order term |; min_count 5 |",
-            columns="id-log; air fares; athletes; mean of the sets; above the defaults",
         ),
     },
     EVIDENCE / "daily-logs.md": {
         "first order": study("first_order"),
         "late labels": study("late_labels"),
         "continuing": study("continuing"),
-    },
-    EVIDENCE / "columns.md": {
-        "codes": excerpt(
-            study("codes"),
-            columns="codes; counts; census-income; house prices; eruptions; flights; athletes; mean of the sets; above the defaults",
-        ),
-        "numbers": excerpt(
-            study("numbers"),
-            lines="the defaults; buckets as well |; first-order term of dense; as before; no first-order term |; LightGBM",
-            columns="census-income; hillstrom; 60 numbers; 2,500 rows; heavy tails; mean of the sets; above the defaults",
-        ),
     },
     EVIDENCE / "serving.md": {
         "requests": excerpt(serving.requests, columns="prepared; eager; compiled; AOTInductor; ONNX Runtime"),

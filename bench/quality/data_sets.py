@@ -106,29 +106,15 @@ def movielens_rows(wheel: Path) -> tuple[list[str], tuple[str, ...], list[list[s
     return ["user_id", "item_id", "age", "gender", "occupation", "year", "genre"], ("like", "love"), rows
 
 
-def write_log(
-    seed: int,
-    folder: Path,
-    *,
-    min_count: int = 5,
-    rows: int = 40_000,
-    users: int = 6_000,
-    items: int = 4_000,
-    lifetime: float | None = None,
-) -> str:
+def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000, users: int = 6_000, items: int = 4_000) -> str:
     """Impressions with clicks and consumes. Some users and items are frequent, most are rare; every other seed draws another log.
 
     The logit of a click and that of a consume after a click each add up a bias of the user, of the item, of the hour and of the device,
     and the product of a user's and an item's vector. With ``min_count=1`` every id of the train rows has an embedding, however rare it is.
-    With a ``lifetime``, each item is shown during this part of the log alone, from a random time on, as news are, so that validation rows
-    show new ones: with 0.3, more than a third of them. Returns the schema.
+    Returns the schema.
     """
     rng = np.random.default_rng([seed, 13])
     user, item = (rng.choice(count, rows, p=long_tail(rng, count)) for count in (users, items))
-    if lifetime is not None:
-        shown, now = rng.uniform(-lifetime, 1, items), np.linspace(0, 1, rows)
-        while (other := np.flatnonzero((now < shown[item]) | (now > shown[item] + lifetime))).size:
-            item[other] = rng.choice(item, other.size)
     hour, device = rng.integers(0, 24, rows), rng.integers(0, 4, rows)
     events = []
     for base in (-1.6, -1.2):
@@ -140,8 +126,8 @@ def write_log(
         events.append(rng.random(rows) < 1 / (1 + np.exp(-(base + bias + taste))))
     click, consume = events[0], events[0] & events[1]
     table = zip(user, item, hour, device, click.astype(int), consume.astype(int), strict=True)
-    columns, name = ["user_id", "item_id", "hour", "device"], f"id-log-{seed}-{min_count}" + ("" if lifetime is None else "-new")
-    return write_table(folder, name, columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
+    columns = ["user_id", "item_id", "hour", "device"]
+    return write_table(folder, f"id-log-{seed}-{min_count}", columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
 
 
 def long_tail(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -117,6 +117,6 @@ def dcrnn(meta: PackedMeta, setting: Setting, size: Size, **fixed: Any) -> dcrnn
         tower_dims=widths(setting, size),
         dropout=setting["dropout"],
         dense_bins=setting["dense_bins"],
-        first_order=False,  # as in the committed results; `make study NAME=rare_ids` says what the term is worth
+        first_order=False,  # as in the committed results; docs/evidence/defaults.md says what the term is worth
         **(fixed | options),
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from ..quality.data_sets import thin_census
 from .study import Content, Row, Rows, Study, Table, defaults, grouped, packed, seeds_of, standard_error, trained
 
 DEFAULT = "the defaults"
-PARTS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
     "no first-order term": {"model.first_order": False},
     "AdamW for embeddings": {"model.embedding": "dense"},
     "one evaluation an epoch": {"early_stopping.every_steps": 10**9, "early_stopping.patience": 2},
@@ -39,27 +39,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "one projection of the dense columns": {"model.dense_bins": 0},
     "embeddings start at 0.35": {"model.embedding_init_std": 0.35},
 }
-NUMBERS: dict[str, dict[str, Any]] = {
-    "embedding_prior 0": {"optimiser.embedding_prior": 0.0},
-    "OOV dropout 1": {"oov_dropout": 1.0},
-    "untied": {"model.tied": False},
-    "1 step": {"model.steps": 1},
-    "3 steps": {"model.steps": 3},
-    "share_ratio 0.25": {"model.share_ratio": 0.25},
-    "share_ratio 0.75": {"model.share_ratio": 0.75},
-    "embeddings start at 0.02": {"model.embedding_init_std": 0.02},
-    "embedding_dim 4": {"model.embedding_dim": 4},
-    "embedding_dim 16": {"model.embedding_dim": 16},
-    "weight decay 0.1": {"optimiser.weight_decay": 0.1},
-    "weight decay 1": {"optimiser.weight_decay": 1.0},
-    "learning rate 0.003": {"optimiser.lr": 0.003},
-    "learning rate 0.008": {"optimiser.lr": 0.008},
-    "3 epochs": {"optimiser.epochs": 3},
-    "no dropout": {"model.dropout": 0.0},
-    "uncertainty weighting": {"loss.weighting": "uncertainty"},
-}
-"""Settings of a second study, :mod:`bench.studies.ablation_numbers`."""
-SETTINGS = {DEFAULT: {}, **PARTS, **NUMBERS}
 DENSE = "census-income, dense"
 DATA = ("census-income", DENSE, "hillstrom", "movielens-100k", "id-log")
 
@@ -75,19 +54,12 @@ def dense_schema(folder: Path) -> str:
 
 
 def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:
-    """The scores of the kept weights on the validation rows, by task."""
+    """The step that a run kept, and its metrics of each task on the validation rows, without those of conditionals."""
     dataset = thin_census(packed(dense_schema(folder) if data == DENSE else data, seed, options, folder))
     found = trained(dataset, seed, SETTINGS[setting], folder)
-    return {"parameters": found["model"]["parameters"], **scores(found, dataset.meta.tasks)}
-
-
-def scores(found: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
-    """The step that a run kept, and its metrics of each task on the validation rows, without those of conditionals."""
     keys = ("auc", "log_loss", "constant_log_loss", "calibration")
-    return {
-        "best_step": found["train"]["best_step"],
-        "valid": {task: {key: found["valid"][task][key] for key in keys} for task in tasks},
-    }
+    valid = {task: {key: found["valid"][task][key] for key in keys} for task in dataset.meta.tasks}
+    return {"parameters": found["model"]["parameters"], "best_step": found["train"]["best_step"], "valid": valid}
 
 
 def told(row: Row) -> str:
@@ -104,35 +76,35 @@ def auc(row: Row) -> float:
     return statistics.fmean(scores["auc"] for scores in row["valid"].values())
 
 
-def means_of_the_sets(rows: Rows, data: Sequence[str] = DATA) -> dict[tuple[str, int], float]:
+def means_of_the_sets(rows: Rows) -> dict[tuple[str, int], float]:
     """By setting and seed, the mean over the data sets of log loss over the constant's; only where every data set was run."""
     every = grouped(rows, "setting", "seed")
     return {
         case: statistics.fmean(statistics.fmean(over_constant(row)) for row in some)
         for case, some in every.items()
-        if len(some) == len(data)
+        if len(some) == len(DATA)
     }
 
 
-def table_of(rows: Rows, settings: Iterable[str], data_sets: Sequence[str]) -> Table:
+def tables(content: Content) -> list[Table]:
     """A line for each setting: of each data set log loss over the constant's (AUC), means over the seeds; the mean of the sets; how far
     that is above the defaults', with the standard error of the difference over the seeds; runs above 1.
     """
-    by_setting, means, lines = grouped(rows, "setting"), means_of_the_sets(rows, data_sets), []
-    for setting in (name for name in settings if name in by_setting):
+    by_setting, means, lines = grouped(content["rows"], "setting"), means_of_the_sets(content["rows"]), []
+    for setting in (name for name in SETTINGS if name in by_setting):
         by_data = grouped(by_setting[setting], "data")
         losses = {data: statistics.fmean(statistics.fmean(over_constant(row)) for row in found) for data, found in by_data.items()}
-        cells = ["not measured"] * len(data_sets)
-        for at, data in enumerate(data_sets):
+        cells = ["not measured"] * len(DATA)
+        for at, data in enumerate(DATA):
             if data in by_data:
                 cells[at] = f"{losses[data]:.4f} ({statistics.fmean(map(auc, by_data[data])):.4f})"
-        mean = f"{statistics.fmean(losses.values()):.4f}" if len(losses) == len(data_sets) else "not measured"
+        mean = f"{statistics.fmean(losses.values()):.4f}" if len(losses) == len(DATA) else "not measured"
         apart = [value - means[DEFAULT, seed] for (name, seed), value in means.items() if name == setting and (DEFAULT, seed) in means]
         error = f" ± {standard_error(apart):.4f}" if len(apart) > 1 else ""
         difference = f"{statistics.fmean(apart):+.4f}{error}" if apart and setting != DEFAULT else ""
         above = [max(over_constant(row)) >= 1 for row in by_setting[setting]]
         lines.append([setting, *cells, mean, difference, f"{sum(above)} of {len(above)}"])
-    return ["setting", *data_sets, "mean of the sets", "above the defaults", "runs above the constant"], lines
+    return [(["setting", *DATA, "mean of the sets", "above the defaults", "runs above the constant"], lines)]
 
 
 def note(content: Content) -> str:
@@ -142,21 +114,14 @@ def note(content: Content) -> str:
     )
 
 
-def study_of(
-    name: str, run: Callable[..., dict[str, Any]], settings: Mapping[str, Any], *, quick: str, data: Sequence[str] = DATA
-) -> Study:
-    """A study of this form: what each setting changes from the defaults. ``quick`` is the setting that a quick run has beside them."""
-    return Study(
-        name,
-        run,
-        told,
-        lambda content: [table_of(content["rows"], settings, data)],
-        note,
-        data=data,
-        settings=tuple(settings),
-        about=lambda options: defaults(),
-        quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, quick]},
-    )
-
-
-STUDY = study_of("ablation", run, {DEFAULT: {}, **PARTS}, quick="no gate")
+STUDY = Study(
+    "ablation",
+    run,
+    told,
+    tables,
+    note,
+    data=DATA,
+    settings=tuple(SETTINGS),
+    about=lambda options: defaults(),
+    quick={"seeds": 1, "data": ["hillstrom"], "settings": [DEFAULT, "no gate"]},
+)

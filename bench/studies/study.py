@@ -28,8 +28,8 @@ from ..quality.data_sets import write_log, write_movielens
 from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
-    "ablation", "ablation_numbers", "codes", "continuing", "epochs", "first_order", "id_optimiser", "large_log", "late_labels", "numbers",
-    "rank", "rare_ids", "redrawn", "scenarios", "selection_bias", "small_tables", "synthetic_tasks",
+    "ablation", "continuing", "first_order", "large_log", "late_labels", "rank", "redrawn", "scenarios", "selection_bias",
+    "synthetic_tasks",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"
 
@@ -172,11 +172,10 @@ def processes(workers: int) -> Iterator[Any]:
 def packed(data: str, seed: int, options: Namespace, folder: Path, min_count: int = 5) -> PackedDataset:
     """An embedded data set or one of a schema; MovieLens-100K; or "id-log", a table of mostly ids that each seed draws anew.
 
-    In "id-log, new items" each item is shown for a while alone. ``min_count`` is that of the last three.
+    ``min_count`` is that of the last two.
     """
     if data.startswith("id-log"):
-        lifetime = 0.3 if data.endswith("new items") else None
-        data = write_log(seed, folder, min_count=1 if data.endswith("min_count 1") else min_count, lifetime=lifetime)
+        data = write_log(seed, folder, min_count=1 if data.endswith("min_count 1") else min_count)
     elif data == MOVIELENS:
         data = write_movielens(options.movielens, folder, min_count=min_count)
     return prepare(data, cache_dir=None if data in known_data_sets() else folder / "cache")
