@@ -251,7 +251,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
                                                .encoder = Encoder(encoding, about_value),
-                                               .unseen = std::make_unique<Unseen>(about.at("cells").as_array(), fields),
+                                               .unseen = std::make_unique<Unseen>(about),
                                                .engine = load_engine({file.path(), names, fields, dense, threads})});
     score_a_row(*model, fields, dense);
     return model;

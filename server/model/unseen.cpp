@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string_view>
 
@@ -16,7 +17,8 @@ namespace {
 
 constexpr double kWindow = 2000;  // rates are those of about the last so many rows
 constexpr double kFewest = 20;    // cells, and more, tell whether a field is lost
-constexpr double kNearlyAll = 0.95, kDrop = 5;
+constexpr double kNearlyAll = 0.95, kDrop = 5, kRise = 0.25;
+constexpr double kEnough = 100;  // users, items or numbers, in kFewest requests, say that they are others than before
 
 std::optional<double> share(const json::value& value) {
   if (value.is_null()) return std::nullopt;
@@ -62,43 +64,100 @@ std::string lost(const Unseen::Field& field) {
   return {};
 }
 
+// The rule of dcrnn_fast.data.inspect.oov.risen_fields.
+std::string risen(const Unseen::Field& field) {
+  const auto told = [&](auto before, auto valid, auto now, const char* are) -> std::string {
+    if (!before || !valid || !now || *now < std::max(std::max(*before, *valid) + kRise, 2 * std::max(*before, *valid))) return {};
+    return "field " + in_quotes(field.name) + ": " + percent(*now) + " of the scored cells " + are + ", but " + percent(*before) +
+           " of the train and " + percent(*valid) + " of the validation cells";
+  };
+  const std::string unknown = told(unknown_of_known(field.trained), unknown_of_known(field.valid), unknown_of_known(field.now),
+                                   field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing");
+  return unknown.empty() ? told(field.trained.missing, field.valid.missing, field.now.missing, "are missing") : unknown;
+}
+
+// The rule of dcrnn_fast/serving/unseen.py for numbers.
+std::string changed(const Unseen::Number& number) {
+  const double most = std::max(number.below, number.above) / number.rows;
+  if (most <= 0.5) return {};
+  return "number " + in_quotes(number.name) + ": " + percent(most) + " of the scored values are " +
+         (number.below > number.above ? "below" : "above") +
+         " 99% of the train values: compare their units, such as cents with euros; if the scored values are right, train on newer rows";
+}
+
+// Lets counts of the last rows make room for so many new ones. The first count is that of the rows.
+void make_room(std::initializer_list<double*> counts, std::size_t added) {
+  const double rows = **counts.begin(), room = std::max(kWindow - static_cast<double>(added), 0.0);
+  if (rows > room)
+    for (double* const count : counts) *count *= room / rows;
+}
+
 }  // namespace
 
-Unseen::Unseen(const json::array& cells, std::size_t columns) {
-  for (const json::value& one : cells) {
+Unseen::Unseen(const json::object& about) : dense_(about.at("dense").as_array().size()) {
+  for (const json::value& one : about.at("cells").as_array()) {
     const json::array& row = one.as_array();
     Field field{.name = std::string(row.at(0).as_string()),
                 .column = row.at(1).to_number<std::size_t>(),
                 .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
                 .trained = {share(row.at(3)), share(row.at(4))},
+                .valid = {share(row.at(5)), share(row.at(6))},
                 .now = {}};
-    if (field.column >= columns) throw std::runtime_error("its cells name column " + std::to_string(field.column));
+    if (field.column >= about.at("fields").as_array().size())
+      throw std::runtime_error("its cells name column " + std::to_string(field.column));
     fields_.push_back(std::move(field));
   }
+  for (std::size_t column = 0; column < dense_; ++column)
+    if (const json::value* const range = about.at("ranges").as_object().if_contains(about.at("dense").at(column).as_string()))
+      numbers_.push_back({.name = std::string(about.at("dense").at(column).as_string()),
+                          .column = column,
+                          .low = range->at(0).to_number<double>(),
+                          .high = range->at(1).to_number<double>()});
 }
 
 std::vector<std::string> Unseen::add(const Encoded& request) {
   const std::size_t rows = static_cast<std::size_t>(request.rows), columns = rows == 0 ? 0 : request.ids.size() / rows;
   std::vector<std::string> lines;
+  const auto tell = [&](auto& one, std::string line) {
+    if (line.empty()) return;
+    one.told = true;
+    lines.push_back(std::move(line));
+  };
+  const bool of_a_user = rows <= 1 || std::ranges::find(request.alike, true) != request.alike.end();
   const std::lock_guard lock(mutex_);
+  requests_ += of_a_user ? 1 : kFewest;
   for (Field& field : fields_) {
     const std::size_t counted = request.alike[field.column] ? 1 : rows;
-    const double room = std::max(kWindow - static_cast<double>(counted), 0.0);
-    if (field.rows > room)
-      for (double* const count : {&field.unknown, &field.missing, &field.rows}) *count *= room / field.rows;
+    make_room({&field.rows, &field.unknown, &field.missing, &field.runs}, counted);
     for (std::size_t row = 0; row < counted; ++row) {
       const std::int64_t id = request.ids[row * columns + field.column];
       field.unknown += field.trained.oov && id == 0;
       field.missing += id == field.missing_id;
+      field.runs += id != field.last;
+      field.last = id;
     }
     field.rows += static_cast<double>(counted);
     if (field.trained.oov) field.now.oov = field.unknown / field.rows;
     if (field.trained.missing) field.now.missing = field.missing / field.rows;
-    if (field.told || field.unknown + field.missing < 0.9 * field.rows) continue;
-    if (std::string found = lost(field); !found.empty()) {
-      field.told = true;
-      lines.push_back(std::move(found));
+    if (field.told || field.unknown + field.missing < kRise * field.rows) continue;
+    std::string found = lost(field);
+    if (found.empty() && requests_ >= kFewest && field.runs >= kEnough) found = risen(field);
+    tell(field, std::move(found));
+  }
+  for (Number& number : numbers_) {
+    const auto value = [&](std::size_t row) { return request.dense[row * dense_ + number.column]; };
+    std::size_t counted = 1;  // of values that are one throughout
+    for (std::size_t row = 1; row < rows && counted == 1; ++row)
+      if (value(row) != value(0)) counted = rows;
+    make_room({&number.rows, &number.below, &number.above, &number.runs}, counted);
+    for (std::size_t row = 0; row < std::min(counted, rows); ++row) {
+      const float now = value(row);
+      if (now == 0) continue;  // missing
+      number.rows += 1, number.below += now<number.low, number.above += now> number.high;
+      number.runs += now != number.last;
+      number.last = now;
     }
+    if (!number.told && requests_ >= kFewest && number.runs >= kEnough) tell(number, changed(number));
   }
   return lines;
 }

@@ -89,6 +89,28 @@ def test_a_field_that_lost_its_ids_is_logged_once(start, logged):
     assert len(text.splitlines()) == 1
 
 
+def test_a_number_in_another_unit_is_logged_once(start, logged):
+    server = start()
+    for row in range(100):
+        sizes = [1000.0 + 2 * row, 1001.0 + 2 * row]
+        score(server.url, {"columns": {"colour": [f"c{1 + row % 3}", "c2"], "shape": ["s1", "s2"], "size": sizes}})
+    lines = logged(server).splitlines()
+    assert [line.partition(": compare")[0] for line in lines] == [
+        "warning: number 'size': 100.0% of the scored values are above 99% of the train values"
+    ]
+
+
+def test_a_field_with_far_more_unknown_ids_is_logged_once(start, logged):
+    server = start()
+    for row in range(100):
+        score(server.url, {"columns": {"colour": [f"new{row}", f"c{1 + row % 3}"], "shape": ["s1", "s2"], "size": [row % 3, 1.5]}})
+    lines = logged(server).splitlines()
+    assert len(lines) == 1, lines
+    assert re.match(
+        r"warning: field 'colour': \d\d\.\d% of the scored cells are out of vocabulary or missing, but 0\.0% of the train and ", lines[0]
+    )
+
+
 # Many at once
 
 
