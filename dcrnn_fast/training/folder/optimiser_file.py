@@ -11,14 +11,15 @@ from ...errors import CheckpointError, shown
 from .weights import export_weights, read_sealed
 
 FORMAT, KEY = 1, "dcrnn_fast_optimiser"
-READS, IDLE, CURVATURE, VARIANCE = "reads", "idle", "first_order.curvature", "first_order.variance"
+READS, IDLE = "reads", "idle"
+OF_FIRST_ORDER = ("first_order.curvature", "first_order.score", "first_order.variance")
 """How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; how many runs in a row, this one
-the last, held none, int32 [as many]; and what :class:`..loop.first_order.Start` has of the first-order term."""
+the last, held none, int32 [as many]; and the last three of :class:`..loop.first_order.Start`."""
 REMEDY = "restore it, or delete it to go on without what the optimisers know"
 
 
 class Known(NamedTuple):
-    """The optimisers' state by ``PARAMETER.KEY`` and the four above; all steps of this run and of those before it; rows a step."""
+    """The optimisers' state by ``PARAMETER.KEY`` and those above; all steps of this run and of those before it; rows a step."""
 
     tensors: dict[str, Tensor]
     steps: int
@@ -52,6 +53,6 @@ def moved(known: Known, sources: Tensor) -> Known:
         found[kept] = value[sources[kept]]
         return found
 
-    tables = ("model.embedding.weight.", "model.first_order.table.weight.", READS, IDLE, CURVATURE)
+    tables = ("model.embedding.weight.", "model.first_order.table.weight.", READS, IDLE, *OF_FIRST_ORDER[:2])
     of_ids = {name: table(value) for name, value in known.tensors.items() if value.dim() and name.startswith(tables)}
     return known._replace(tensors=known.tensors | of_ids)

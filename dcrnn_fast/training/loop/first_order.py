@@ -40,6 +40,8 @@ class Start(NamedTuple):
     """[T]"""
     curvatures: npt.NDArray[np.float32]
     """The second derivatives of the log loss, summed over the rows: how much is known of each effect."""
+    scores: npt.NDArray[np.float32]
+    """The first derivatives, of a field without effects: rows of a later run may add what it takes to have some."""
     variances: npt.NDArray[np.float32]
     """[fields with embeddings of their own, T]"""
 
@@ -95,7 +97,7 @@ def start_of(
     """Fit the effects to the train rows, task by task.
 
     With ``before``, of an earlier run, the effects are what to add to that run's: an id moves the less, the more was known of it, and a new
-    one as far as its field's variance lets it. The curvatures add up.
+    one as far as its field's variance lets it. The curvatures add up, and of a field without effects the scores.
 
     Args:
         dataset: its train rows count.
@@ -110,9 +112,10 @@ def start_of(
     asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
     cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
     weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else None
-    effects = np.zeros((size, len(meta.tasks)), np.float32)
-    curvatures = effects.copy() if before is None else before.curvatures.copy()
-    variances, intercepts = np.zeros((len(fields), len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
+    effects, intercepts = np.zeros((size, len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
+    of_fields = np.zeros((len(fields), len(meta.tasks)), np.float32)
+    start = before or Start(effects, intercepts, effects, effects, of_fields)
+    curvatures, scores, variances = start.curvatures.copy(), start.scores.copy(), start.variances.copy()
     events = event_labels(labels, meta.tasks, funnel=chain)
     for task, name in enumerate(head_names(meta.tasks, chain=chain)):
         known = ~np.isnan(events[name])
@@ -121,16 +124,21 @@ def start_of(
         if logits is not None:
             found.logits += logits[asked][some, task]
         if before is not None:
-            found.before = {field.name: before.curvatures[field.rows, task].astype(np.float64) for field in fields}
+            both = (before.curvatures, before.scores)
+            found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
             found.variances = {field.name: float(before.variances[at, task]) for at, field in enumerate(fields)}
-        found.fit(fields if ids else [], starts=logits is None)
+            found.learned = {name for name, variance in found.variances.items() if variance}
+        is_fitted = found.fit(fields if ids else [], starts=logits is None)
         intercepts[task] = found.intercept
-        for at, field in enumerate(fields):
+        for at, field in enumerate(fields if ids and is_fitted else []):
             variances[at, task] = found.variances.get(field.name, 0.0)
+            gradient, curvature = found.derivatives(field)
+            curvatures[field.rows, task] += curvature
             if field.name in found.effects:
-                effects[field.rows, task] = found.effects[field.name]
-                curvatures[field.rows, task] += found.curvatures[field.name]
-    return Start(effects, intercepts, curvatures, variances)
+                effects[field.rows, task], scores[field.rows, task] = found.effects[field.name], 0
+            else:
+                scores[field.rows, task] += gradient
+    return Start(effects, intercepts, curvatures, scores, variances)
 
 
 def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
@@ -163,20 +171,20 @@ class _Regression:
     def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats | None) -> None:
         self.ids, self.labels, self.weight = ids, labels, weight
         self.effects: dict[str, Floats] = {}
-        self.curvatures: dict[str, Floats] = {}
-        self.before: dict[str, Floats] = {}
+        self.before: dict[str, tuple[Floats, ...]] = {}
         self.variances: dict[str, float] = {}
+        self.learned: set[str] = set()
         self.intercept = 0.0
         self.logits = np.zeros(len(labels))
 
-    def fit(self, fields: list[Field], *, starts: bool) -> None:
-        """``starts``: the intercept starts at the rate, and not at 0."""
+    def fit(self, fields: list[Field], *, starts: bool) -> bool:
+        """Whether there are rows of both labels, to fit to. ``starts``: the intercept starts at the rate, and not at 0."""
         total = len(self.labels) if self.weight is None else float(self.weight.sum())
         positive = float(self.labels.sum() if self.weight is None else self.weight @ self.labels)
         if starts:
             self._add(float(np.log((positive + 0.5) / (total - positive + 0.5))))
         if not 0 < positive < total:
-            return
+            return False
         for sweep in range(SWEEPS):
             if not starts:
                 self._add(self._shift())
@@ -184,6 +192,7 @@ class _Regression:
                 if not sweep or field.name in self.effects:
                     self._step(field)
             self._add(self._shift())
+        return True
 
     def _add(self, shift: float) -> None:
         self.intercept += shift
@@ -203,27 +212,32 @@ class _Regression:
         sums = [(gradient.sum(), curvature.sum()) for _, gradient, curvature in self._blocks()]
         return float(sum(one for one, _ in sums) / max(sum(one for _, one in sums), 1e-9))
 
-    def _step(self, field: Field) -> None:
+    def derivatives(self, field: Field) -> tuple[Floats, Floats]:
+        """The first and the second ones of the log-likelihood of a field's effects."""
         gradient, curvature = np.zeros(field.size), np.zeros(field.size)
         for rows, of_row, curve in self._blocks():
             for ids, count, bound in field.cells(self.ids[rows]):
                 gradient += np.bincount(ids, of_row if count is None else of_row * count, field.size)
                 curvature += np.bincount(ids, curve if bound is None else curve * bound, field.size)
-        read, effects, before = curvature > 0, self.effects.get(field.name), self.before.get(field.name)
-        variance = self.variances.get(field.name, 0.0)
-        if before is None or not variance:
-            before = np.zeros(field.size)
+        return gradient, curvature
+
+    def _step(self, field: Field) -> None:
+        gradient, curvature = self.derivatives(field)
+        known, score = self.before.get(field.name, (np.zeros(field.size), np.zeros(field.size)))
+        effects, variance, whole = self.effects.get(field.name), self.variances.get(field.name, 0.0), curvature + known
+        if field.name not in self.learned:  # its variance is not that of an earlier run
+            read = whole > 0
             if effects is None:
-                variance = likeliest_variance(gradient[read], curvature[read])
+                variance = likeliest_variance((gradient + score)[read], whole[read])
             else:  # MacKay (Neural Computation 4, 1992): the squares over the number of effects that the rows decide
-                decided = float((1 - 1 / (1 + curvature[read] * variance)).sum())
+                decided = float((1 - 1 / (1 + whole[read] * variance)).sum())
                 variance = min(max(float((effects**2).sum()) / max(decided, 1e-9), 1e-4), 10.0)
             if not variance:
                 return
         effects = np.zeros(field.size) if effects is None else effects
-        held = before + 1 / variance
-        step = np.clip((gradient - effects * held) / (curvature + held), -LONGEST, LONGEST)
-        self.effects[field.name], self.curvatures[field.name], self.variances[field.name] = effects + step, curvature, variance
+        held = known + 1 / variance
+        step = np.clip((gradient + score - effects * held) / (curvature + held), -LONGEST, LONGEST)
+        self.effects[field.name], self.variances[field.name] = effects + step, variance
         for rows in (slice(start, start + BLOCK) for start in range(0, len(self.labels), BLOCK)):
             for ids, count, _ in field.cells(self.ids[rows]):
                 self.logits[rows] += step[ids] if count is None else step[ids] * count

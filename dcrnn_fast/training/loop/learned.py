@@ -16,7 +16,7 @@ from ...nn.model import DCRNN
 from ...nn.optim import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
-from ..folder.optimiser_file import CURVATURE, IDLE, READS, VARIANCE, Known
+from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known
 from ..ranks import Ranks
 from .first_order import Start, fields_of, head_names, start_of
 from .optim import Optimisers
@@ -80,9 +80,8 @@ class Learned:
         if self.before is None:
             return {}
         chain, known = model.relation == "chain", None
-        if model.first_order is not None and CURVATURE in self.before.tensors:  # not behind a run that started without such a file
-            curvature, variance = (self.before.tensors[name].numpy() for name in (CURVATURE, VARIANCE))
-            known = Start(curvature, np.zeros(0), curvature, variance)
+        if model.first_order is not None and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
+            known = Start(np.zeros(0, np.float32), np.zeros(0), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
         train, rows = dataset.split("train"), dataset.split("valid")
         predicted, before = (finite_predictions(model, split, dataset.meta, device, ranks) for split in (train, rows))
         z = np.stack([logits(predicted[name]) for name in head_names(dataset.meta.tasks, chain=chain)], axis=1)
@@ -98,12 +97,12 @@ class Learned:
         return {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
 
     def _keep(self, found: Start) -> None:
-        self.first_order = {CURVATURE: torch.from_numpy(found.curvatures), VARIANCE: torch.from_numpy(found.variances)}
+        self.first_order = dict(zip(OF_FIRST_ORDER, map(torch.from_numpy, found[-len(OF_FIRST_ORDER) :]), strict=True))
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
         before = {} if self.before is None else self.before.tensors
-        kept = {f"before.{name}": value for name, value in before.items() if name in (READS, IDLE, CURVATURE, VARIANCE)}
+        kept = {f"before.{name}": value for name, value in before.items() if name in (READS, IDLE, *OF_FIRST_ORDER)}
         return kept | {f"known.{name}": value for name, value in self.first_order.items()}
 
     def state(self) -> dict[str, list[int]]:

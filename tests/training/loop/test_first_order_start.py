@@ -213,3 +213,16 @@ def test_variances_keep_to_their_fields_when_one_grows_beyond_another(log, rng):
     after = fitted(drawn({"noise": noise, "item": item}, logits))
     for found in (before, after):
         assert (found.variances[:, 0] > 0).tolist() == [False, True]
+
+
+def test_what_few_days_alone_can_tell_adds_up_over_days(log):
+    item, _, effect, _ = log
+    found, effects, intercept, tell = None, np.zeros((500, 1)), 0.0, []
+    for ids in np.split(item, 40):
+        ids = np.append(ids, 499)
+        dataset = drawn({"item": ids}, effect[ids] - 1.0)
+        tell.append(bool(fitted(dataset).variances.any()))
+        found = fitted(dataset, before=found, logits=None if found is None else effects[ids] + intercept)
+        effects, intercept = effects + found.effects, intercept + found.intercepts[0]
+    assert np.mean(tell) < 0.25
+    assert np.corrcoef(effects[1:, 0], effect[1:])[0, 1] > 0.8
