@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from . import replay, tile_choice
+from . import launch_options, tile_choice
 from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
 from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_backward_x0
 from .cross_rnn_forward_launch import forward, launch_step
@@ -141,7 +141,7 @@ class _Walk:
     def _start(self) -> None:
         p, problem = self.problem.layout, self.problem
         constants = problem.constants()
-        replay.launch(
+        launch_options.launch(
             cross_rnn_backward_start, (self.row_tiles * divide_up(p.D, START_UNITS), p.T),
             grad=self.grad, B=p.B, D=p.D, **self._grad(), **self._gate(p.L - 1), G=p.G, ALIGN=constants["ALIGN"],
             BLOCK_B=self.tile.block_b, BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
@@ -149,7 +149,7 @@ class _Walk:
 
     def _step(self, step: int) -> None:
         p, problem = self.problem.layout, self.problem
-        replay.launch(
+        launch_options.launch(
             cross_rnn_backward_step, (p.tiles(self.tile.block_b, p.D, self.tile.block_d), p.T),
             grad=self.grad, d=self.d, B=p.B, D=p.D, C=p.C, **self._grad(), state_at=step * p.size,
             d_read=step % self.d_slots * p.size, d_write=(step - 1) % self.d_slots * p.size, d_stride=self.d_slots * p.size,
@@ -161,7 +161,7 @@ class _Walk:
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("inputs", problem.sizes)
         one = p.L == 1
-        replay.launch(
+        launch_options.launch(
             cross_rnn_backward_x0, (p.tiles(tile.block_b, p.D, tile.block_d),),
             dx0=self.dx0, gradients=self.gradients.buffer, grad=self.grad, d=self.grad if one else self.d, activations=self.activations,
             terms=self.terms, B=p.B, D=p.D, C=p.C, T=p.T, steps=p.L, **self._weight(0), **self._grad(),
@@ -173,7 +173,7 @@ class _Walk:
         """The context's gradient of ``count`` steps in one launch."""
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("inputs", problem.sizes)
-        replay.launch(
+        launch_options.launch(
             cross_rnn_backward_context, (p.tiles(tile.block_b, p.C, tile.block_d), count),
             dcontext=self.dcontext, gradients=self.gradients.buffer, B=p.B, D=p.D, C=p.C, T=p.T, context_at=p.context_at(first),
             **self._weight(first), read_step=p.plane, weight_step=p.step_rows * p.G * (p.C + p.D),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from . import replay, tile_choice
+from . import launch_options, tile_choice
 from .cross_rnn_all_steps import cross_rnn_all_steps
 from .cross_rnn_forward import cross_rnn_step
 from .cross_rnn_problem import Problem
@@ -56,7 +56,7 @@ def launch_step(
     tile = tile_choice.config("step", problem.sizes)
     save = activations.numel() > 0
     unused = states if out is None else out
-    replay.launch(
+    launch_options.launch(
         cross_rnn_step, (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=unused, activations=activations if save else unused,
         **problem.bank_pointers(), **problem.counts(), first_row=step * p.step_rows,
@@ -71,7 +71,7 @@ def _all_steps(problem: Problem, states: Tensor, slots: int, first_slot: int, ou
     p = problem.layout
     tile = tile_choice.config("all_steps", problem.sizes)
     save = activations.numel() > 0
-    replay.launch(
+    launch_options.launch(
         cross_rnn_all_steps, (divide_up(p.B, tile.block_b), p.T),
         x0=problem.x0, states=states, context=_context(problem), out=out, activations=activations if save else out,
         **problem.bank_pointers(), **problem.counts(), steps=p.L, rows_a_step=p.step_rows,

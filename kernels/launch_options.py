@@ -1,17 +1,27 @@
-"""What every launch needs: the device, the alignment of rows, and the precision of a float32 product."""
+"""What every launch needs: the device, the alignment of rows, the precision of a float32 product, and the launch itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from math import gcd
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import wrap_triton
+
+from . import INTERPRETED
 
 
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """The tensor's GPU as the current one; a launch goes to its current stream."""
     return torch.cuda.device_of(tensor)
+
+
+def launch(kernel: Any, grid: Sequence[int], **arguments: Any) -> None:
+    """Launch a kernel on the current device; a graph that is traced has the launch as a node."""
+    (kernel if INTERPRETED else wrap_triton(kernel))[grid](**arguments)
 
 
 def divide_up(number: int, by: int) -> int:

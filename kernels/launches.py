@@ -1,6 +1,5 @@
 """What the kernels offer to the operators: functions from PyTorch tensors to PyTorch tensors that launch them."""
 
-from . import replay
 from .cross_rnn_backward_launch import backward
 from .cross_rnn_forward_launch import forward
 from .cross_rnn_problem import Problem
@@ -16,6 +15,5 @@ __all__ = [
     "low_rank_cross_rnn",
     "low_rank_cross_rnn_backward",
     "readers_of",
-    "replay",
     "sum_rows",
 ]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dcrnn_fast.errors import BackendUnavailable
 
-from . import replay, tile_choice
+from . import launch_options, tile_choice
 from .cross_rnn_problem import Problem
 from .launch_options import alignment, divide_up, on_device_of
 from .low_rank_backward import low_rank_backward, low_rank_inputs
@@ -77,7 +77,7 @@ def low_rank_cross_rnn(problem: LowRankProblem, *, keep_activations: bool) -> tu
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         context = problem.context
         with on_device_of(x0):
-            replay.launch(
+            launch_options.launch(
                 low_rank_forward, (divide_up(p.B, tile.block_b), p.T),
                 x0=x0, context=x0 if context is None else context, out=out, activations=activations,
                 **problem.gathered, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
@@ -133,7 +133,7 @@ class _Walk:
     def run(self) -> None:
         """All steps."""
         p, problem = self.problem.layout, self.problem
-        replay.launch(
+        launch_options.launch(
             low_rank_backward, (self.row_tiles, p.T),
             x0=problem.x0, activations=self.activations, d=self.d, terms=self.terms, gradients=self.gradients,
             z_gradients=self.z_gradients, bias_sums=self.sums, **problem.gathered, **self._grads, C=p.C,
@@ -145,7 +145,7 @@ class _Walk:
         p, problem = self.problem.layout, self.problem
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         result = torch.empty_like(given)
-        replay.launch(
+        launch_options.launch(
             low_rank_inputs, (p.tiles(tile.block_b, given.shape[-1], tile.block_d), steps),
             result=result, z_gradients=self.z_gradients, terms=self.terms, projection=problem.gathered["projection"], **self._grads,
             C=p.C, T=p.T, X0=given is problem.x0, **problem.tile_constants(tile),
@@ -199,7 +199,7 @@ class _Walk:
         tile = tile_choice.config("low_rank_forward", problem.sizes)
         gathered = problem.gathered
         with on_device_of(problem.x0):
-            replay.launch(
+            launch_options.launch(
                 low_rank_states, (p.tiles(tile.block_b, p.D, tile.block_d), p.T),
                 x0=problem.x0, states=states, activations=self.activations, weight=gathered["weight"], bias=gathered["bias"],
                 **problem.tile_constants(tile),

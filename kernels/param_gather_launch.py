@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import replay
+from . import launch_options
 from .launch_options import alignment, divide_up, on_device_of
 from .param_gather import param_gather_low_rank, param_gather_readers, param_gather_rows, param_gather_sum
 
@@ -30,7 +30,7 @@ def gather(shared: Tensor, private: Tensor, index: Tensor, *, tf32: bool = False
     places, size = index.numel(), out.numel() // index.numel()
     block_r, block_n = _tile(size)
     with on_device_of(shared):
-        replay.launch(
+        launch_options.launch(
             param_gather_rows, (divide_up(places, block_r) * divide_up(size, block_n),),
             shared=shared, private=private, index=index, out=out, places=places, R=index.shape[1], N=size,
             num_shared=shared.shape[0], num_private=private.shape[1],
@@ -63,7 +63,7 @@ def gather_low_rank(
     (block_r, block_n), (block_p, block_k) = _tile(gates * rank), _tile(gates * columns)
     tiles = divide_up(index.numel(), block_r) * divide_up(gates * rank, block_n)
     with on_device_of(shared):
-        replay.launch(
+        launch_options.launch(
             param_gather_low_rank, (tiles + divide_up(places.numel(), block_p) * divide_up(gates * columns, block_k),),
             shared_weight=shared, shared_bias=shared_bias, private_weight=private, private_bias=private_bias, index=index,
             shared_projection=of_all, private_projection=of_tasks, projection_index=places, **out,
@@ -99,7 +99,7 @@ def readers_of(index: Tensor, num_shared: int, num_private: int) -> Readers:
     if places.numel() and ranges.numel():
         blocks = divide_up(num_shared, LIST_ROWS) + tasks * divide_up(num_private, LIST_ROWS)
         with on_device_of(index):
-            replay.launch(
+            launch_options.launch(
                 param_gather_readers, (blocks,),
                 index=index.contiguous(), readers=places, ranges=ranges, T=tasks, R=rows, num_shared=num_shared, num_private=num_private,
                 BLOCK_S=LIST_ROWS, BLOCK_R=min(triton.next_power_of_2(rows), LIST_PLACES),
@@ -136,7 +136,7 @@ def sum_parts(
         block_n = min(triton.next_power_of_2(columns), SUM_VALUES)
         block_s = min(triton.next_power_of_2(bank_rows), SUM_VALUES // block_n)
         with on_device_of(grad):
-            replay.launch(
+            launch_options.launch(
                 param_gather_sum, (divide_up(bank_rows, block_s) * gates * divide_up(columns, block_n),),
                 grad=grad, first_part=grad if first is None else first, bias_rows=grad if bias is None else bias.contiguous(),
                 readers=readers.places, ranges=readers.ranges,

@@ -16,10 +16,10 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
-from bench.measures.fake_gpu import FakeGpu
 from dcrnn_fast.kernels import tile_choice
 from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn, param_gather
 from dcrnn_fast.ops.triton import IMPLEMENTATION
+from tests.operators.fake_gpu import FakeGpu
 
 CASES = "all_steps, states", "step, untied, recompute", "all_steps, no context", "low rank", "gather"
 OPEN_STEPS = "all_steps, open steps"

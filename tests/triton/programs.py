@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from triton.runtime import interpreter
 
-from dcrnn_fast.kernels import replay
+from dcrnn_fast.kernels import launch_options
 
 Program = tuple[int, int, int]
 
@@ -77,7 +77,7 @@ def recorded() -> Iterator[list[Launch]]:
         arguments = {name: given.pop(name) for name in kernel.arg_names}
         launches.append(Launch(kernel, grid, arguments, given))
 
-    with mock.patch.object(replay, "launch", record):
+    with mock.patch.object(launch_options, "launch", record):
         yield launches
 
 

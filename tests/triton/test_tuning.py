@@ -159,15 +159,15 @@ needs_interpreter = pytest.mark.skipif(torch.cuda.is_available(), reason="times 
 @needs_interpreter
 @pytest.mark.parametrize("schedule", tile_table.SCHEDULES)
 def test_the_operator_launches_the_tile_of_an_override(schedule, monkeypatch):
-    from dcrnn_fast.kernels import replay
+    from dcrnn_fast.kernels import launch_options
 
-    launched, launch = [], replay.launch
+    launched, launch = [], launch_options.launch
 
     def spied(kernel, grid, **options):
         launched.append((kernel.fn.__name__, *(options[f"BLOCK_{side}"] for side in "BDK")))
         launch(kernel, grid, **options)
 
-    monkeypatch.setattr(replay, "launch", spied)
+    monkeypatch.setattr(launch_options, "launch", spied)
     with tile_choice.kernel_override(**{schedule: Config(16, 32, 16, 4, 1)}, schedule=schedule):
         functional.cross_rnn(**cross_arguments(dtype=torch.float32), backend="triton")
     assert launched == [(f"cross_rnn_{schedule}", 16, 32, 16)] * (3 if schedule == "step" else 1)
