@@ -154,7 +154,7 @@ def jobs_of(package: str, kind: str, arch: int, rank: int, *, tiles: slice = sli
                 signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
                 divisible += [place] if value % 16 == 0 else []
         made = Job(
-            function.fn.__module__.rpartition(".")[2], function.fn.__name__, kind, arch, arguments.get("RANK", 0),
+            function.fn.__module__.removeprefix(f"{package}."), function.fn.__name__, kind, arch, arguments.get("RANK", 0),
             tuple(signature.items()), (), tuple(divisible), arguments.get("num_warps", 4), arguments.get("num_stages", 3),
         )  # fmt: skip
         if not hasattr(kernel, "tiles"):
@@ -168,6 +168,11 @@ def jobs_of(package: str, kind: str, arch: int, rank: int, *, tiles: slice = sli
             yield made._replace(constants=tuple((constants | blocks).items()), warps=tile.warps, stages=tile.stages)
 
 
+def kernel_of(package: str, job: Job) -> Any:
+    """A job's kernel; a test's own stands in a module of another package."""
+    return getattr(import_module(job.module if "." in job.module else f"{package}.{job.module}"), job.kernel)
+
+
 def compiled(package: str, job: Job) -> dict[str, Any]:
     """What a kernel takes of a GPU, or ``{"error": ...}`` where it does not compile."""
     import triton
@@ -178,7 +183,7 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
         sys.path.insert(0, job.emitted)
         function = getattr(import_module(f"emitted_{job.module}"), job.kernel)
     else:
-        function = getattr(import_module(f"{package}.{job.module}"), job.kernel)
+        function = kernel_of(package, job)
     function = function.fn if hasattr(function, "tiles") else function
     attributes: dict[Any, Any] = {(place,): [["tt.divisibility", 16]] for place in job.divisible}
     try:
@@ -216,7 +221,7 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     most = STACK.get(job.kernel, 0)
     found = [f"takes {facts['stack']} bytes of stack, the limit is {most}"] if facts["stack"] > most else []
-    kernel = getattr(import_module(f"{package}.{job.module}"), job.kernel)
+    kernel = kernel_of(package, job)
     if hasattr(kernel, "tiles"):
         constants = dict(job.constants)
         tile = import_module(f"{package}.common").Tile(*list(job.tile.values())[:3], job.warps, job.stages)
@@ -265,7 +270,9 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     recorded = recorded_result(options, digest)
     if recorded is None:
         return compiled_report(options, versions, digest)
-    part = argparse.Namespace(**vars(options) | {"kinds": options.kinds[:1], "ranks": [0, COMMON_RANK], "tile": -1})
+    part = argparse.Namespace(
+        **vars(options) | {"kinds": options.kinds[:1], "ranks": [rank for rank in options.ranks if rank in (0, COMMON_RANK)], "tile": -1}
+    )
     return with_differences(recorded, compiled_report(part, versions, digest))
 
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib import import_module
 
 os.environ.pop("TRITON_INTERPRET", None)
 
@@ -27,7 +26,7 @@ def first_that_calls(wrong, package, kind):
     for rank in (0, 32):
         for call in (triton_report.HEAVIEST, triton_report.VARIANTS["nothing kept"]):
             for job in triton_report.jobs_of(package, kind, 90, rank, tiles=slice(-1, None), **call):
-                kernel = getattr(import_module(f"{package}.{job.module}"), job.kernel)
+                kernel = triton_report.kernel_of(package, job)
                 if wrong in called(getattr(kernel, "fn", kernel) if hasattr(kernel, "tiles") else kernel, []):
                     return job
     raise SystemExit(f"{wrong.fn.__name__}: no kernel calls it")
