@@ -121,15 +121,3 @@ class Replay(nn.Module):
     def forward(self, _: Tensor) -> Tensor:
         self.graph.replay()
         return self.out
-
-
-class Marked(nn.Module):
-    """A compiled module whose CUDA graphs may overwrite the results of the call before."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x0: Tensor) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return self.module(x0)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from dcrnn_fast.kernels.tile_table import Sizes
 
 PASSES = ("forward", "training")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPES_OF = {"cpu": ("float32", "bfloat16"), "cuda": ("tf32", "bfloat16")}
 COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio", "rank")
 """What names a case, in the order of a result's columns."""
-TILES = "tile sizes"
-"""The column that says of a row of the full cell on a GPU where its tile sizes come from."""
 
 STEPS, SHARE_RATIO = 3, 0.5
 SMOKE = {"D": 17, "B": 9, "T": 2}
@@ -29,26 +24,10 @@ GPU_HEADLINE: tuple[dict[str, Any], ...] = (
     {"pass": "training", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
     {"pass": "forward", "dtype": "bfloat16", "D": 256, "B": 256, "T": 2},
 )
-"""The cases for which docs/inside/triton.md states goals on an H100; `make gpu` measures tile sizes for them."""
+"""The cases for which docs/guide/gpu.md states goals on an H100."""
 
 GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)}
 """The full grid on a GPU, what matters most first."""
-
-
-def sizes_of(case: dict[str, Any], device: str) -> Sizes:
-    """What Triton's tile sizes are chosen by, for a case of cross_rnn."""
-    from dcrnn_fast.kernels.tile_table import Sizes
-
-    x0 = torch.empty(case["B"], case["D"], dtype=DTYPES[case["dtype"]], device=device)
-    return Sizes.of(x0, case["T"], 2, case["D"], STEPS, case["dtype"] == "tf32")
-
-
-def tile_sizes(case: dict[str, Any], device: str) -> str:
-    """Where Triton's tile sizes for a case of cross_rnn come from: "measured" or "predicted"."""
-    from dcrnn_fast.kernels import tile_file
-
-    sizes = sizes_of(case, device)
-    return "measured" if sizes.key("schedule") in tile_file.choices(sizes.card.name) else "predicted"
 
 
 def crossed(**axes: Sequence) -> list[dict]:

@@ -14,7 +14,7 @@ from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, reference
 from dcrnn_fast.ops import backends
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
-from .candidates import Call, Eager, Marked, Replay, exactly, step
+from .candidates import Call, Eager, Replay, exactly, step
 from .cases import DTYPES
 from .interleave import figures, rounds, wait
 
@@ -93,8 +93,6 @@ class Comparison:
         found: dict[str, Callable[[], nn.Module]] = {name: lambda module=module: module for name, module in plain.items()}
         if self.grid != "smoke":
             found["compile"] = lambda: torch.compile(eager, fullgraph=True, dynamic=False)
-        if self.grid == "full" and self.device == "cuda" and self.case.get("T") == 2:  # it compiles for minutes
-            found["max-autotune"] = lambda: Marked(torch.compile(eager, fullgraph=True, dynamic=False, mode="max-autotune"))
         if self.device == "cuda" and not self.training and x0.shape[0] <= 512:
             found |= {f"{name}, CUDA graph": lambda module=module: Replay(module, x0) for name, module in plain.items()}
         return found

@@ -4,6 +4,7 @@ Every test of a time also runs our candidate by pytest-benchmark, whose options 
 benchmarks run all the same.
 """
 
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcrnn_fast.kernels.tile_file import file_name
 from dcrnn_fast.ops import backends
 
 from . import machine, results
-from .cases import COLUMNS, TILES, tile_sizes
+from .cases import COLUMNS
 from .comparison import Comparison, free, ours
 
 FOLDER = Path(__file__).parents[1] / "build" / "bench"
@@ -48,23 +48,18 @@ class Session:
         self.rows = []
 
     def path(self, name, device):
-        card = "cpu" if device == "cpu" else file_name(torch.cuda.get_device_name())
+        card = "cpu" if device == "cpu" else re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-")
         return self.folder / f"{name}_{card}.json"
 
     def save(self, name, device, case, figures):
-        row = {**case, **figures, **self.tiles(name, device, case)}
+        row = {**case, **figures}
         self.rows.append((name, row))
         if self.measuring:
             results.merge(self.path(name, device), row)
 
-    def tiles(self, name, device, case):
-        """The column of a row that depends on tile sizes that may be measured."""
-        return {TILES: tile_sizes(case, device)} if (name, device) == ("cross_rnn", "cuda") else {}
-
     def has(self, name, device, case):
-        tiles = self.tiles(name, device, case)  # a case that was measured with others is measured anew
         same = [row for row in results.rows_of_this_machine(self.path(name, device)) if results.case_of(row) == case]
-        return any(tiles.items() <= row.items() and all(_says(row, one) for one in ours(device, self.grid)) for row in same)
+        return any(all(_says(row, one) for one in ours(device, self.grid)) for row in same)
 
 
 def _says(row, backend):

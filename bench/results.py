@@ -10,7 +10,7 @@ from dcrnn_fast.ops import backends
 from dcrnn_fast.support import files
 
 from . import machine
-from .cases import COLUMNS, TILES
+from .cases import COLUMNS
 
 COMMITTED = Path(__file__).parent / "results"
 PEERS = ("eager", "compile", "floor")
@@ -91,7 +91,7 @@ def table(rows: Sequence[tuple[str, dict]]) -> list[str]:
             if slash and own.partition(",")[0] in backends.BACKENDS and not column.endswith((", low", ", high")):
                 spread = f" ({row[f'{column}, low']:.2f}-{row[f'{column}, high']:.2f})" if f"{column}, low" in row else ""
                 ratios.setdefault(own, {})[peer] = f"{value:.2f}{spread}"
-        case = words(case_of(row)) + (f", {row[TILES]} tiles" if TILES in row else "")
+        case = words(case_of(row))
         for own, cells in ratios.items():
             others = "; ".join(f"{peer} {cell}" for peer, cell in cells.items() if peer not in PEERS)
             lines.append((name, case, own, *(cells.get(peer, "-") for peer in PEERS), others))

@@ -29,7 +29,6 @@ __all__ = [
     "counterfactual_losses",
     "functional",
     "reference",
-    "tune",
 ]
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from .nn.model import DCRNN
     from .nn.optim import RowWiseAdagrad
     from .nn.scenarios import ScenarioCrossRNN
-    from .ops.auto import tune
     from .serving.ranker import Ranker as Ranker  # nor this
     from .sharing import SharingPlan
     from .support.model_inputs import checked
@@ -63,7 +61,6 @@ _HOMES = {
     "UncertaintyWeighting": "nn.losses",
     "checked": "support.model_inputs",
     "counterfactual_losses": "nn.losses",
-    "tune": "ops.auto",
 }
 """The module that holds each name."""
 _OF_TRAIN = {"FunnelClassifier", "Ranker"}

@@ -10,8 +10,7 @@ import torch
 
 from . import __version__
 from .errors import DcrnnFastError
-from .kernels import tile_file
-from .ops import auto, backends
+from .ops import backends
 
 
 def facts() -> dict[str, str]:
@@ -32,8 +31,7 @@ def facts() -> dict[str, str]:
         ),
         "CUDA kernels": cuda_kernels(),
         "auto on CPU": _or_error(lambda: backends.resolve("auto", device="cpu")),
-        "auto on GPU": _or_error(auto.summary),
-        "tile sizes": _or_error(tile_file.summary, "unreadable"),
+        "auto on GPU": "checks and times the backends at the first call of a size",
     }
 
 
@@ -48,12 +46,12 @@ def cuda_kernels() -> str:
     )
 
 
-def _or_error(fact: Callable[[], str], instead: str = "none") -> str:
-    """A fact, or behind ``instead`` what is wrong with a setting or a file that it reads."""
+def _or_error(fact: Callable[[], str]) -> str:
+    """A fact, or what is wrong with a setting that it reads."""
     try:
         return fact()
     except DcrnnFastError as error:
-        return f"{instead}: {error}"
+        return f"none: {error}"
 
 
 def render() -> str:

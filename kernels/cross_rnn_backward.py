@@ -1,6 +1,6 @@
-"""The backward of cross_rnn from the last step to the first: da and dq of every step.
+"""The backward of cross_rnn from the last step to the first: da and dq of every step, then the gradients of x0 and of the context.
 
-Letters as in cross_rnn_forward; d = dL/dh' of a step. The backward of a step has two parts::
+Letters as in cross_rnn; d = dL/dh' of a step. The backward of a step has two parts::
 
     gate part        da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
     product part     dh = d + W^T da + V^T dq
@@ -8,13 +8,50 @@ Letters as in cross_rnn_forward; d = dL/dh' of a step. The backward of a step ha
 One launch computes the product part of a step, and then the gate part of the step before it, which uses dh while it is in registers. dh is
 that step's d. da and dq of a unit are neighbours, [B, D, G], as rows of W and V are in the gathered weights [R, G, K]: so one product over
 G * D gives both terms. A product whose result is added later is written as ``fma`` with 0, so that the bits do not depend on what the
-compiler fuses.
+compiler fuses. What all tasks read, x0 and the context, has gradients that are summed over the tasks in their order: a program owns a tile
+of the result, so there are no atomics, and the result is rounded once.
 """
 
 import triton
 import triton.language as tl
 
-from .tiles import aligned, dot, inside, parts, store
+from .common import ITEMSIZE, Tile, Tiles, aligned, dot, inside, parts, store
+
+START_UNITS = 32
+"""Units of a tile of the first launch, which has no product."""
+
+
+def _shared_bytes(tile: Tile, kind: str, gates: int, rank: int) -> int:
+    return tile.stages * (tile.rows + tile.columns) * tile.products * ITEMSIZE[kind] + 2048
+
+
+_LARGE = [(128, 256, 64, 8, 3), (128, 128, 64, 8, 4), (128, 128, 64, 8, 3)]
+_HALF = [*_LARGE, (64, 128, 64, 4, 3), (64, 64, 64, 4, 4), (32, 64, 64, 4, 4)]
+TILES = Tiles(
+    "cross_rnn_backward",
+    {
+        "bfloat16": {0: _HALF},
+        "float16": {0: _HALF},
+        "tf32": {0: [(128, 128, 32, 8, 3), (64, 128, 32, 4, 3), (64, 64, 32, 4, 4), (32, 64, 32, 4, 4)]},
+        "float32": {0: [(64, 64, 16, 8, 3), (64, 32, 16, 8, 3)]},
+        "float64": {0: [(32, 32, 16, 4, 3)]},
+    },
+    _shared_bytes,
+)
+"""Of a step. The rows of a tile decide how bias gradients are added up."""
+_HALF_INPUTS = [*_LARGE, (64, 64, 64, 8, 3), (32, 128, 64, 8, 3)]
+INPUT_TILES = Tiles(
+    "cross_rnn_backward",
+    {
+        "bfloat16": {0: _HALF_INPUTS},
+        "float16": {0: _HALF_INPUTS},
+        "tf32": {0: [(64, 64, 32, 8, 3), (32, 64, 32, 8, 3)]},
+        "float32": {0: [(64, 64, 16, 8, 3)]},
+        "float64": {0: [(32, 32, 16, 8, 3)]},
+    },
+    _shared_bytes,
+)
+"""Of the gradients of x0 and of the context, whose loop over tasks needs more registers."""
 
 
 @triton.jit
@@ -89,7 +126,7 @@ def cross_rnn_backward_start(
     gradients += aligned(write + task * write_stride, V)
     _gate(
         d, x0, activations, terms + task * B * D, gradients,
-        bias_sums + sums_at + task * sums_stride + row_tile * (G * D), b, unit, B, D, G, ADD, True,
+        bias_sums + sums_at + task * sums_stride + row_tile.to(tl.int64) * (G * D), b, unit, B, D, G, ADD, True,
     )  # fmt: skip
 
 
@@ -135,6 +172,7 @@ def _end(
     _gate(acc, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, False)
 
 
+@TILES.tuned(["D", "C", "G"], restore=["terms"])
 @triton.jit
 def cross_rnn_backward_step(
     x0, grad, d, activations, terms, gradients, bias_sums, weight,
@@ -167,11 +205,106 @@ def cross_rnn_backward_step(
     activations += aligned(activations_at + task * activations_stride, V)
     gradients += aligned(write + task * write_stride, V)
     terms += task * B * D
-    bias_sums += sums_at + task * sums_stride + row_tile * (G * D)
+    bias_sums += sums_at + task * sums_stride + row_tile.to(tl.int64) * (G * D)
     COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
     split = parts(acc, COUNT)
     for i in tl.static_range(COUNT):
         _end(
             split[i], x0, given, state_grad, d, activations, terms, gradients, bias_sums, b, unit + i * (BLOCK_D // COUNT), B, D,
             G, ADD, STATES,
+        )  # fmt: skip
+
+
+@INPUT_TILES.tuned(["D", "C", "G"])
+@triton.jit
+def cross_rnn_backward_context(
+    dcontext, gradients, weight,
+    B, D, C, T, context_at, read, read_stride, read_step, weight_at, weight_stride, weight_step,
+    G: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the context; the second axis of the grid is the step. Strides are in values, from task to task and step to step."""
+    step = tl.program_id(1).to(tl.int64)
+    V: tl.constexpr = ALIGN // (gradients.dtype.element_ty.primitive_bitwidth // 8)
+    D, C = aligned(D, V), aligned(C, V)
+    column_tiles = tl.cdiv(C, BLOCK_D)
+    b = tl.program_id(0) // column_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
+    n = tl.program_id(0) % column_tiles * BLOCK_D + tl.arange(0, BLOCK_D)
+    ACC: tl.constexpr = tl.float64 if dcontext.dtype.element_ty == tl.float64 else tl.float32
+    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
+    gradients += aligned(read + step * read_step, V)
+    weight += aligned(weight_at + step * weight_step, V)
+    for task in range(T):
+        owner = tl.cast(task, tl.int64)
+        acc = add_gradient_product(
+            acc, gradients + aligned(owner * read_stride, V), weight + aligned(owner * weight_stride, V),
+            tl.minimum(b, B - 1).to(tl.int64), n, C, 0, D, C + D, G, PRECISION, BLOCK_K,
+        )  # fmt: skip
+    at = aligned(context_at, V) + (step * B + b)[:, None] * C + n[None, :]
+    store(dcontext + at, acc, inside(b, B, n, C))
+
+
+@triton.jit
+def _x0_end(
+    acc, dx0, grad, d, activations, terms, b, unit, B, D, T, steps, grad_at, grad_stride, d_stride, activations_stride,
+    G: tl.constexpr, ONE: tl.constexpr, STATES: tl.constexpr, ADDED: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """The rest of dx0 of a tile: of each task d of the first step, and d * g * a of every step, or ``terms`` (ADDED)."""
+    n = unit + tl.arange(0, acc.shape[1])
+    mask = inside(b, B, n, D)
+    size = D * tl.cast(B, tl.int64)
+    at = b.to(tl.int64)[:, None] * D + n[None, :]
+    for task in range(T):
+        owner = tl.cast(task, tl.int64)
+        last = grad + aligned(grad_at + owner * grad_stride, V)
+        ds = d + aligned(owner * d_stride, V)
+        first = last
+        if not ONE:
+            first = ds
+        acc += tl.load(first + at, mask=mask, other=0.0).to(acc.dtype)
+        if STATES:
+            acc += tl.load(grad + aligned(owner * grad_stride, V) + at, mask=mask, other=0.0).to(acc.dtype)
+        if ADDED:
+            acc += tl.load(terms + owner * size + at, mask=mask, other=0.0)
+        else:
+            kept = activations + aligned(owner * activations_stride, V)
+            for step in range(steps - 1):
+                acc = add_dx0(acc, ds + step * size, kept + step * G * size, b, unit, B, D, G)
+            acc = add_dx0(acc, last, kept + (steps - 1) * G * size, b, unit, B, D, G)
+    store(dx0 + at, acc, mask)
+
+
+@INPUT_TILES.tuned(["D", "C", "G", "T"])
+@triton.jit
+def cross_rnn_backward_x0(
+    dx0, gradients, weight, grad, d, activations, terms,
+    B, D, C, T, steps, read, read_stride, weight_at, weight_stride, grad_at, grad_stride, d_stride, activations_stride,
+    G: tl.constexpr, ONE: tl.constexpr, STATES: tl.constexpr, ADDED: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The gradient of x0: dh of the first step, and d * g * a of every step. ``d`` [T, steps - 1, B, D] are those before the last step's,
+    which is ``grad + grad_at``; ONE says that the first step is the last. STATES: ``grad`` begins with the start state's own gradient.
+
+    With ADDED, ``terms`` [T, B, D] holds the sums of d * g * a, ``d`` the first step's alone, and no activations are read.
+    """
+    V: tl.constexpr = ALIGN // (gradients.dtype.element_ty.primitive_bitwidth // 8)
+    D, C = aligned(D, V), aligned(C, V)
+    unit_tiles = tl.cdiv(D, BLOCK_D)
+    b = tl.program_id(0) // unit_tiles * BLOCK_B + tl.arange(0, BLOCK_B)
+    unit = tl.program_id(0) % unit_tiles * BLOCK_D
+    ACC: tl.constexpr = tl.float64 if dx0.dtype.element_ty == tl.float64 else tl.float32
+    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=ACC)
+    gradients += aligned(read, V)
+    weight += aligned(weight_at, V)
+    for task in range(T):
+        owner = tl.cast(task, tl.int64)
+        acc = add_gradient_product(
+            acc, gradients + aligned(owner * read_stride, V), weight + aligned(owner * weight_stride, V),
+            tl.minimum(b, B - 1).to(tl.int64), unit + tl.arange(0, BLOCK_D), D, C, D, C + D, G, PRECISION, BLOCK_K,
+        )  # fmt: skip
+    COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
+    split = parts(acc, COUNT)
+    for i in tl.static_range(COUNT):
+        _x0_end(
+            split[i], dx0, grad, d, activations, terms, b, unit + i * (BLOCK_D // COUNT), B, D, T, steps,
+            grad_at, grad_stride, d_stride, activations_stride, G, ONE, STATES, ADDED, V,
         )  # fmt: skip

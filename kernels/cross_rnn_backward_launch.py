@@ -1,4 +1,4 @@
-"""Launches of cross_rnn's backward, from the last step to the first one.
+"""The launches of cross_rnn's backward, from the last step to the first one, and dW and dV by the library's products.
 
 The weights are gathered once, [T, R, G, K]: a product's loop then reads them without the index. If activations were kept, the backward
 stores d, da and dq of every step, and computes the gradients of x0 and the weights from them at the end. Otherwise it computes the
@@ -12,17 +12,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from . import replay, tile_choice
-from .cross_rnn_backward import cross_rnn_backward_start, cross_rnn_backward_step
-from .cross_rnn_backward_inputs import cross_rnn_backward_context, cross_rnn_backward_x0
-from .cross_rnn_forward_launch import forward, launch_step
-from .cross_rnn_problem import Problem
-from .launch_options import divide_up, on_device_of
-from .param_gather_launch import readers_of, sum_parts
-from .weight_gradient import StepGradients, WeightGradient
-
-START_UNITS = 32
-"""Units of a tile of the first launch, which has no product."""
+from . import common
+from .common import divide_up, on_device_of
+from .cross_rnn import Layout, Problem, forward, launch_step
+from .cross_rnn_backward import (
+    INPUT_TILES,
+    START_UNITS,
+    TILES,
+    cross_rnn_backward_context,
+    cross_rnn_backward_start,
+    cross_rnn_backward_step,
+    cross_rnn_backward_x0,
+)
+from .param_gather import readers_of, sum_parts
 
 
 def backward(
@@ -64,10 +66,10 @@ class _Walk:
         self.problem, self.grad, self.states = problem, grad, states
         self.want_x0, self.want_banks, self.want_context = x0, banks, context and p.C > 0
         self.recompute = activations.dim() == 1
-        self.tile = tile_choice.config("backward", problem.sizes)
-        self.row_tiles = divide_up(p.B, self.tile.block_b)
+        self.tile = problem.tile(TILES, rows=p.B * p.T, columns=p.D)
+        self.row_tiles = divide_up(p.B, self.tile["BLOCK_B"])
         self.gradients = StepGradients(p, problem.x0, slots=min(2, p.L) if self.recompute else p.L)
-        self.d_slots = p.L - 1 if x0 and not self.recompute else min(1, p.L - 1)
+        self.d_slots = p.L - 1 if x0 and not self.recompute else min(2, p.L - 1)  # a launch that is timed reads what it did not write
         self.d = empty(p.T, self.d_slots, p.B, p.D)
         self.terms = empty(p.T, p.B, p.D, dtype=wide) if self._adds else empty(0, dtype=wide)
         self.sums = empty(p.T, p.L, self.row_tiles, p.D, p.G, dtype=wide)
@@ -141,41 +143,125 @@ class _Walk:
     def _start(self) -> None:
         p, problem = self.problem.layout, self.problem
         constants = problem.constants()
-        replay.launch(
+        common.launch(
             cross_rnn_backward_start, (self.row_tiles * divide_up(p.D, START_UNITS), p.T),
             grad=self.grad, B=p.B, D=p.D, **self._grad(), **self._gate(p.L - 1), G=p.G, ALIGN=constants["ALIGN"],
-            BLOCK_B=self.tile.block_b, BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
+            BLOCK_B=self.tile["BLOCK_B"], BLOCK_D=START_UNITS, num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
 
     def _step(self, step: int) -> None:
         p, problem = self.problem.layout, self.problem
-        replay.launch(
-            cross_rnn_backward_step, (p.tiles(self.tile.block_b, p.D, self.tile.block_d), p.T),
+        common.launch(
+            cross_rnn_backward_step, p.grid(self.tile, p.D, p.T),
             grad=self.grad, d=self.d, B=p.B, D=p.D, C=p.C, **self._grad(), state_at=step * p.size,
             d_read=step % self.d_slots * p.size, d_write=(step - 1) % self.d_slots * p.size, d_stride=self.d_slots * p.size,
             **self._gate(step - 1), **self._weight(step),
-            LAST=step == p.L - 1, STATES=problem.return_states, **problem.constants(), **self.tile.constants(),
+            LAST=step == p.L - 1, STATES=problem.return_states, **problem.constants(), **self.tile,
         )  # fmt: skip
 
     def _x0(self) -> None:
         p, problem = self.problem.layout, self.problem
-        tile = tile_choice.config("inputs", problem.sizes)
+        tile = problem.tile(INPUT_TILES, rows=p.B, columns=p.D)
         one = p.L == 1
-        replay.launch(
-            cross_rnn_backward_x0, (p.tiles(tile.block_b, p.D, tile.block_d),),
+        common.launch(
+            cross_rnn_backward_x0, p.grid(tile, p.D),
             dx0=self.dx0, gradients=self.gradients.buffer, grad=self.grad, d=self.grad if one else self.d, activations=self.activations,
             terms=self.terms, B=p.B, D=p.D, C=p.C, T=p.T, steps=p.L, **self._weight(0), **self._grad(),
             d_stride=self.d_slots * p.size, activations_stride=self.activations_stride,
-            ONE=one, STATES=problem.return_states, ADDED=self._adds, **problem.constants(), **tile.constants(),
+            ONE=one, STATES=problem.return_states, ADDED=self._adds, **problem.constants(), **tile,
         )  # fmt: skip
 
     def _context(self, first: int, count: int) -> None:
         """The context's gradient of ``count`` steps in one launch."""
         p, problem = self.problem.layout, self.problem
-        tile = tile_choice.config("inputs", problem.sizes)
-        replay.launch(
-            cross_rnn_backward_context, (p.tiles(tile.block_b, p.C, tile.block_d), count),
+        tile = problem.tile(INPUT_TILES, rows=p.B * count, columns=p.C)
+        common.launch(
+            cross_rnn_backward_context, p.grid(tile, p.C, count),
             dcontext=self.dcontext, gradients=self.gradients.buffer, B=p.B, D=p.D, C=p.C, T=p.T, context_at=p.context_at(first),
             **self._weight(first), read_step=p.plane, weight_step=p.step_rows * p.G * (p.C + p.D),
-            **problem.constants(), **tile.constants(),
+            **problem.constants(), **tile,
         )  # fmt: skip
+
+
+class StepGradients:
+    """da|dq of the steps, [B, D, G] of each task, in one buffer.
+
+    With a slot for each step, those of the first step, [T, B, D, G], come first, and those of the others, [T, L - 1, B, D, G], follow: the
+    states before the others lie in this order too, so one product of T * (L - 1) matrices takes both as they are. With fewer slots the
+    buffer is [T, slots, B, D, G].
+    """
+
+    def __init__(self, layout: Layout, x0: Tensor, slots: int) -> None:
+        self.layout, self.slots = layout, slots
+        self.buffer = x0.new_empty(layout.T * slots * layout.plane)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Where a step's da|dq begin, and the stride from task to task, in values."""
+        p = self.layout
+        if self.slots < p.L:
+            return step % self.slots * p.plane, self.slots * p.plane
+        return (p.T * p.plane + (step - 1) * p.plane, (p.L - 1) * p.plane) if step else (0, p.plane)
+
+    def of_step(self, step: int) -> Tensor:
+        """A step's, transposed: [T, D * G, B]."""
+        p = self.layout
+        if self.slots < p.L:
+            return self.buffer.view(p.T, self.slots, p.B, p.G * p.D)[:, step % self.slots].mT
+        return self.after_first()[:, step - 1] if step else self.buffer[: p.T * p.plane].view(p.T, p.B, p.G * p.D).mT
+
+    def after_first(self) -> Tensor:
+        """Those of all steps but the first, transposed: [T, L - 1, D * G, B]."""
+        p = self.layout
+        return self.buffer[p.T * p.plane :].view(p.T, p.L - 1, p.B, p.G * p.D).mT
+
+
+class WeightGradient:
+    """[da | dq]^T [context, h] of each step; those of tied weights are parts of a sum.
+
+    ``states`` [T, L - 1, B, D] are those before every step but the first, which reads x0.
+    """
+
+    def __init__(self, problem: Problem, states: Tensor, gradients: StepGradients) -> None:
+        self.problem, self.states, self.gradients = problem, states, gradients
+        self.tied = problem.layout.R == problem.layout.D
+        self.parts: list[Tensor | None] = [None] * (1 if self.tied else problem.layout.L)
+        self.later: Tensor | None = None
+        """For tied weights the steps that are not in ``parts`` yet, [T, steps, D * G, K]."""
+
+    def add(self, step: int) -> None:
+        """Add one step."""
+        p, problem = self.problem.layout, self.problem
+        left = self.gradients.of_step(step)
+        h = problem.x0.expand(p.T, -1, -1) if step == 0 else self.states[:, step - 1]
+        product = torch.bmm(left, h)
+        if problem.context is not None:
+            product = torch.cat([torch.bmm(left, problem.context[step].expand(p.T, -1, -1)), product], dim=2)
+        place = 0 if self.tied else step
+        total = self.parts[place]  # a product in a lower precision than float32 is rounded once, and their sum is not
+        self.parts[place] = product if total is None else total.to(torch.promote_types(total.dtype, torch.float32)) + product
+
+    def add_all(self) -> None:
+        """Add all steps, the first one by itself."""
+        self.add(0)
+        p, problem = self.problem.layout, self.problem
+        if p.L == 1:
+            return
+        left = self.gradients.after_first()
+        if problem.return_states:  # the states are a slice of the output, so the tasks are no part of the batch
+            products = torch.stack([torch.bmm(left[task], self.states[task]) for task in range(p.T)])
+        else:
+            products = torch.bmm(left.flatten(0, 1), self.states.flatten(0, 1)).unflatten(0, (p.T, p.L - 1))
+        if problem.context is not None:
+            of_context = torch.stack([torch.bmm(left[task], problem.context[1:]) for task in range(p.T)])
+            products = torch.cat([of_context, products], dim=3)
+        if self.tied:
+            self.later = products
+        else:
+            self.parts[1:] = products.unbind(1)
+
+    def rows(self) -> tuple[Tensor, Tensor | None]:
+        """What is added for each row, in the index's order: [T, parts, R, G, K], and one more part [T, R, G, K] or None."""
+        p = self.problem.layout
+        found = [part for part in self.parts if part is not None]
+        rows = (found[0] if len(found) == 1 else torch.cat(found, dim=1)).view(p.T, p.R, p.G, p.C + p.D)
+        return (rows.unsqueeze(1), None) if self.later is None else (self.later.view(p.T, p.L - 1, p.R, p.G, p.C + p.D), rows)

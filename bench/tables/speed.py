@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import machine
 from ..cases import HEADLINE, PASSES
 from ..measures.embedding_step import CANDIDATES
-from ..results import COMMITTED, PEERS, case_of, markdown, ratio, read, words
+from ..results import PEERS, case_of, markdown, ratio, read, words
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
 SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
@@ -139,31 +137,3 @@ def compiled_step() -> str:
         "Medians; the ratios are per round (quartiles), and above 1 the compiled step is slower. "
         f"{machine.line(result['machine'])}; `bench/results/compiled_step_cpu.json`."
     )
-
-
-def predicted() -> str:
-    """What bounds each launch of the goals' calls on an H100, and what was measured there, if it was."""
-    lines = []
-    for call in read("triton_resources.json")["predictions"]:
-        if not call["goal"]:
-            continue
-        sizes = f"{call['pass']}, D = {call['D']}, B = {call['B']}" + (f", rank {call['rank']}" if "rank" in call else "")
-        for launch in call["launches"]:
-            count = f"{launch['count']} x " if launch["count"] > 1 else ""
-            work = f"{launch['gflop']:g}", f"{launch['mb']:g}", launch["bound"], f"{count}{launch['us']:g}"
-            lines.append([f"{sizes}: {launch['kernel']}", *work, ""])
-        floor = f"floor {call['floor_us']:g}" if "floor_us" in call else ""
-        lines.append([f"**{sizes}**: {call['goal']}", "", "", floor, f"**{call['us']:g}**", _on_h100(call)])
-    header = ["on an H100, bfloat16, T = 2, L = 3, gated", "GFLOP", "MB", "bound by", "predicted, microseconds", "measured"]
-    return f"{markdown(header, lines)}\n\nBold lines are the sums of calls, with their goals. `bench/results/triton_resources.json`."
-
-
-def _on_h100(call: dict[str, Any]) -> str:
-    """What `make gpu` measured of a call, in microseconds."""
-    case = {"pass": call["pass"], "dtype": "bfloat16", "D": call["D"], "B": call["B"], "T": call["T"]}
-    case |= {"rank": call["rank"]} if "rank" in call else {}
-    for path in sorted(COMMITTED.glob(f"{'low_rank' if 'rank' in call else 'cross_rnn'}_*h100*.json")):
-        for row in read(path.name)["rows"]:
-            if case_of(row) == case and "triton, ms" in row:
-                return f"{1000 * row['triton, ms']:.0f}"
-    return "no"

@@ -17,9 +17,6 @@ from ..support.tracing import transformed
 
 _libraries: list[Library] = []
 """The registrations, which end when their library is deleted."""
-REPEATS: dict[str, Callable[[str, Sequence[Any]], Any]] = {}
-"""By namespace a function that finds how to repeat a call of an operator without the dispatcher, or None; see
-:mod:`dcrnn_fast.kernels.replay`."""
 
 
 def register_derivative(
@@ -38,20 +35,11 @@ def register_derivative(
     names = [argument.name for argument in operator._schema.arguments]
     defaults = [argument.default_value for argument in operator._schema.arguments]
     namespace, _, name = operator._schema.name.partition("::")
-    profiles = torch.autograd._profiler_enabled
 
     def below_autograd(*arguments: Any) -> Any:
-        repeat = REPEATS.get(namespace)
         try:
             # autocast cast the arguments of the public function; the calls of PyTorch inside an operator have the dtypes that they have
             with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():
-                if repeat is not None and not _watched():
-                    repeated = repeat(name, arguments)
-                    if repeated is not None:
-                        if not profiles():
-                            return repeated()
-                        with torch.profiler.record_function(operator._schema.name):
-                            return repeated()
                 return operator(*arguments)
         except RuntimeError:
             _let_signals_in()
@@ -141,11 +129,6 @@ def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
     if isinstance(outputs[0], Tensor):
         return torch.stack(outputs)[:count], 0
     return tuple(torch.stack(values)[:count] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
-
-
-def _watched() -> bool:
-    """Whether a dispatch mode, a transform of ``torch.func`` or ``torch.jit.trace`` sees or replaces the operators that are called."""
-    return bool(torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active() or torch.jit.is_tracing())
 
 
 def _let_signals_in() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import BackendUnavailable
 from ..support.checks import check_choice
 from . import auto, cross_rnn, low_rank_cross_rnn, param_gather
-from .auto.decision import measured_backend
+from .auto import measured_backend
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .checks import check_arguments, index_is_checked
 from .registry import CONTRACTS, Implementation, Keep, no_override, override_by, register, register_inference
@@ -50,8 +50,7 @@ def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None
 
     Args:
         backend: a backend by name.
-        **choices: for "cuda", ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large"); for "triton", ``schedule``, and the
-            :class:`~dcrnn_fast.kernels.tile_table.Config` of a kernel by its name.
+        **choices: for "cuda", ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large").
 
     Raises:
         ValueError: an unknown backend or choice, or a choice for a backend that has none.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,3 +46,19 @@ def draws(values: int) -> int:
 def relative_error(got: Tensor, exact: Tensor) -> float:
     """``||got - exact|| / ||exact||``, where ``exact`` is in float64."""
     return float((got.double() - exact).norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def errors(results: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
+    """The :func:`relative_error` of each result; infinite where its shape is another."""
+    pairs = zip(results, exact, strict=True)
+    return [relative_error(got, right.double()) if got.shape == right.shape else math.inf for got, right in pairs]
+
+
+def medians(draws: Sequence[Sequence[float]]) -> list[float]:
+    """The median over draws of each result's error; one that is not finite outweighs all others."""
+    return [next((error for error in of if not math.isfinite(error)), statistics.median(of)) for of in zip(*draws, strict=True)]
+
+
+def numbers(like: Tensor, number: int = 0) -> Tensor:
+    """Float64 numbers in [-1, 1] in the shape of a tensor, without the user's random generator; others for another ``number``."""
+    return torch.arange(like.numel(), device=like.device, dtype=torch.float64).mul_(0.754877 + number / 64).sin_().view(like.shape)

@@ -44,9 +44,9 @@ AGAIN = "start the same command again"
 def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Report | None = None) -> dict[str, Any]:
     """Search :data:`SPACE` for the setting that is best on the validation rows, by optuna's TPE, and write it to ``tuned.yaml``.
 
-    ``dcrnn_fast.tune`` is another function: it measures backends. Keys to which ``config`` gives a value are not searched, nor keys without
-    effect. The first of at least two ``trials`` is the defaults. It and the best ones train with two more seeds, and the best mean decides.
-    No trial reads a test row. ``output``, a new folder, keeps what each run found: the same call goes on after it, to the same result.
+    Keys to which ``config`` gives a value are not searched, nor keys without effect. The first of at least two ``trials`` is the defaults.
+    It and the best ones train with two more seeds, and the best mean decides. No trial reads a test row. ``output``, a new folder, keeps
+    what each run found: the same call goes on after it, to the same result.
     ``report`` is shown the first trial, and told a line for each run.
 
     Returns the best ``trial``, by number; its ``setting``; its ``losses`` by seed and those of the ``defaults``, which are means over the

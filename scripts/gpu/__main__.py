@@ -6,7 +6,6 @@ The script copies the sources to build/gpu/tree, builds them there for this card
     headline   the headline benchmark
     trainer    training rows/s and requests on a generated table, if its packages are there: --packages fetches them beforehand
     tests      the operators' tests on Triton and CUDA; a later call leaves out those that passed
-    tune       tile sizes
     bench      every benchmark
     sanitizer  compute-sanitizer, tool by tool
 
@@ -52,16 +51,16 @@ WHEELS, PACKAGES = FOLDER / "wheels", FOLDER / "packages"
 """What the trainer needs and a machine with a GPU may lack: as it travels along with the sources, by Python's version, and unpacked."""
 FETCHED = (("pydantic", "platformdirs", "duckdb"), ("--no-deps", "tensorboard", "protobuf", "absl-py"))
 """What pip downloads, call by call; tensorboard without the packages that only its viewer needs."""
-CHOICES = ("smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer")
+CHOICES = ("smoke", "headline", "trainer", "tests", "bench", "sanitizer")
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 
 
-def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tuned: Path, tests_passed: Path) -> list[Step]:
+def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tests_passed: Path) -> list[Step]:
     """The steps on a GPU, in their order, with the extensions that were built."""
     pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
     spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
-    measured, uncached = {"DCRNN_FAST_TUNING": str(tuned)}, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
     resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(tests_passed), "--backend", "triton,cuda")
     of_build = () if built["_C"] else WITHOUT_EXTENSION
@@ -79,7 +78,7 @@ def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tun
         ),
         Step(
             "headline",
-            (Command((*pytest, *HEADLINE), measured, stops_itself=True, name="headline"),),
+            (Command((*pytest, *HEADLINE), stops_itself=True, name="headline"),),
             needs=("smoke",),
             dry=(Command((*collect, *HEADLINE)), Command((*pytest, "-q", *HEADLINE_FILES))),
         ),
@@ -98,14 +97,8 @@ def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tun
             dry=(Command((*collect, *resumed, *TESTS)),),
         ),
         Step(
-            "tune",
-            (Command((*device, "tune"), measured, stops_itself=True),),
-            needs=("smoke",),
-            dry=(Command((*device, "tune", "--dry-run")),),
-        ),
-        Step(
             "bench",
-            (Command((*pytest, *BENCHMARKS), measured, stops_itself=True),),
+            (Command((*pytest, *BENCHMARKS), stops_itself=True),),
             needs=("smoke",),
             dry=(Command((*collect, *BENCHMARKS)),),
         ),
@@ -162,7 +155,7 @@ def run(runner: Runner, results: Results, options: argparse.Namespace, *, source
         print(f"gpu: the trainer is left out: no {found['trainer lacks']}; see --packages", flush=True)
         options.only = [name for name in options.only if name != "trainer"]
     built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
-    chosen = steps(python, options.only, built=built, tuned=results.tuning, tests_passed=results.tests)
+    chosen = steps(python, options.only, built=built, tests_passed=results.tests)
     if card is None:
         for step in chosen:
             runner.run(Step(step.name, step.dry, needs=("build",)))

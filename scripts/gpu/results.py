@@ -15,7 +15,7 @@ from typing import Any
 from .. import tree
 from .runner import Runner
 
-KEPT = re.compile(r"(logs|results)/\w[\w.-]*|(tuning|passed)\.json|(sources|tests)\.txt")
+KEPT = re.compile(r"(logs|results)/\w[\w.-]*|passed\.json|(sources|tests)\.txt")
 """The names in results.tar.gz. A file of another name is never unpacked."""
 LARGEST = 64 << 20
 """Bytes of the largest file that is unpacked."""
@@ -26,7 +26,7 @@ class Results:
 
     def __init__(self, folder: Path, where: Path) -> None:
         self.folder, self.where = folder, where
-        self.logs, self.tuning, self.passed = folder / "logs", folder / "tuning.json", folder / "passed.json"
+        self.logs, self.passed = folder / "logs", folder / "passed.json"
         self.sources, self.tests = folder / "sources.txt", folder / "tests.txt"
 
     def copy_sources(self) -> str:
@@ -35,7 +35,6 @@ class Results:
         if not self.sources.is_file() or self.sources.read_text(encoding="utf-8") != sources:
             shutil.rmtree(self.where / tree.RESULTS, ignore_errors=True)
             shutil.rmtree(self.logs, ignore_errors=True)
-            self.tuning.unlink(missing_ok=True)
             self.passed.unlink(missing_ok=True)
             self.tests.unlink(missing_ok=True)
             self.sources.write_text(sources, encoding="utf-8")
@@ -43,17 +42,12 @@ class Results:
         return sources
 
     def keep(self, runner: Runner, stamp: Mapping[str, object]) -> None:
-        """Let the runner know what passed with the same ``stamp`` (sources, card, versions, builds), and pack what passes from now on.
-
-        Tile sizes of another card are deleted.
-        """
+        """Let the runner know what passed with the same ``stamp`` (sources, card, versions, builds), and pack what passes from now on."""
         known = _read(self.passed)
         if {name: known.get(name) for name in stamp} == stamp:
             runner.passed_before |= set(known.get("passed", ()))
         else:
             self.tests.unlink(missing_ok=True)
-        if _read(self.tuning).get("card") != stamp["card"]:
-            self.tuning.unlink(missing_ok=True)
 
         def write() -> None:
             passed = sorted(runner.passed_before - {"build", "environment"})
@@ -64,7 +58,7 @@ class Results:
 
         def pack_what_was_measured() -> None:
             nonlocal packed
-            measured = [*(self.where / tree.RESULTS).glob("*"), *(path for path in (self.tuning, self.tests) if path.is_file())]
+            measured = [*(self.where / tree.RESULTS).glob("*"), *([self.tests] if self.tests.is_file() else [])]
             newest = max((path.stat().st_mtime for path in measured), default=0.0)
             if newest > packed:
                 packed = newest

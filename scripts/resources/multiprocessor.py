@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from runpy import run_path
-
-from ..sources import KERNELS
 
 
 @dataclass(frozen=True)
@@ -21,8 +18,8 @@ class Multiprocessor:
 MULTIPROCESSORS = {80: Multiprocessor(2048), 90: Multiprocessor(2048), 100: Multiprocessor(2048), 120: Multiprocessor(1536, programs=24)}
 """By compute capability, from the table in NVIDIA's CUDA C++ programming guide."""
 
-SHARED_MEMORY: dict[int, int] = run_path(str(KERNELS / "tile_table.py"))["SHARED_MEMORY"]
-"""The most shared memory that one program gets, in bytes. The file is read by its path because its package imports PyTorch."""
+SHARED_MEMORY = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
+"""The most shared memory that one program gets, in bytes."""
 
 RESERVED_SHARED_MEMORY = 1024
 """What the GPU takes for itself from a multiprocessor's shared memory, in bytes for each program."""

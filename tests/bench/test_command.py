@@ -1,12 +1,10 @@
 """``pytest bench/``: what it measures, what pytest-benchmark gets of it, and what it does without that plugin."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -40,19 +38,3 @@ def test_pytest_benchmark_gets_our_candidate_with_the_ratios_to_its_peers(tmp_pa
 def test_without_the_plugin_the_smoke_test_runs_all_the_same_and_writes_nothing(tmp_path):
     assert "." in run("-p", "no:benchmark", "-k", "forward", "--device", "cpu", "--results", str(tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_with_other_tile_sizes_a_case_is_measured_anew_and_until_then_its_row_stays(tmp_path, monkeypatch):
-    conftest = importlib.import_module("bench.conftest")
-    options = {"--benchmark": True, "--grid": "full", "--seconds": 0, "--results": tmp_path, "--device": "cuda"}
-    monkeypatch.setattr(conftest.Session, "path", lambda session, name, device: tmp_path / f"{name}_card.json")
-    session = conftest.Session(SimpleNamespace(getoption=options.get))
-    first, second = ({"pass": "forward", "dtype": "float32", "D": 17, "B": rows, "T": 2} for rows in (9, 10))
-    for tiles in ("predicted", "measured"):
-        monkeypatch.setattr(conftest, "tile_sizes", lambda case, device, tiles=tiles: tiles)
-        assert not session.has("cross_rnn", "cuda", first)
-        for case in (first, second)[: 1 + (tiles == "predicted")]:
-            session.save("cross_rnn", "cuda", case, {"triton, ms": 1.0})
-        assert session.has("cross_rnn", "cuda", first)
-    rows = json.loads((tmp_path / "cross_rnn_card.json").read_text())["rows"]
-    assert [(row["B"], row["tile sizes"]) for row in rows] == [(9, "measured"), (10, "predicted")]

@@ -21,7 +21,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 CHOICES: dict[str, dict[str, dict[str, str]]] = {
     "reference": {"reference": {}},
     "cpp": {"cpp": {}},
-    "triton": {f"triton, {schedule}": {"schedule": schedule} for schedule in ("step", "all_steps")},
+    "triton": {"triton": {}},
     "cuda": {
         "cuda, step, small tiles": {"schedule": "step", "tiles": "small"},
         "cuda, step, large tiles": {"schedule": "step", "tiles": "large"},
@@ -38,12 +38,6 @@ KEEPS = {
 """What the operator of the full cell can be asked to keep; the last is what it keeps in training."""
 
 Call = cross_rnn.Arguments | low_rank_cross_rnn.Arguments
-
-REPEATED = {
-    "full": "Triton's interpreter is slow, and calls of these sizes take all_steps by themselves: tests without a choice make them",
-    "low rank": "Triton's interpreter is slow, and the low-rank cell has no schedules: this test has made the call as 'triton, step'",
-}
-"""By cell, why a test of both schedules runs one of them under the interpreter; a GPU runs both. tests/triton/test_covering.py checks."""
 
 
 def on(*names: str) -> pytest.MarkDecorator:
@@ -82,11 +76,6 @@ class Backend:
     def of(self, arguments: dict) -> dict:
         """The arguments with every tensor on the device."""
         return {name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-
-    def skip_repeated(self, cell: str) -> None:
-        """End a test of Triton's schedules that would make the interpreter repeat a call."""
-        if self.is_slow and self.choice == "triton, all_steps":
-            pytest.skip(REPEATED[cell])
 
     def cross_rnn(self, **arguments: Any) -> torch.Tensor:
         return functional.cross_rnn(**arguments, backend=self.name)

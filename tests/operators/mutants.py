@@ -3,12 +3,10 @@
 A copy is loaded under a name of its own from the same files, so that neither the interpreter nor the compiler confuses the two.
 """
 
-import importlib
 import itertools
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,11 +14,11 @@ import triton
 import triton.language as tl
 
 import dcrnn_fast.kernels
+from dcrnn_fast.kernels.common import add_product, bank_rows, dot, inside
 from dcrnn_fast.kernels.cross_rnn_backward import _gate
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
 from dcrnn_fast.kernels.low_rank_backward import _add_slices
 from dcrnn_fast.kernels.param_gather import param_gather_readers, param_gather_sum
-from dcrnn_fast.kernels.tiles import add_product, bank_rows, dot, inside
 from dcrnn_fast.ops.registry import Implementation, Keep, register
 from dcrnn_fast.ops.triton import functions
 
@@ -29,30 +27,30 @@ _numbers = itertools.count()
 
 def mutant(name: str | None = None) -> Implementation:
     """The operators of a copy in which ``wrong_<name>`` takes the place of the function ``name``."""
-    package_name, launches = _copy(name)
-    return register(package_name, Keep.BOTH, functions(launches))
+    copy = _copy(name)
+    return register(copy, Keep.BOTH, functions(copy))
 
 
 def mutant_operators(name: str | None = None) -> Any:
     """The same, as a namespace of ``torch.ops``."""
-    package_name, launches = _copy(name)
-    register(package_name, Keep.BOTH, functions(launches))
-    return getattr(torch.ops, package_name)
+    copy = _copy(name)
+    register(copy, Keep.BOTH, functions(copy))
+    return getattr(torch.ops, copy)
 
 
-def _copy(name: str | None) -> tuple[str, ModuleType]:
+def _copy(name: str | None) -> str:
     package_name = f"mutant_kernels_{next(_numbers)}"
     path = Path(dcrnn_fast.kernels.__file__)
     spec = spec_from_file_location(package_name, path, submodule_search_locations=[str(path.parent)])
     sys.modules[package_name] = package = module_from_spec(spec)
     spec.loader.exec_module(package)
-    launches = importlib.import_module(f"{package_name}.launches")
+    functions(package_name)  # which imports its modules
     if name is not None:
         modules = [module for key, module in sys.modules.items() if key.startswith(f"{package_name}.") and hasattr(module, name)]
         assert modules, f"the kernels have no function {name}"
         for module in modules:
             setattr(module, name, globals()[f"wrong_{name}"])
-    return package_name, launches
+    return package_name
 
 
 @triton.jit

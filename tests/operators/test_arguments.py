@@ -6,7 +6,7 @@ import torch
 from dcrnn_fast import functional, reference
 from dcrnn_fast.ops.registry import Keep, Needs, override_by
 
-from .backend import on, on_every_backend, on_gpu_kernels, on_kernels
+from .backend import on, on_every_backend, on_kernels
 from .problems import REFUSED, cross_arguments, freed
 
 
@@ -267,7 +267,7 @@ def test_a_choice_of_kernels_that_a_backend_does_not_have_is_refused(backend):
         backend.kernel_override(sideways="yes").__enter__()
 
 
-@on_gpu_kernels
+@on("cuda")
 def test_an_unknown_schedule_is_refused(backend):
     with pytest.raises(ValueError, match="schedule: got 'sideways', expected one of"):
         backend.kernel_override(schedule="sideways").__enter__()

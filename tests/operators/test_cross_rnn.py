@@ -31,19 +31,10 @@ def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, dty
     check(backend, shape, dtype)
 
 
-@on_every_gpu_kernel
+@on(*CHOICES["cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied"])
 def test_every_kernel_is_as_exact(backend, name, dtype):
-    backend.skip_repeated("full")
-    check(backend, SHAPES[name], dtype)
-
-
-@on(*CHOICES["triton"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["one unit", "six steps"])
-def test_either_schedule_of_triton_is_as_exact(backend, name, dtype):
-    backend.skip_repeated("full")
     check(backend, SHAPES[name], dtype)
 
 
@@ -51,8 +42,6 @@ def test_either_schedule_of_triton_is_as_exact(backend, name, dtype):
 @pytest.mark.parametrize("shape", [{"cell": "cross"}, {"context_dim": 3, "tied": False}, {"context_dim": 3, "rank": 5}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_state_and_its_gradients_are_as_exact(backend, dtype, shape):
-    if "rank" in shape:
-        backend.skip_repeated("low rank")
     check(backend, shape, dtype, return_states=True)
 
 
@@ -132,8 +121,6 @@ def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype, r
 @pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
 def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
     arguments = cast(arguments_of(backend, rank=rank), torch.float32)
-    if rank:
-        backend.skip_repeated("low rank")
     clean = backend.cross_rnn(**arguments)
     arguments["x0"][3, 2] = value
     got = backend.cross_rnn(**arguments)
@@ -180,7 +167,6 @@ def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend,
 def test_a_row_number_out_of_range_in_a_projection_makes_its_task_nan(backend, stray):
     """Every unit of the task reads the column of z that has no row."""
     arguments = arguments_of(backend, steps=1, rank=4)
-    backend.skip_repeated("low rank")
     clean = backend.cross_rnn(**arguments)
     arguments["projection_index"][1, 2] = stray
     got, *_ = backend.forward(backend.operands(arguments, keep=False))

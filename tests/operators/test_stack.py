@@ -226,14 +226,14 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
     end, context = "cross_rnn_backward_x0: dx0", "cross_rnn_backward_context: dcontext"
     rows, again, sums = "param_gather_rows: out", "cross_rnn_step: activations", "param_gather_sum: shared, private"
     of_both = f"{sums}, shared_bias, private_bias"
-    readers, forward = "param_gather_readers: readers, ranges", "cross_rnn_all_steps: states, activations"
+    readers, kept = "param_gather_readers: readers, ranges", "cross_rnn_step: states, activations"
     expected = {
-        "all_steps, states": [cross + " [3, ?, ?]", forward, start, rows, middle, middle, end, context, context],
-        "step, untied, recompute": [
+        "states": [cross + " [3, ?, ?]", kept, kept, kept, start, rows, middle, middle, end, context, context],
+        "untied, recompute": [
             cross + " [3, ?, ?]", "cross_rnn_step: states", "cross_rnn_step: states", "cross_rnn_step: out",
             again, adding, again, rows, middle_adding, context, again, middle_adding, context, end, context,
         ],
-        "all_steps, no context": [cross, "cross_rnn_all_steps: states, out, activations", start, rows, middle, middle, end],
+        "no context": [cross, kept, kept, "cross_rnn_step: out, activations", start, rows, middle, middle, end],
     }  # fmt: skip
     lines = [[case, f"sizes: {launches[0]}", *launches[1:], readers, of_both] for case, launches in expected.items()]
     all_three = "param_gather_low_rank: weight, bias, projection"
@@ -248,4 +248,4 @@ def test_with_every_size_open_the_compiler_fixes_only_the_gates_and_the_steps(ba
 
 @on("triton")
 def test_the_compiler_fixes_a_number_of_steps_that_it_would_leave_open(backend):
-    assert graphs()["steps"][0].startswith("cross_rnn_all_steps")
+    assert [line.startswith("cross_rnn_step") for line in graphs()["steps"][:4]] == [True, True, True, False]

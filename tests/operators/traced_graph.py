@@ -1,8 +1,8 @@
 """Prints the launches of traced training steps and what each writes, as PyTorch's compiler sees them. Needs no GPU: nothing is run.
 
 It traces four times. The first line of each, such as "# batch", says which sizes the graph leaves open: "static" none, "batch" the batch,
-"every" all of them, "steps" the steps too. With "every", the operators are traced in both schedules and with their options, and a line says
-which sizes the graph fixed nevertheless.
+"every" all of them, "steps" the steps too. With "every", the operators are traced with their options, and a line says which sizes the
+graph fixed nevertheless.
 """
 
 import os
@@ -16,13 +16,12 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
-from bench.measures.fake_gpu import FakeGpu
-from dcrnn_fast.kernels import tile_choice
 from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn, param_gather
 from dcrnn_fast.ops.triton import IMPLEMENTATION
+from tests.operators.fake_gpu import FakeGpu
 
-CASES = "all_steps, states", "step, untied, recompute", "all_steps, no context", "low rank", "gather"
-OPEN_STEPS = "all_steps, open steps"
+CASES = "states", "untied, recompute", "no context", "low rank", "gather"
+OPEN_STEPS = "open steps"
 
 
 class TracedError(Exception):
@@ -92,10 +91,7 @@ def trace(case, open_sizes):
 
     backend = aot_autograd(fw_compiler=lambda graph, _: graph, partition_fn=partial(print_launches, open_sizes=open_sizes))
     compiled = torch.compile(step, fullgraph=True, backend=backend, dynamic=True if open_sizes in ("every", "steps") else None)
-    with (
-        tile_choice.kernel_override(schedule="all_steps" if "all_steps" in case else "step"),
-        torch._dynamo.config.patch(specialize_int=case != OPEN_STEPS),
-    ):
+    with torch._dynamo.config.patch(specialize_int=case != OPEN_STEPS):
         try:
             compiled(*inputs)
         except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -106,7 +102,7 @@ def trace(case, open_sizes):
 def main():
     if not torch.cuda.is_available():
         FakeGpu().install()
-    for open_sizes, case in {"static": "step", "batch": "step", "steps": OPEN_STEPS}.items():
+    for open_sizes, case in {"static": "as it is", "batch": "as it is", "steps": OPEN_STEPS}.items():
         sys.stdout.write(f"# {open_sizes}\n")
         trace(case, open_sizes)
     sys.stdout.write("# every\n")

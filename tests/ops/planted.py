@@ -1,5 +1,7 @@
 """Candidates for ``auto`` that are right, wrong, slow or failing, on the CPU."""
 
+from unittest import mock
+
 import torch
 
 from dcrnn_fast import reference
@@ -10,7 +12,7 @@ from tests.operators.problems import cross_arguments
 def problem(needs=(True,) * 5, **sizes):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, **sizes)
     names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias")
-    return auto.Problem(tuple(arguments[name] for name in names), {0: 0}, needs, "float32"), arguments["index"]
+    return auto.Problem([arguments[name] for name in names], [0, None, None, None, None], needs, "float32"), arguments["index"]
 
 
 class Planted:
@@ -29,6 +31,11 @@ class Planted:
             return change(self.plain, tensors)
 
         return run
+
+    def measure(self, candidates, problem):
+        """What ``auto`` takes of the reference and these."""
+        with mock.patch.object(auto, "timer_of", lambda call, device: lambda: self.timer(call)):
+            return auto.measure({"reference": self.of("reference"), **candidates}, problem)
 
     def timer(self, call):
         call()

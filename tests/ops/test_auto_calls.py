@@ -1,18 +1,19 @@
-"""``auto`` where it measures, through the public functions and :func:`dcrnn_fast.tune`; and where it must not."""
+"""``auto`` where it measures, through the public functions; what it remembers; and where it must not measure."""
 
 import re
+from unittest import mock
 
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from dcrnn_fast import DCRNN, functional, reference, tune
+from dcrnn_fast import functional, reference
 from dcrnn_fast.ops import auto, backends, dispatch
 from dcrnn_fast.ops import checks as operands
-from dcrnn_fast.ops.auto import decision, memory
 from dcrnn_fast.ops.cross_rnn import Arguments
 from tests.operators.problems import cross_arguments
+from tests.ops.planted import Planted, problem, wrong_output
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -21,13 +22,11 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(monkeypatch):
     """As on a GPU: the backends that can run on the device are the candidates."""
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
     taken = []
-    monkeypatch.setattr(
-        decision, "backend_for", lambda key, device, candidates, *others: taken.append((key, sorted(candidates()))) or "reference"
-    )
+    monkeypatch.setattr(auto, "_choose", lambda key, runs, problem: taken.append((key, sorted(runs))) or "reference")
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     functional.cross_rnn(**{**arguments, "x0": arguments["x0"].requires_grad_()})
     (key, names), *others = taken
-    assert key == auto.Key("cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
+    assert key == auto.Key("cpu", "cross_rnn", "float32", ("x0",), (8, 3, 2, 2, 3, 1, 0, 0), 64)
     assert "reference" in names
     assert not others
     functional.cross_rnn(**arguments, backend="reference")
@@ -40,9 +39,9 @@ def test_a_gather_is_measured_by_its_sizes_and_by_the_banks_that_need_a_gradient
     shared, private = torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(2, 4, 2, 5)
     index = torch.tensor([[0, 3, 6], [6, 1, 1]], dtype=torch.int32)
     functional.param_gather(shared, private, index)
-    (key, choice), *others = memory.known("cpu").items()
-    assert key == auto.Key("param_gather", "float32", ("shared",), (2, 3, 3, 4, 10), 0)
-    assert choice.lasting, "banks of zeros are no obstacle: other numbers are copied in their place"
+    (key, choice), *others = auto.known.items()
+    assert key == auto.Key("cpu", "param_gather", "float32", ("shared",), (2, 3, 3, 4, 10), 0)
+    assert "every candidate" not in choice.refused, "banks of zeros are no obstacle: other numbers are copied in their place"
     assert not others
 
 
@@ -51,7 +50,7 @@ def test_a_measured_call_gives_the_results_of_the_reference(monkeypatch):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3)
     out = functional.cross_rnn(**arguments)
     torch.testing.assert_close(out, reference.cross_rnn(**arguments))
-    assert memory.known("cpu")
+    assert auto.known
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -61,10 +60,7 @@ def test_a_call_without_gradients_is_measured_too(mode, monkeypatch):
         arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
         functional.cross_rnn(**arguments)
         functional.param_gather(*(arguments[name] for name in ("shared_weight", "private_weight", "index")))
-    assert [(key.operator, key.needs, choice.lasting) for key, choice in memory.known("cpu").items()] == [
-        ("cross_rnn", (), True),
-        ("param_gather", (), True),
-    ]
+    assert [(key.operator, key.needs) for key in auto.known] == [("cross_rnn", ()), ("param_gather", ())]
 
 
 def test_a_compiled_graph_measures_nothing_and_has_no_break(monkeypatch):
@@ -72,56 +68,55 @@ def test_a_compiled_graph_measures_nothing_and_has_no_break(monkeypatch):
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
     compiled = torch.compile(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(arguments["x0"]), reference.cross_rnn(**arguments))
-    assert not memory.known("cpu")
+    assert not auto.known
 
 
-@pytest.fixture
-def model(monkeypatch):
-    """A model on a device where ``auto`` measures."""
+def ask(key, seconds=0.1, change=lambda run, tensors: run(*tensors)):
+    """What ``auto`` takes for a size of planted candidates."""
+    given, index = problem()
+    planted = Planted(index, candidate=seconds)
+    runs = {"reference": planted.of("reference"), "candidate": planted.of("candidate", change)}
+    with mock.patch.object(auto, "timer_of", lambda call, device: lambda: planted.timer(call)):
+        return auto._choose(key, runs, given)
+
+
+KEY = auto.Key("cpu", "cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0), 64)
+
+
+def test_a_choice_is_remembered_and_said_with_the_reason_of_each_refusal(caplog):
+    caplog.set_level("INFO", logger="dcrnn_fast")
+    assert (ask(KEY), ask(KEY._replace(batch=256), change=wrong_output)) == ("candidate", "reference")
+    assert [choice.backend for choice in auto.known.values()] == ["candidate", "reference"]
+    said, refused = (record.getMessage() for record in caplog.records)
+    assert said.startswith("auto takes candidate, 0.10 of the reference's time, for ")
+    assert "; candidate refused: ArithmeticError: wrong: the relative error of the output is" in refused
+
+
+def test_a_measurement_that_fails_is_not_the_users_problem(monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda runs, problem: 1 / 0 if runs else None)
+    monkeypatch.setattr(auto, "TRIES", 1)
+    assert ask(KEY) == "reference"
+    assert auto.known[KEY].refused == {"every candidate": "ZeroDivisionError: division by zero"}
+
+
+def test_calls_that_show_nothing_are_measured_a_few_times(monkeypatch):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    return DCRNN({"item": 10}, tasks=("click", "consume"), dropout=0.5, tower_share_ratio=0.5)
+    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
+    for number in range(1, auto.TRIES + 1):
+        functional.cross_rnn(**{**arguments, "x0": torch.zeros(40, 8)})
+        assert len(auto.known) == (number == auto.TRIES)
 
 
-def test_tune_measures_training_and_inference_and_changes_nothing(model, monkeypatch):
-    monkeypatch.setenv(auto.ENVIRONMENT, "static")
-    ids, before, state = torch.zeros(70, 1, dtype=torch.int64), torch.get_rng_state(), model.state_dict()
-    found = tune(model, ids)
-    gathers = 2 * len(model.towers)  # of weights and of biases; the head shares nothing, so it gathers nothing
-    assert [(key.operator, key.needs, key.batch) for key in sorted(found)] == [
-        ("cross_rnn", (), 256),
-        ("cross_rnn", auto.INPUTS["cross_rnn"][:5], 256),
-        *[("param_gather", (), 0)] * gathers,
-        *[("param_gather", ("shared", "private"), 0)] * gathers,
-    ]
-    assert all(module.training for module in model.modules())
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert torch.equal(before, torch.get_rng_state())
-    torch.testing.assert_close(model.state_dict(), state)
-    header, *rows = str(found).splitlines()
-    assert header.split() == ["operator", "kind", "gradients", "sizes", "batch", "choice"]
-    assert rows[0].startswith("cross_rnn     float32  none ")
-    assert "dim=16 context=0 gates=2 tasks=2 steps=3 tied=1 return_states=0 recompute=0" in rows[0]
-    assert len(rows) == len(found)
-
-
-def test_tune_in_inference_mode_measures_the_same_sizes(model):
-    ids = torch.zeros(70, 1, dtype=torch.int64)
-    with torch.inference_mode():
-        inside = tune(model, ids.clone())
-    assert sorted(inside) == sorted(tune(model, ids))
-
-
-def test_tune_of_a_model_that_cannot_be_trained_measures_inference_alone(monkeypatch):
+def test_while_one_thread_measures_others_compute_by_plain_pytorch(monkeypatch):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    with torch.inference_mode():
-        model = DCRNN({"item": 10}, tasks=("click", "consume"))
-    assert {key.needs for key in tune(model, torch.zeros(70, 1, dtype=torch.int64))} == {()}
+    with auto._measuring:
+        functional.cross_rnn(**cross_arguments(batch=40, dim=8, dtype=torch.float32))
+    assert not auto.known
 
 
-def test_a_call_in_a_group_of_several_ranks_measures_nothing(model, monkeypatch):
-    monkeypatch.setattr(decision, "many_ranks", lambda: True)
-    model(torch.zeros(70, 1, dtype=torch.int64))
-    assert not memory.known("cpu")
+@pytest.mark.parametrize(("rows", "size"), [(1, 16), (16, 16), (17, 64), (8192, 16384)])
+def test_batches_are_rounded_up_to_a_power_of_four(rows, size):
+    assert auto.bucket(rows) == size
 
 
 def checkpointed(arguments):
@@ -138,7 +133,7 @@ def test_reentrant_checkpointing_measures_its_first_pass_as_inference_and_its_re
         checkpoint(lambda x0, run=operator: run(**{**arguments, "x0": x0}), x0, use_reentrant=True).sum().backward()
         grads.append(x0.grad)
     torch.testing.assert_close(*grads)
-    assert [key.needs for key in memory.known("cpu")] == [(), ("x0",)]
+    assert [key.needs for key in auto.known] == [(), ("x0",)]
 
 
 def with_hooks(arguments):
@@ -168,7 +163,7 @@ def without_tasks(arguments):
 def test_nothing_is_measured_where_somebody_would_see_it_or_there_is_nothing_to_see(call, monkeypatch, caplog):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
     call(cross_arguments(batch=40, dim=8, dtype=torch.float32))
-    assert not memory.known("cpu")
+    assert not auto.known
     assert not caplog.records
 
 
@@ -179,10 +174,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(dispatch, "resolve", lambda name, device: "reference")
     monkeypatch.setattr(dispatch, "index_is_checked", lambda index, rows: True)
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "candidate", dispatch.IMPLEMENTATIONS["cpp"])
-    monkeypatch.setenv(auto.ENVIRONMENT, "cached")
-    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
-    memory.remember("cpu", {auto.Key("cross_rnn", "float32", (), (8, 0, 2, 2, 3, 1, 0, 0), 64): auto.Choice("candidate")})
-    return arguments
+    auto.known[KEY] = auto.Choice("candidate", 0.1, {})
+    return cross_arguments(batch=40, dim=8, dtype=torch.float32)
 
 
 needs_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the C++ kernels stand for a GPU's, and are absent here")
@@ -202,7 +195,8 @@ def test_a_known_kernel_checks_its_arguments_itself(quick, monkeypatch):
 def test_a_call_that_may_not_be_measured_is_checked_once(quick, monkeypatch):
     checks, check = [], Arguments.check_shapes
     monkeypatch.setattr(Arguments, "check_shapes", lambda arguments: checks.append(1) or check(arguments))
-    functional.cross_rnn(**{**quick, "x0": quick["x0"].repeat(9, 1)})
+    with auto._measuring:
+        functional.cross_rnn(**{**quick, "x0": quick["x0"].repeat(9, 1)})
     assert len(checks) == 1
 
 
@@ -232,7 +226,7 @@ def test_wrong_arguments_are_refused_before_they_are_measured(monkeypatch, caplo
     arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
     with pytest.raises(ValueError, match="shared_bias: got shape"):
         functional.cross_rnn(**{**arguments, "shared_bias": torch.zeros(3, 2)})
-    assert not memory.known("cpu")
+    assert not auto.known
     assert not caplog.records
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from dcrnn_fast import CrossRNN, SharingPlan, functional, tune
+from dcrnn_fast import CrossRNN, SharingPlan, functional
 from dcrnn_fast.ops import auto, backends, dispatch
-from dcrnn_fast.ops.auto import decision, memory
+from dcrnn_fast.ops.cross_rnn import INPUTS
 from tests.operators.problems import cross_arguments
 
 pytestmark = [
@@ -14,15 +14,15 @@ pytestmark = [
     pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as a choice, which are absent here"),
 ]
 
-BANKS = auto.INPUTS["cross_rnn"][1:5]
-KEY = auto.Key("cross_rnn", "float32", BANKS, (8, 0, 2, 2, 3, 1, 0, 0), 64)
+BANKS = INPUTS[1:5]
+KEY = auto.Key("cpu", "cross_rnn", "float32", BANKS, (8, 0, 2, 2, 3, 1, 0, 0), 64)
 KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
 
 
 @pytest.fixture(autouse=True)
 def _on_cpu(monkeypatch):
     monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    monkeypatch.setenv(auto.ENVIRONMENT, "cached")  # the expected results measure nothing
+    monkeypatch.setattr(auto, "_choose", lambda *measurement: "reference")  # the expected results measure nothing
     torch._dynamo.reset()
 
 
@@ -33,7 +33,7 @@ def model():
 
 def plant(*choices, key=KEY):
     """Remember the choices, the first for batches up to 64 rows, the others for larger ones."""
-    memory.remember("cpu", {key._replace(batch=64 * 4**i): auto.Choice(name) for i, name in enumerate(choices)})
+    auto.known.update({key._replace(batch=64 * 4**i): auto.Choice(name, 0.5, {}) for i, name in enumerate(choices)})
 
 
 class Compiled:
@@ -91,14 +91,6 @@ def test_a_later_measurement_compiles_nothing_again(model):
     assert compiled.graphs == [PLAIN]
 
 
-def test_the_static_mode_holds_in_graphs(model, monkeypatch):
-    plant("cpp")
-    monkeypatch.setenv(auto.ENVIRONMENT, "static")
-    compiled = Compiled(model)
-    compiled.call(torch.randn(5, 8))
-    assert compiled.graphs == [PLAIN]
-
-
 def test_sizes_that_a_graph_leaves_open_stay_open():
     for dim in (10, 20):
         plant("cpp", key=KEY._replace(needs=(), sizes=(dim, *KEY.sizes[1:])))
@@ -128,7 +120,7 @@ def test_an_exported_graph_takes_the_choice_of_inference_though_parameters_requi
 
 def test_a_gather_in_a_graph_takes_its_choice():
     shared, private, index = torch.randn(3, 5), torch.randn(2, 4, 5), torch.zeros(2, 6, dtype=torch.int32)
-    plant("cpp", key=auto.Key("param_gather", "float32", (), (2, 6, 3, 4, 5), 0))
+    plant("cpp", key=auto.Key("cpu", "param_gather", "float32", (), (2, 6, 3, 4, 5), 0))
     compiled = Compiled(functional.param_gather)
     torch.testing.assert_close(compiled.call(shared, private, index), functional.param_gather(shared, private, index))
     assert compiled.graphs == ["dcrnn_fast.param_gather.default"]
@@ -138,8 +130,7 @@ def test_a_gather_in_a_graph_takes_its_choice():
 def captured(monkeypatch):
     """While a CUDA graph is captured no values can be read, as here. Holds the backends that computed."""
     taken = []
-    monkeypatch.setenv(auto.ENVIRONMENT, "measure")
-    monkeypatch.setattr(decision, "may_read_values", lambda tensor: False)
+    monkeypatch.setattr(auto, "may_read_values", lambda tensor: False)
     monkeypatch.setattr(dispatch, "implementation", lambda name: taken.append(name) or dispatch.IMPLEMENTATIONS[name])
     return taken
 
@@ -149,37 +140,26 @@ def test_a_captured_graph_takes_the_choice_and_measures_nothing(model, captured)
     model(torch.randn(300, 8))
     model.double()(torch.randn(300, 8, dtype=torch.float64))
     assert captured == ["cpp", "reference"]
-    assert len(memory.known("cpu")) == 1
+    assert len(auto.known) == 1
 
 
-def test_a_captured_graph_takes_the_choice_of_its_own_batch_size(model, captured, monkeypatch):
+def test_a_captured_graph_takes_the_choice_of_its_own_batch_size(model, captured):
     plant("cpp", "reference")
     for rows in (40, 200, 2000):
         model(torch.randn(rows, 8))
     assert captured == ["cpp", "reference", "reference"], "no batch of 2000 was measured, and the others differ"
-    monkeypatch.setenv(auto.ENVIRONMENT, "static")
-    model(torch.randn(40, 8))
-    assert captured[-1] == "reference"
 
 
-def test_under_checkpointing_a_compiled_graph_takes_the_static_rule(model):
+def test_under_checkpointing_a_compiled_graph_takes_the_reference(model):
     plant("cpp", key=KEY._replace(needs=("x0", *BANKS)))
     compiled, x0 = Compiled(model), torch.randn(5, 8, requires_grad=True)
     checkpoint(compiled.call, x0, use_reentrant=False).sum().backward()
     assert compiled.graphs == [PLAIN]
 
 
-def test_a_compiled_transform_takes_the_static_rule(model):
+def test_a_compiled_transform_takes_the_reference(model):
     for needs in ((), BANKS, ("x0", *BANKS)):
         plant("cpp", key=KEY._replace(needs=needs))
     compiled = Compiled(torch.func.grad(lambda x0: model(x0).sum()))
     compiled.call(torch.randn(5, 8))
     assert compiled.graphs == [PLAIN]
-
-
-def test_tune_measures_what_a_compiled_model_needs(model):
-    """It runs the model without its compiled graphs, which measure nothing."""
-    compiled = Compiled(model)
-    found = tune(compiled.call, torch.randn(5, 8))
-    assert sorted(key.needs for key in found) == [(), BANKS]
-    assert compiled.graphs == []

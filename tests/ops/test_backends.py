@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, BackendUnavailable, functional
+from dcrnn_fast import DCRNN, BackendUnavailable, functional, info
 from dcrnn_fast.ops import backends
 from tests.nn.models import SIZES, batch
 from tests.operators.problems import cross_arguments
@@ -119,3 +119,13 @@ def test_info_still_prints_when_the_environment_variable_names_no_usable_backend
     done = run_python("-m", "dcrnn_fast", "info", DCRNN_FAST_BACKEND=value)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"auto on CPU\s+none: .*{value}", done.stdout)
+
+
+def test_info_queries_no_gpu(monkeypatch):
+    def query(*arguments):
+        raise AssertionError("a GPU was asked for")
+
+    monkeypatch.setattr(backends, "_no_device", lambda: None)  # whether there is a GPU, which backends asks the driver once
+    for name in ("get_device_name", "get_device_properties", "is_available", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, query)
+    info.render()

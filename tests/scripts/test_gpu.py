@@ -74,7 +74,7 @@ def device(gpu, results, monkeypatch):
     return run
 
 
-ALL_PASSED = dict.fromkeys(["environment", "build", "smoke", "headline", "trainer", "tests", "tune", "bench", "sanitizer"], "passed")
+ALL_PASSED = dict.fromkeys(["environment", "build", "smoke", "headline", "trainer", "tests", "bench", "sanitizer"], "passed")
 
 
 def test_the_steps_run_in_order_each_with_its_log(device):
@@ -93,7 +93,7 @@ def test_it_builds_for_the_architecture_of_the_card_alone(device, monkeypatch):
 def test_after_a_red_smoke_test_nothing_is_timed_and_what_finds_the_fault_runs(device):
     code, outcomes, _ = device(codes={"triton": 1})
     assert code == 1
-    assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "tune", "bench"], "blocked")}
+    assert outcomes == {**ALL_PASSED, "smoke": "failed", **dict.fromkeys(["headline", "trainer", "bench"], "blocked")}
 
 
 @pytest.mark.parametrize("red", ["triton", "cuda"])
@@ -102,8 +102,8 @@ def test_a_backend_whose_smoke_test_is_red_is_not_timed_and_the_other_one_is(dev
     (results.where / "dcrnn_fast" / "_C_cuda.so").write_text("")
     code, outcomes, runner = device(codes={red: 1})
     assert (code, outcomes) == (1, {**ALL_PASSED, "smoke": "failed"})
-    said = {step: runner.log(step).read_text().splitlines()[1] for step in ("headline", "tune", "bench", "tests")}
-    assert said == {"headline": f"headline {red}", "tune": f"tune {red}", "bench": f"bench {red}", "tests": "tests"}
+    said = {step: runner.log(step).read_text().splitlines()[1] for step in ("headline", "bench", "tests")}
+    assert said == {"headline": f"headline {red}", "bench": f"bench {red}", "tests": "tests"}
     code, outcomes, runner = device()
     assert (code, outcomes["smoke"], runner.log("headline").read_text().splitlines()[-1]) == (0, "passed", "headline"), "not measured again"
 
@@ -194,14 +194,6 @@ def test_another_machine_goes_on_from_the_packed_results(gpu, results, device, t
     code, outcomes, runner = device("--only", "tests,bench")
     assert (code, outcomes["tests"], outcomes["bench"]) == (0, "passed", "passed")
     assert runner.outcomes["tests"].why == "before"
-
-
-def test_tile_sizes_of_another_card_are_forgotten(results, device):
-    tuned = results.tuning
-    for card, stays in (("Test Card", True), ("Other Card", False)):
-        tuned.write_text('{"card": "Test Card"}')
-        device("--headline", card=card)
-        assert tuned.is_file() == stays
 
 
 def test_a_step_that_fails_now_does_not_count_as_passed_before(gpu, tmp_path):
@@ -343,7 +335,7 @@ def test_the_interpreter_is_off_in_every_command(gpu, tmp_path, monkeypatch):
 
 def test_a_copy_forgets_what_other_sources_measured(results, sources):
     first = results.copy_sources()
-    measured = [results.where / "bench" / "results" / "cross_rnn_card.json", results.tuning, results.passed, results.logs / "tests.log"]
+    measured = [results.where / "bench" / "results" / "cross_rnn_card.json", results.passed, results.logs / "tests.log"]
     for path in measured:
         path.parent.mkdir(exist_ok=True)
         path.write_text("measured")
@@ -373,7 +365,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
     if torch.cuda.is_available():
         pytest.skip("of machines without a GPU")
     # the dry run of every step takes half a minute: CI makes it by scripts.gpu itself
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "tune,sanitizer"])
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--no-build", "--only", "sanitizer"])
     monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert gpu.main() == 3
     assert "gpu: nvidia-smi is here, but no CUDA device: PyTorch" in capsys.readouterr().out
@@ -382,9 +374,8 @@ def test_without_a_gpu_it_says_so_and_exits_with_3(gpu, monkeypatch, capsys):
     logs = gpu.FOLDER / "logs"
     assert code == 3, said + "".join(path.read_text() for path in logs.glob("*.log"))[-3000:]
     assert "\ngpu: no CUDA device: PyTorch" in said
-    for step in ("environment", "tune", "sanitizer"):
+    for step in ("environment", "sanitizer"):
         assert re.search(rf"^{step} +passed", said, re.MULTILINE), said
-    assert "D=624, B=8192, T=2" in (logs / "tune.log").read_text()
     assert (gpu.FOLDER.parent / "out" / "results.tar.gz").is_file()
 
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 
-import dcrnn_fast
 from dcrnn_fast.errors import CheckpointError, ConfigError, MissingExtra, RunFolderError, TrainingDivergedError
 from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import load_config, train, tune, tuning
@@ -57,11 +56,6 @@ def kept(folder):
 def settings(folder):
     """The settings of the trials, in their order."""
     return [trial["setting"] for trial in kept(folder)]
-
-
-def test_each_of_the_two_functions_of_this_name_says_that_the_other_is_another():
-    assert "``dcrnn_fast.tune`` is another function" in tune.__doc__
-    assert "``dcrnn_fast.training.tune`` and the command ``dcrnn-fast tune`` are another thing" in dcrnn_fast.tune.__doc__
 
 
 class Unreadable:

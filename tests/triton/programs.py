@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from triton.runtime import interpreter
 
-from dcrnn_fast.kernels import replay
+from dcrnn_fast.kernels import common
 
 Program = tuple[int, int, int]
 
@@ -73,12 +73,18 @@ def recorded() -> Iterator[list[Launch]]:
     """Inside the block, the package's launches are recorded and nothing runs, so that tensors may be of the device "meta"."""
     launches: list[Launch] = []
 
-    def record(kernel: Any, grid: tuple[int, ...], **given: Any) -> None:
+    def record(kernel: Any, grid: Any, **given: Any) -> None:
+        shape = grid(given) if callable(grid) else grid
         arguments = {name: given.pop(name) for name in kernel.arg_names}
-        launches.append(Launch(kernel, grid, arguments, given))
+        launches.append(Launch(kernel, shape, arguments, given))
 
-    with mock.patch.object(replay, "launch", record):
+    with mock.patch.object(common, "launch", record):
         yield launches
+
+
+def small_tiles() -> AbstractContextManager[Any]:
+    """Inside the block, interpreted kernels have tiles of 16 rows, columns and products: several programs in each dimension of a grid."""
+    return mock.patch.object(common, "INTERPRETED_TILE", common.Tile(16, 16, 16, 4, 1))
 
 
 class _Address:

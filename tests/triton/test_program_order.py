@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 
 from dcrnn_fast import functional
-from dcrnn_fast.kernels import INTERPRETED, low_rank_tiles, tile_table
+from dcrnn_fast.kernels import INTERPRETED
 from tests.operators.problems import cross_arguments, differentiable
 
-from .programs import backwards, ordered, shuffled
+from .programs import backwards, ordered, shuffled, small_tiles
 
 pytestmark = [pytest.mark.skipif(not INTERPRETED, reason="of the interpreter"), pytest.mark.usefixtures("poisoned_memory")]
 
@@ -33,15 +33,14 @@ def check_orders(run, tensors):
             assert torch.equal(one, other), f"{name} differs, programs {order.__name__}"
 
 
-@pytest.mark.parametrize(("schedule", "recompute"), [("step", True), ("all_steps", False)], ids=tile_table.SCHEDULES)
-def test_cross_rnn_and_its_gradients_have_the_same_bits_in_any_order(schedule, recompute):
+@pytest.mark.parametrize("recompute", [True, False])
+def test_cross_rnn_and_its_gradients_have_the_same_bits_in_any_order(recompute):
     arguments = cross_arguments(batch=34, dim=18, steps=2, context_dim=3, tied=not recompute, dtype=torch.float32)
 
     def run():
         return functional.cross_rnn(**arguments, return_states=recompute, recompute=recompute, backend="triton")
 
-    small = dict.fromkeys(tile_table.KERNELS, tile_table.Config(16, 16, 16, 4, 1))  # several programs in each dimension of a grid
-    with functional.kernel_override("triton", schedule=schedule, **small):
+    with small_tiles():
         check_orders(run, list(differentiable(arguments).values()))
 
 
@@ -51,8 +50,7 @@ def test_the_low_rank_cell_and_its_gradients_have_the_same_bits_in_any_order():
     def run():
         return functional.cross_rnn(**arguments, return_states=True, recompute=True, backend="triton")
 
-    small = dict.fromkeys(low_rank_tiles.KERNELS, tile_table.Config(16, 16, 16, 4, 1))
-    with functional.kernel_override("triton", **small):
+    with small_tiles():
         check_orders(run, list(differentiable(arguments).values()))
 
 

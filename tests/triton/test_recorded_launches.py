@@ -12,15 +12,15 @@ import triton
 import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
-from dcrnn_fast.kernels import INTERPRETED, launches, tile_choice, tile_table
+from dcrnn_fast.kernels import INTERPRETED
 from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn
 from dcrnn_fast.ops.registry import Needs
 from dcrnn_fast.ops.triton import functions
 
-from .programs import Launch, corners, recorded, run_without_memory
+from .programs import Launch, corners, recorded, run_without_memory, small_tiles
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
-OPERATORS = functions(launches)
+OPERATORS = functions()
 MOST = 2**31 - 1
 LARGEST_GRID = (MOST, 65535, 65535)
 """Programs in each dimension of a grid, of every architecture, from NVIDIA's CUDA C++ programming guide."""
@@ -30,7 +30,7 @@ def empty(*shape, dtype=torch.bfloat16):
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule="step", dtype=torch.bfloat16, backward=True):
+def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, dtype=torch.bfloat16, backward=True):
     """The launches of a forward, and of its backward, and the largest value that the index may have."""
     rows = D if tied else L * D
     shared, private = rows // 2, rows - rows // 2
@@ -39,7 +39,7 @@ def cross_launches(B, D, T, L, *, C=0, tied=True, states=False, keep=3, schedule
     tensors = *(value.to(dtype) for value in (empty(B, D), *banks)), empty(T, rows, dtype=torch.int32)
     call = cross_rnn.Arguments(*tensors, L, context=context, return_states=states, keep=keep)
     needs = Needs.X0 | Needs.BANKS | (Needs.CONTEXT if C else 0)
-    with recorded() as found, tile_choice.kernel_override(schedule=schedule):
+    with recorded() as found:
         out, kept, activations = OPERATORS["cross_rnn"](*call)
         if states and keep & 2:
             kept = out[:, 1:L]
@@ -75,10 +75,9 @@ LARGE = {
     "most rows": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 2}),
     "most rows of an odd size": (cross_launches, {"B": MOST, "D": 9, "T": 2, "L": 2, "keep": 0, "states": True}),
     "most rows and a context": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 2, "C": 8, "tied": False}),
-    "most rows, one launch": (cross_launches, {"B": MOST, "D": 8, "T": 1, "L": 3, "C": 8, "schedule": "all_steps"}),
     "wide": (cross_launches, {"B": 2**24, "D": 136, "T": 2, "L": 1, "dtype": torch.float32, "states": True}),
     "many tasks": (cross_launches, {"B": 2**22, "D": 8, "T": 80, "L": 1, "C": 8}),
-    "many steps, one launch": (cross_launches, {"B": 2**24, "D": 8, "T": 2, "L": 8, "schedule": "all_steps", "keep": 2}),
+    "many steps": (cross_launches, {"B": 2**24, "D": 8, "T": 2, "L": 8, "keep": 2}),
     "low rank, most rows": (low_rank_launches, {"B": MOST, "D": 8, "T": 1, "L": 2, "C": 8}),
     "low rank, most rows of an odd size": (low_rank_launches, {"B": MOST, "D": 9, "T": 2, "L": 3, "rank": 3, "keep": 0, "states": True}),
     "low rank, many tasks and steps": (low_rank_launches, {"B": 2**22, "D": 8, "T": 80, "L": 3, "tied": False}),
@@ -92,53 +91,25 @@ LARGEST = {
     "8192 units": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "C": 8192}),
     "8192 units, untied, nothing kept": (cross_launches, {"B": 2**22, "D": 8192, "T": 4, "L": 3, "tied": False, "keep": 0}),
     "most tasks": (cross_launches, {"B": 70_000, "D": 8, "T": 65535, "L": 1, "C": 8}),
-    "most steps": (
-        cross_launches,
-        {"B": 2**22, "D": 64, "T": 1, "L": 65535, "C": 8, "schedule": "all_steps", "keep": 0, "backward": False},
-    ),
+    "most steps": (low_rank_launches, {"B": 2**22, "D": 64, "T": 1, "L": 65535, "C": 8, "keep": 0}),
     "most columns of a gather": (gather_launches, {"rows": 2, "columns": 2**25 + 1}),
     "most rows of banks": (gather_launches, {"rows": 2**24, "columns": 8, "tasks": 63}),
 }
 
 
-@pytest.fixture
-def compiling():
-    """scripts/resources/triton_compile.py: which integers it compiles as 32 bits, and the kernels by their names in the table of tiles."""
-    return pytest.importorskip("scripts.resources.triton_compile", reason="the tests lie without the scripts")
-
-
-def excess(launch, card, compiling):
-    """What of a launch a card does not hold, or the type of an argument."""
-    numbers, arguments, options = launch.integers, launch.arguments, launch.options
+def excess(launch):
+    """What of a launch no card holds, or an argument that is no integer of 64 bits."""
     found = [f"grid {launch.grid}"] if any(not 1 <= size <= most for size, most in zip(launch.grid, LARGEST_GRID, strict=False)) else []
-    found += [f"{name}={value!r}" for name, value in numbers.items() if type(value) is not int or not -(2**63) <= value < 2**63]
-    found += [f"{name}={numbers[name]}, compiled as 32 bits" for name in compiling.SIZES if numbers.get(name, 0) > MOST]
-    found += [f"{options['num_warps']} warps"] if 32 * options.get("num_warps", 4) > 1024 else []
-    names = {function: name for name, (_, function) in compiling.KERNELS.items()}
-    if kernel := compiling.TILED.get(names.get(launch.name)):
-        tile = tile_table.Config(*(arguments[f"BLOCK_{side}"] for side in "BDK"), options["num_warps"], options["num_stages"])
-        dtypes = [value.dtype for value in arguments.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
-        kind = str(min(dtypes, key=lambda dtype: dtype.itemsize)).removeprefix("torch.")
-        needed = tile_table.shared_bytes(kernel, tile, kind, arguments["G"]) + 2048
-        found += [f"{needed} bytes of shared memory"] if needed > card.shared_memory else []
-    return found
-
-
-def every_excess(make, sizes, compiling, monkeypatch, archs=tuple(tile_table.SHARED_MEMORY)):
-    """What no card holds of the launches, which were chosen for it."""
-    found = []
-    for arch in archs:
-        card = tile_table.Card("any", 132, tile_table.SHARED_MEMORY[arch], arch // 10)
-        monkeypatch.setattr(tile_table, "card_of", lambda device, card=card: card)
-        made = make(**sizes)[0]
-        assert made
-        found += [f"sm_{arch}: {launch.name}: {problem}" for launch in made for problem in excess(launch, card, compiling)]
-    return found
+    found += [f"{name}={value!r}" for name, value in launch.integers.items() if type(value) is not int or not -(2**63) <= value < 2**63]
+    return found + ([f"{launch.options['num_warps']} warps"] if 32 * launch.options.get("num_warps", 4) > 1024 else [])
 
 
 @pytest.mark.parametrize(("make", "sizes"), LARGEST.values(), ids=LARGEST)
-def test_the_largest_launches_fit_every_card_and_their_arguments_are_exact(make, sizes, compiling, monkeypatch):
-    assert not every_excess(make, sizes, compiling, monkeypatch)
+def test_the_largest_launches_fit_every_card_with_the_smallest_tiles(make, sizes):
+    with small_tiles():
+        made = make(**sizes)[0]
+    assert made
+    assert not [f"{launch.name}: {problem}" for launch in made for problem in excess(launch)]
 
 
 def test_more_tasks_than_a_grid_has_room_for_are_refused():
@@ -153,9 +124,7 @@ def test_at_the_largest_sizes_no_32_bit_number_overflows_and_no_address_leaves_i
         run_without_memory(launch, corners(launch.grid), last_row)
 
 
-@pytest.mark.parametrize(
-    "options", [{"schedule": "step", "states": True}, {"schedule": "all_steps", "tied": False, "keep": 0}], ids=tile_table.SCHEDULES
-)
+@pytest.mark.parametrize("options", [{"states": True}, {"tied": False, "keep": 0}], ids=["tied, every state", "untied, recomputed"])
 def test_at_odd_sizes_no_program_leaves_its_tensors(options):
     found, last_row = cross_launches(67, 33, 1, 2, C=3, **options)
     for launch in found:

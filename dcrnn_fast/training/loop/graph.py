@@ -28,29 +28,37 @@ FIRST_STEPS = 3
 def measured_backends(
     config: RunConfig, model: nn.Module, loader: BlockLoader, dataset: PackedDataset, precision: str, device: torch.device, report: Report
 ) -> str:
-    """Let ``auto`` measure what training steps and evaluations need, and return what it takes. Rank 0 measures for all ranks.
+    """Let ``auto`` measure what training steps and evaluations need, and return what it takes: a graph that is traced cannot measure.
 
-    ``loader`` has the batches of the steps. "" where ``auto`` does not choose. In the mode ``cached`` nothing is measured: each size takes
-    what the file has.
+    ``loader`` has the batches of the steps. "" where ``auto`` does not choose. The model's gradients and random states stay as they are.
     """
-    if device.type not in auto.DEVICES or auto.mode() == "static" or requested(config.backend) != "auto":
+    if device.type not in auto.DEVICES or requested(config.backend) != "auto":
         return ""
-    if auto.mode() == "cached":
-        return "auto (cached)"
-    found: dict[auto.Key, auto.Choice] = {}
+    before = set(auto.known)
+    model.eval()  # no dropout: the sizes are the same, and no random number is drawn
     try:
         with autocast(precision, device):
             for inputs in _first_and_last(loader, device):
-                found |= auto.tune(model, *inputs)
+                _measure(model, inputs, (True, False))
         for name in ("valid", "test"):  # in float32
             for inputs in _first_and_last(BlockLoader(dataset.split(name), BATCH), device):
-                found |= auto.tune(model, *inputs, training=False)
+                _measure(model, inputs, (False,))
     except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
         return ""
-    taken = sorted(Counter(choice.backend for choice in found.values()).items())
+    finally:
+        model.train()
+    choices = [choice for key, choice in auto.known.items() if key not in before] or list(auto.known.values())
+    taken = sorted(Counter(choice.backend for choice in choices).items())
     shares = [f"{name} for {count} size{'s' * (count != 1)}" for name, count in taken]
     report.note(f"auto takes {', '.join(shares)}")
     return f"auto ({', '.join(name for name, _ in taken)})"
+
+
+def _measure(model: nn.Module, inputs: list[torch.Tensor], gradients: tuple[bool, ...]) -> None:
+    """Call a model so that each operator meets its size. A first call without values to compare measures nothing, which is no harm."""
+    for needed in gradients:
+        with torch.set_grad_enabled(needed):
+            model(*inputs)
 
 
 def _first_and_last(loader: BlockLoader, device: torch.device) -> list[list[torch.Tensor]]:

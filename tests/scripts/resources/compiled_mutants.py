@@ -2,16 +2,13 @@
 
 import os
 import sys
-from importlib import import_module
 
 os.environ.pop("TRITON_INTERPRET", None)
 
 from triton import JITFunction
 
-from scripts.resources import triton_compile
+from scripts.resources import triton_report
 from tests.operators import mutants
-
-BLOCKS = {"BLOCK_B": 32, "BLOCK_D": 32, "BLOCK_K": 16, "BLOCK_R": 16, "BLOCK_S": 8, "BLOCK_N": 128, "RANK": 24, "SLICES": 2}
 
 
 def called(function, found):
@@ -24,20 +21,23 @@ def called(function, found):
     return found
 
 
+def first_that_calls(wrong, package, kind):
+    """The first kernel of any call that a function of it is wrong in."""
+    for rank in (0, 32):
+        for call in (triton_report.HEAVIEST, triton_report.VARIANTS["nothing kept"]):
+            for job in triton_report.jobs_of(package, kind, 90, rank, tiles=slice(-1, None), **call):
+                kernel = triton_report.kernel_of(package, job)
+                if wrong in called(getattr(kernel, "fn", kernel) if hasattr(kernel, "tiles") else kernel, []):
+                    return job
+    raise SystemExit(f"{wrong.fn.__name__}: no kernel calls it")
+
+
 def main():
     for name, wrong in vars(mutants).items():
-        if not name.startswith("wrong_"):
-            continue
-        package, _ = mutants._copy(name.removeprefix("wrong_"))
-        for kernel, (module, function) in triton_compile.KERNELS.items():  # noqa: B007
-            copy = import_module(f"{package}.{module}")
-            if wrong in called(getattr(copy, function), []):
-                break
-        else:
-            raise SystemExit(f"{name}: no kernel calls it")
-        sys.modules[f"kernels.{module}"] = copy
-        job = triton_compile.job_of(kernel, "tf32" if "tf32" in name else "bfloat16", 90, 4, **BLOCKS)
-        sys.stdout.write(f"{name} in {function}: {triton_compile.compiled(job).get('error', 'compiles')}\n")
+        if name.startswith("wrong_"):
+            package = mutants._copy(name.removeprefix("wrong_"))
+            job = first_that_calls(wrong, package, "tf32" if "tf32" in name else "bfloat16")
+            sys.stdout.write(f"{name} in {job.kernel}: {triton_report.compiled(package, job).get('error', 'compiles')}\n")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f
 
 
 def alignment(sizes, *banks):
-    from dcrnn_fast.kernels import launch_options
+    from dcrnn_fast.kernels import common
 
-    return launch_options.alignment(sizes, *banks)
+    return common.alignment(sizes, *banks)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_traced_bank_is_aligned_as_its_place_in_its_storage_is():
 
 
 def test_only_float32_products_are_ever_rounded_to_tf32():
-    from dcrnn_fast.kernels import launch_options
+    from dcrnn_fast.kernels import common
 
-    assert launch_options.precision(torch.float32, True) == "tf32"
-    assert launch_options.precision(torch.float64, True) == "ieee"
-    assert launch_options.precision(torch.bfloat16, True) == "ieee"
-    assert launch_options.precision(torch.float32, False) == "ieee"
+    assert common.precision(torch.float32, True) == "tf32"
+    assert common.precision(torch.float64, True) == "ieee"
+    assert common.precision(torch.bfloat16, True) == "ieee"
+    assert common.precision(torch.float32, False) == "ieee"

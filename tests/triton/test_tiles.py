@@ -1,0 +1,71 @@
+"""Which tiles a launch gets: by its sizes what decides the order of sums, and by Triton's tuner the rest."""
+
+import os
+import subprocess
+import sys
+from itertools import product
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from dcrnn_fast.errors import BackendUnavailable
+from dcrnn_fast.kernels import common, cross_rnn, cross_rnn_backward, low_rank, low_rank_backward
+
+FULL = {"forward": cross_rnn.TILES, "backward": cross_rnn_backward.TILES, "inputs": cross_rnn_backward.INPUT_TILES}
+LOW_RANK = {"low rank": low_rank.TILES, "low rank, backward": low_rank_backward.TILES}
+CARDS = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """As without the interpreter, which has one tile for all."""
+    monkeypatch.setattr(common, "_INTERPRETED", False)
+
+
+def chosen(tiles, rows, columns, dtype=torch.bfloat16, rank=0):
+    return tiles.chosen(torch.empty(0, dtype=dtype), "ieee", rows=rows, columns=columns, gates=2, rank=rank)
+
+
+@pytest.mark.parametrize(("tiles", "rank"), [*((tiles, 0) for tiles in FULL.values()), *product(LOW_RANK.values(), (1, 32, 64))])
+@pytest.mark.parametrize("kind", common.ITEMSIZE)
+@pytest.mark.parametrize("arch", CARDS)
+def test_every_kernel_has_a_tile_for_every_card(tiles, rank, kind, arch):
+    for gates in (1, 2):
+        assert tiles.fitting(kind, gates, rank, common.Card(100, CARDS[arch]))
+
+
+@pytest.mark.parametrize("tiles", [*FULL.values(), *LOW_RANK.values()])
+def test_of_one_kind_and_rank_all_tiles_with_as_many_rows_have_products_of_one_length(tiles):
+    """The length decides the order of sums, so it must not be timed."""
+    for ranks in tiles.by_kind.values():
+        for of_rank in ranks.values():
+            lengths = {tile.rows: tile.products for tile in of_rank}
+            assert all(lengths[tile.rows] == tile.products for tile in of_rank)
+            assert len({(tile.columns, tile.warps, tile.stages) for tile in of_rank if tile.rows == of_rank[0].rows}) <= 6
+
+
+@pytest.mark.parametrize(("rows", "columns", "expected"), [(16384, 624, 128), (512, 624, 32), (64, 64, 32), (2048, 624, 64)])
+def test_a_launch_has_the_most_rows_a_tile_that_keep_the_card_busy(compiled, rows, columns, expected):
+    assert chosen(cross_rnn.TILES, rows, columns)["BLOCK_B"] == expected
+
+
+def test_a_large_batch_of_the_low_rank_cell_has_more_rows_a_tile(compiled):
+    found = [chosen(low_rank.TILES, rows, 1, rank=32) for rows in (64, 4096, 65536)]
+    assert [tile["BLOCK_B"] for tile in found] == [16, 32, 128]
+    assert {tile["BLOCK_K"] for tile in found} == {32}
+
+
+def test_a_card_without_room_for_any_tile_is_refused_in_words():
+    with pytest.raises(BackendUnavailable, match="no tiles of cross_rnn for bfloat16 that fit 32000 bytes of shared memory"):
+        cross_rnn.TILES.fitting("bfloat16", 2, 0, common.Card(40, 32_000))
+
+
+def test_triton_times_the_tiles_of_a_size_once_and_keeps_to_its_choice(tmp_path):
+    """In a process without the interpreter, on a GPU that launches nothing."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    for timed in ("once", "from the cache"):  # the second process has what the first one kept
+        command = [sys.executable, "-m", "tests.triton.tuned", timed]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
