@@ -101,6 +101,7 @@ def note(content: Content) -> str:
     return (
         f"Test AUC, mean of the tasks and of {seeds_of(content)} draws; in brackets the mean difference from DCRNN as `dcrnn-fast train` "
         "trains it untuned, ± its standard error over the draws. Splits of hillstrom share rows, for which its error is corrected."
+        + content.get("remark", "")
     )
 
 
