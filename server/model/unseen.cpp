@@ -101,14 +101,16 @@ Unseen::Unseen(const json::object& about) : dense_(about.at("dense").as_array().
                 .column = row.at(1).to_number<std::size_t>(),
                 .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
                 .trained = {share(row.at(3)), share(row.at(4))},
-                .valid = {share(row.at(5)), share(row.at(6))},
+                .valid = {},
                 .now = {}};
+    if (row.size() > 5) field.valid = {share(row.at(5)), share(row.at(6))};  // files of earlier versions have neither these nor ranges
     if (field.column >= about.at("fields").as_array().size())
       throw std::runtime_error("its cells name column " + std::to_string(field.column));
     fields_.push_back(std::move(field));
   }
-  for (std::size_t column = 0; column < dense_; ++column)
-    if (const json::value* const range = about.at("ranges").as_object().if_contains(about.at("dense").at(column).as_string()))
+  const json::value* const ranges = about.if_contains("ranges");
+  for (std::size_t column = 0; ranges && column < dense_; ++column)
+    if (const json::value* const range = ranges->as_object().if_contains(about.at("dense").at(column).as_string()))
       numbers_.push_back({.name = std::string(about.at("dense").at(column).as_string()),
                           .column = column,
                           .low = range->at(0).to_number<double>(),
