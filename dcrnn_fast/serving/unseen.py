@@ -86,7 +86,7 @@ class Unseen:
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._totals = np.zeros((4, len(self._low)))
+        self._totals, self._last = np.zeros((4, len(self._low))), np.full(len(self._low), np.nan)
         self._requests = 0
         self._waiting: list[tuple[Columns, Array]] = []
         self._told: set[str] = set()
@@ -142,8 +142,9 @@ class Unseen:
             numbers = cells[:, len(self.cells) :]
             numbers[numbers == 0] = np.nan  # missing
             is_there = ~np.isnan(cells)
-            begins = is_there.copy()
-            begins[1:] &= cells[1:] != cells[:-1]
+            last = np.maximum.accumulate(np.where(is_there, np.arange(len(cells))[:, None], -1), axis=0)
+            before = np.vstack([self._last, np.where(last < 0, self._last, np.take_along_axis(cells, last.clip(0), axis=0))])
+            begins, self._last = is_there & (cells != before[:-1]), before[-1]
             added += np.array([is_there, cells < self._low, (cells > self._high) | (cells == self._missing), begins]).sum(axis=1)
         room = np.maximum(WINDOW - added[0], 0)
         self._totals = self._totals * np.minimum(1, room / np.maximum(self._totals[0], 1)) + added

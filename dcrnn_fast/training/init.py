@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import PackedDataset, PackedMeta, PackedSplit
+from ..data.codes.texts import truth_ids
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.oov import id_shares, is_categorical, lost_fields, missing_id
 from ..data.packed.meta import MISSING, OOV, SCHEMA
@@ -127,6 +128,8 @@ def grown_encoding(
         now = vocabulary.get(field, [])
         grows = shared.get(field, field) != fixed and known[:1] == now[:1] == [OOV]
         stay, added = {MISSING, *now}, set(now).difference(known) if grows else set()
+        if added <= truth_ids(known).keys():  # other spellings of ids that are known
+            added = set()
         new = [text for text in now if text in added]
         free = [at for at in (unseen or {}).get(field, ()) if known[at] not in stay] if new else []
         places = sorted(free[: len(new)])  # so that the same comes of a vocabulary that has grown already

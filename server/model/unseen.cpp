@@ -125,9 +125,8 @@ std::vector<std::string> Unseen::add(const Encoded& request) {
     one.told = true;
     lines.push_back(std::move(line));
   };
-  const bool of_a_user = rows <= 1 || std::ranges::find(request.alike, true) != request.alike.end();
   const std::lock_guard lock(mutex_);
-  requests_ += of_a_user ? 1 : kFewest;
+  requests_ += 1;
   for (Field& field : fields_) {
     const std::size_t counted = request.alike[field.column] ? 1 : rows;
     make_room({&field.rows, &field.unknown, &field.missing, &field.runs}, counted);

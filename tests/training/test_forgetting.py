@@ -213,3 +213,9 @@ def test_an_encoding_that_has_grown_already_stays():
     unseen, now = {"city": np.array([3, 1])}, {"city": ["<oov>", "c", "d", "e"]}
     grown = grown_encoding(KNOWN, now, unseen=unseen)
     assert grown_encoding(KNOWN, grown["vocabulary"], unseen=unseen) == grown
+
+
+def test_other_spellings_of_known_truth_values_are_no_new_ids():
+    known = {"vocabulary": {"member": ["<oov>", "false", "true"]}}
+    assert grown_encoding(known, {"member": ["<oov>", "0", "1"]}) == known
+    assert grown_encoding(known, {"member": ["<oov>", "1", "maybe"]})["vocabulary"]["member"][3:] == ["1", "maybe"]

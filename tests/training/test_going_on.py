@@ -139,7 +139,7 @@ def changed(path):
 
 def of_another_version(path):
     known, about = load_file(path), json.loads(metadata_of(path)[KEY])["about"]
-    export_weights(path, known, about | {"format": 2}, KEY)
+    export_weights(path, known, about | {"format": 1}, KEY)
 
 
 def without_metadata(path):
@@ -151,7 +151,7 @@ def without_metadata(path):
     [
         (truncated, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
-        (of_another_version, "has format 2, this version reads format 1; restore it, or delete it"),
+        (of_another_version, "has format 1, this version reads format 2; restore it, or delete it"),
         (without_metadata, "is no file of optimisers; restore it, or delete it"),
     ],
 )

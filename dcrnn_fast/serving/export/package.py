@@ -99,7 +99,9 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
     try:
         cells = [_cells(row, len(about["fields"])) for row in about["cells"]]
         ranges = {name: [float(low), float(high)] for name, (low, high) in about.get("ranges", {}).items()}
-    except (AttributeError, TypeError, ValueError) as error:
+        if not all(low <= high for low, high in ranges.values()):
+            raise ValueError("a range is none")
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise not_exported(path) from error
     return Package(about, _encoder(about, texts, path), cells, ranges)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import CheckpointError, shown
 from .weights import export_weights, read_sealed
 
-FORMAT, KEY = 1, "dcrnn_fast_optimiser"
+FORMAT, KEY = 2, "dcrnn_fast_optimiser"
 READS, IDLE = "reads", "idle"
 OF_FIRST_ORDER = ("first_order.curvature", "first_order.score", "first_order.variance")
 """How many train rows of this run and of those before it hold each id, int64 [rows of the table of ids]; how many runs in a row, this one
@@ -41,7 +41,10 @@ def read_known(path: Path, weights: str) -> Known | None:
     tensors, about, _ = read_sealed(path, KEY, f"is no file of optimisers; {REMEDY}", REMEDY)
     if (found := about.get("format")) != FORMAT:
         raise CheckpointError(f"{path} has format {shown(found)}, this version reads format {FORMAT}; {REMEDY}")
-    return Known(tensors, about["steps"], about["batch"]) if about["weights"] == weights else None
+    steps, batch, made_with = (about.get(key) for key in ("steps", "batch", "weights"))
+    if READS not in tensors or type(steps) is not int or type(batch) is not int or batch < 1:
+        raise CheckpointError(f"{path} is no file of optimisers; {REMEDY}")
+    return Known(tensors, steps, batch) if made_with == weights else None
 
 
 def moved(known: Known, sources: Tensor) -> Known:

@@ -28,8 +28,8 @@ GAIN = 2.0
 """The log-likelihood that a field must gain to have effects: the test of 5% for one number more."""
 FEW, MOST_DECIDED = 256, 0.9
 """Of a field of at most FEW ids, effects of which the rows decide more than MOST_DECIDED are left to training."""
-LONGEST = 1.5
-"""The longest step of an effect, in logits."""
+LONGEST, CENTRING = 1.5, 30
+"""The longest step of an effect or of the intercept, in logits, and the most steps of the intercept at once."""
 
 
 class Start(NamedTuple):
@@ -130,9 +130,12 @@ def start_of(
             found.learned = {name for name, variance in found.variances.items() if variance}
         is_fitted = found.fit(fields if ids else [], starts=logits is None)
         intercepts[task] = found.intercept
+        begin = found.effects.keys() - found.learned  # what was added up without their effects holds no longer
         for at, field in enumerate(fields if ids and is_fitted else []):
             variances[at, task] = found.variances.get(field.name, 0.0)
             gradient, curvature = found.derivatives(field)
+            if field.name not in found.before or (begin and field.name not in found.effects):
+                curvatures[field.rows, task] = scores[field.rows, task] = 0
             curvatures[field.rows, task] += curvature
             if field.name in found.effects:
                 effects[field.rows, task], scores[field.rows, task] = found.effects[field.name], 0
@@ -185,13 +188,12 @@ class _Regression:
             self._add(float(np.log((positive + 0.5) / (total - positive + 0.5))))
         if not 0 < positive < total:
             return False
+        self._centre()
         for sweep in range(SWEEPS):
-            if not starts:
-                self._add(self._shift())
             for field in sorted(fields, key=lambda field: field.size):  # what a coarse field says is not said by a fine one
                 if not sweep or field.name in self.effects:
                     self._step(field)
-            self._add(self._shift())
+            self._centre()
         return True
 
     def _add(self, shift: float) -> None:
@@ -208,9 +210,14 @@ class _Regression:
                 gradient, curvature = gradient * self.weight[rows], curvature * self.weight[rows]
             yield rows, gradient, curvature
 
-    def _shift(self) -> float:
-        sums = [(gradient.sum(), curvature.sum()) for _, gradient, curvature in self._blocks()]
-        return float(sum(one for one, _ in sums) / max(sum(one for _, one in sums), 1e-9))
+    def _centre(self) -> None:
+        """Move the intercept to where the rows are likeliest. Steps are bounded: where most logits are large, Newton's go far beyond."""
+        for _ in range(CENTRING):
+            sums = [(gradient.sum(), curvature.sum()) for _, gradient, curvature in self._blocks()]
+            step = float(sum(one for one, _ in sums) / max(sum(one for _, one in sums), 1e-9))
+            self._add(min(max(step, -LONGEST), LONGEST))
+            if abs(step) < 1e-3:
+                break
 
     def derivatives(self, field: Field) -> tuple[Floats, Floats]:
         """The first and the second ones of the log-likelihood of a field's effects."""
@@ -226,11 +233,13 @@ class _Regression:
         known, score = self.before.get(field.name, (np.zeros(field.size), np.zeros(field.size)))
         effects, variance, whole = self.effects.get(field.name), self.variances.get(field.name, 0.0), curvature + known
         if field.name not in self.learned:  # its variance is not that of an earlier run
-            read = whole > 0
+            if effects is None and self.effects.keys() - self.learned:  # what a copy of such a field has added up is no news
+                self.before.pop(field.name, None)
+                known, score, whole = 0 * known, 0 * score, curvature
             if effects is None:
-                variance = likeliest_variance((gradient + score)[read], whole[read])
+                variance = likeliest_variance(gradient + score, whole)
             else:  # MacKay (Neural Computation 4, 1992): the squares over the number of effects that the rows decide
-                decided = float((1 - 1 / (1 + whole[read] * variance)).sum())
+                decided = float((1 - 1 / (1 + whole * variance)).sum())
                 variance = min(max(float((effects**2).sum()) / max(decided, 1e-9), 1e-4), 10.0)
             if not variance:
                 return
@@ -251,7 +260,7 @@ def likeliest_variance(gradient: Floats, curvature: Floats) -> float:
     >>> likeliest_variance(np.array([1.0, -1.0, 0.5]), np.array([1.0, 1.0, 1.0])), likeliest_variance(np.full(9, 9.0), np.full(9, 9.0)) > 0
     (0.0, True)
     """
-    spread = curvature + curvature**2 * VARIANCES[:, None]
-    likelihood: Any = -0.5 * (np.log(spread) + gradient**2 / spread).sum(axis=1)
-    best = int(likelihood.argmax())
-    return float(VARIANCES[best]) if likelihood[best] - likelihood[0] > GAIN else 0.0
+    decided = curvature * VARIANCES[:, None]
+    gain: Any = 0.5 * (gradient**2 * VARIANCES[:, None] / (1 + decided) - np.log1p(decided)).sum(axis=1)
+    best = int(gain.argmax())
+    return float(VARIANCES[best]) if gain[best] > GAIN else 0.0

@@ -20,7 +20,7 @@ from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known
 from ..ranks import Ranks
 from .first_order import Start, fields_of, head_names, start_of
 from .optim import Optimisers
-from .start import start_heads
+from .start import start_heads, started
 from .state import optimiser_state, restore_optimisers
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
@@ -63,7 +63,8 @@ class Learned:
         if loss > constant:
             found.effects.fill(0)
             start_heads(model, found)
-        self._keep(found)
+        if model.first_order is not None:
+            self._keep(found)
         fields, _ = fields_of(dataset.meta)
         self._settled = found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts)
 
@@ -86,11 +87,13 @@ class Learned:
         predicted, before = (finite_predictions(model, split, dataset.meta, device, ranks) for split in (train, rows))
         z = np.stack([logits(predicted[name]) for name in head_names(dataset.meta.tasks, chain=chain)], axis=1)
         found = start_of(dataset, chain=chain, weighted=weighted, ids=known is not None, before=known, logits=z)
+        kept = [parameter.detach().clone() for parameter in started(model)]
         start_heads(model, found, add=True)
         after = finite_predictions(model, rows, dataset.meta, device, ranks)
         now, then = (losses_after_intercepts(one, rows, dataset.meta, weighted=weighted) for one in (after, before))
         if (now - then).mean() > CLEARLY * (now - then).std() / math.sqrt(len(rows)):
-            start_heads(model, found._replace(effects=-found.effects, intercepts=-found.intercepts), add=True)
+            for parameter, value in zip(started(model), kept, strict=True):
+                parameter.detach().copy_(value)
             found = known or found
         if known is not None:
             self._keep(found)

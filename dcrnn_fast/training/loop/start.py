@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +37,14 @@ def silent_towers(model: DCRNN) -> Iterator[None]:
 @torch.no_grad()
 def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
     """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
-    found: dict[Tensor, npt.NDArray[Any]] = {model.head.get_parameter("private_bias"): start.intercepts[:, None]}
-    if model.first_order is not None and model.first_order.table is not None:
-        found[model.first_order.table.weight] = start.effects
-    for parameter, values in found.items():
+    for parameter, values in zip(started(model), (start.intercepts[:, None], start.effects), strict=False):
         parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
+
+
+def started(model: DCRNN) -> list[Tensor]:
+    """What :func:`start_heads` sets: the heads' biases and, if the model has one, the first-order term's table of ids."""
+    table = model.first_order.table if model.first_order is not None else None
+    return [model.head.get_parameter("private_bias"), *([] if table is None else [table.weight])]
 
 
 def first_order_of_ids_alone(model: nn.Module) -> None:

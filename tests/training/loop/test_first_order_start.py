@@ -226,3 +226,26 @@ def test_what_few_days_alone_can_tell_adds_up_over_days(log):
         effects, intercept = effects + found.effects, intercept + found.intercepts[0]
     assert np.mean(tell) < 0.25
     assert np.corrcoef(effects[1:, 0], effect[1:])[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(("before", "now"), [(0.01, 0.1), (0.02, 0.25), (0.95, 0.5)])
+def test_another_base_rate_moves_the_intercept_alone(log, before, now):
+    item, noise, _, _ = log
+    labels = (np.random.default_rng(7).random((len(item), 1)) < now).astype(np.float32)
+    z = np.log(before / (1 - before))
+    dataset = drawn({"noise": noise, "item": item}, None, labels=labels)
+    known = fitted(dataset)._replace(variances=np.zeros((2, 1), np.float32))
+    found = fitted(dataset, before=known._replace(scores=0 * known.scores), logits=np.full((len(item), 1), z))
+    assert found.intercepts[0] == pytest.approx(np.log(now / (1 - now)) - z, abs=0.1)
+    assert not found.variances.any()
+
+
+def test_a_copy_of_a_field_that_gets_effects_late_adds_little(log, rng):
+    item, _, effect, _ = log
+    title, found, z = rng.permutation(500), None, np.zeros((500, 1))
+    for ids in np.split(item, 40):
+        ids = np.append(ids, 499)
+        dataset = drawn({"item": ids, "title": np.append(title[ids[:-1]], 499)}, effect[ids] - 1.0)
+        found = fitted(dataset, before=found, logits=None if found is None else z[ids])
+        z = z + found.effects[:500] + found.effects[500 + title] + found.intercepts[0]
+    assert found.variances.min() < 0.15 * found.variances.max()
