@@ -71,67 +71,90 @@ def exactly(module: nn.Module, x0: Tensor, seed: Tensor | None) -> list[Tensor]:
     return found
 
 
-def products(dim: int, batch: int, tasks: int, gates: int, steps: int, *, dtype: torch.dtype, training: bool, device: str) -> Call:
+def products(
+    dim: int, batch: int, tasks: int, gates: int, steps: int, *, dtype: torch.dtype, training: bool, device: str, own: bool | None = None
+) -> Call:
     """The product floor: the bare matrix products that the cell needs, as library calls into memory that is there.
 
-    Forward [B, D] x [D, G * D] for each task and step. Backward the transposed one, and one [G * D, L * B] x [L * B, D] for each task. Each
-    reads a state or a gradient of its own, as the cell's products do: none finds it in a cache because another product read it.
+    Forward [B, D] x [D, G * D] for each task and step. Backward the transposed one, and one [G * D, L * B] x [L * B, D] for each task.
+    With ``own``, by default on a GPU, each reads a state or a gradient of its own, as the cell's products do; else all read the same, which
+    may lie in a cache.
     """
-    kind = {"dtype": dtype, "device": device}
-    states, weights = torch.randn(tasks, steps, batch, dim, **kind), torch.randn(tasks, gates * dim, dim, **kind)
-    gradients = torch.randn(tasks, steps, batch, gates * dim, **kind)  # the forward's results before
-    back_out, weight_out = states.new_empty(batch, dim), torch.empty_like(weights)
+    kind, own = {"dtype": dtype, "device": device}, device == "cuda" if own is None else own
+    weight = torch.randn(gates * dim, dim, **kind)
+    states, all_states = _rows(torch.randn(tasks, steps, batch, dim, **kind), own)
+    gradients, all_gradients = _rows(torch.randn(tasks, steps, batch, gates * dim, **kind), own)
+    forward_out, back_out, weight_out = torch.empty_like(gradients[0][0]), torch.empty_like(states[0][0]), torch.empty_like(weight)
 
     def run() -> None:
-        for task, weight in enumerate(weights):
-            for step in range(steps):
-                torch.mm(states[task, step], weight.T, out=gradients[task, step])
-        for task, weight in enumerate(weights if training else ()):
-            for step in range(steps):
-                torch.mm(gradients[task, step], weight, out=back_out)
-            torch.mm(gradients[task].flatten(0, 1).T, states[task].flatten(0, 1), out=weight_out[task])
+        for task in range(tasks):
+            for x in states[task]:
+                torch.mm(x, weight.T, out=forward_out)
+            if training:
+                for gradient in gradients[task]:
+                    torch.mm(gradient, weight, out=back_out)
+                torch.mm(all_gradients[task].T, all_states[task], out=weight_out)
 
     return run
 
 
 def thin_products(
-    dim: int, rank: int, batch: int, tasks: int, gates: int, steps: int, *, dtype: torch.dtype, training: bool, device: str
+    dim: int,
+    rank: int,
+    batch: int,
+    tasks: int,
+    gates: int,
+    steps: int,
+    *,
+    dtype: torch.dtype,
+    training: bool,
+    device: str,
+    own: bool | None = None,
 ) -> Call:
     """The product floor of the low-rank cell with one projection for all tasks, as library calls into memory that is there.
 
     Forward [B, D] x [D, G * r] for each task and step, but once for all tasks at the first, and G times [B, r] x [r, D]. Backward the
-    transposed ones; for each task G times [D, L * B] x [L * B, r], and [G * r, L * B] x [L * B, D]. As in :func:`products`, each reads a
-    state, a projected one or a gradient of its own.
+    transposed ones; for each task G times [D, L * B] x [L * B, r], and [G * r, L * B] x [L * B, D]. ``own`` as in :func:`products`, for
+    states and projected ones.
     """
-    kind = {"dtype": dtype, "device": device}
-    states, projection = torch.randn(tasks, steps, batch, dim, **kind), torch.randn(gates * rank, dim, **kind)
-    projected, weights = torch.randn(tasks, steps, batch, gates * rank, **kind), torch.randn(tasks, gates, dim, rank, **kind)
-    gradients = torch.randn(tasks, gates, steps, batch, dim, **kind)  # the forward's results before
-    dz_out, du_out = states.new_empty(batch, rank), states.new_empty(batch, dim)
-    dweight, dprojection = torch.empty_like(weights), torch.empty_like(projection)
-    columns = [slice(gate * rank, (gate + 1) * rank) for gate in range(gates)]
-    every = [(step, task) for step in range(steps) for task in range(tasks)]
+    kind, own = {"dtype": dtype, "device": device}, device == "cuda" if own is None else own
+    projection, weight = torch.randn(gates * rank, dim, **kind), torch.randn(dim, rank, **kind)
+    states, all_states = _rows(torch.randn(tasks, steps, batch, dim, **kind), own)
+    projected, all_projected = _rows(torch.randn(tasks, steps, batch, gates * rank, **kind), own)
+    columns = [slice(gate * rank, (gate + 1) * rank) if own else slice(rank) for gate in range(gates)]
+    by_gate = [[[z[:, gate] for gate in columns] for z in of_task] for of_task in projected]
+    all_by_gate = [[z[:, gate] for gate in columns] for z in all_projected]
+    z_out, a_out, dz_out = projected[0][0].clone(), torch.empty_like(states[0][0]), by_gate[0][0][0].clone()
+    dweight, dprojection = torch.empty_like(weight), torch.empty_like(projection)
 
     def run() -> None:
-        for step, task in every:
-            if step or not task:
-                torch.mm(states[task, step], projection.T, out=projected[task, step])
-            for gate in range(gates):
-                torch.mm(projected[task, step, :, columns[gate]], weights[task, gate].T, out=gradients[task, gate, step])
+        for step in range(steps):
+            for task in range(tasks if step else 1):
+                torch.mm(states[task][step], projection.T, out=z_out)
+            for task in range(tasks):
+                for z in by_gate[task][step]:
+                    torch.mm(z, weight.T, out=a_out)
         if not training:
             return
-        for step, task in every:
-            for gate in range(gates):
-                torch.mm(gradients[task, gate, step], weights[task, gate], out=dz_out)
-            if step or not task:
-                torch.mm(projected[task, step], projection, out=du_out)
+        for step in range(steps):
+            for task in range(tasks):
+                for _ in range(gates):
+                    torch.mm(states[task][step], weight, out=dz_out)
+            for task in range(tasks if step else 1):
+                torch.mm(projected[task][step], projection, out=a_out)
         for task in range(tasks):
-            z = projected[task].flatten(0, 1)
-            for gate in range(gates):
-                torch.mm(gradients[task, gate].flatten(0, 1).T, z[:, columns[gate]], out=dweight[task, gate])
-            torch.mm(z.T, states[task].flatten(0, 1), out=dprojection)
+            for z in all_by_gate[task]:
+                torch.mm(all_states[task].T, z, out=dweight)
+            torch.mm(all_projected[task].T, all_states[task], out=dprojection)
 
     return run
+
+
+def _rows(values: Tensor, own: bool) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Of [T, L, B, columns]: the rows that the product of each task and step reads, and the rows of all steps that a task's reads."""
+    tasks, steps = values.shape[:2]
+    by_step = [[values[task, step] if own else values[0, 0] for step in range(steps)] for task in range(tasks)]
+    return by_step, [values[task if own else 0].flatten(0, 1) for task in range(tasks)]
 
 
 def captured(run: Call) -> Call:

@@ -9,10 +9,9 @@ first; a stage that fails stops no other one:
     tests      the operators' tests on Triton and CUDA; a later call runs those that failed
     sanitizer  compute-sanitizer, tool by tool
 
-Logs, figures, the record of what passed and a report come into build/gpu/CARD-SOURCES, or into $OUT/CARD-SOURCES and after each stage into
-build/gpu too. A later call with the same sources, kind of card and versions goes on from there, on another machine too if the folder is
-carried along. Without a GPU (and nvidia-smi) the script builds, and makes a dry run. The exit code is 0 if nothing failed, 1 if something
-failed, 3 without a CUDA device.
+Logs, figures, the record of what passed and a report are in build/gpu/CARD-SOURCES, and after each stage in $OUT. A later call with the
+same sources, kind of card and versions goes on from there, on another machine too if the folder is carried along. Without a GPU (and
+nvidia-smi) the script builds, and makes a dry run. The exit code is 0 if nothing failed, 1 if something failed, 3 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from .. import tree
 
 FOLDER = tree.ROOT / "build" / "gpu"
 STAGES = ("smoke", "headline", "trainer", "tests", "sanitizer")
-WORKERS = 14
 GRACE = 20
 """Seconds in which pytest, once interrupted, writes which tests failed."""
 TAIL, WIDTH = 30, 250
 """How many lines of a log are printed and reported, and how much of each."""
 LATE = "the minutes are used up"
 PYTEST, DEVICE = (sys.executable, "-m", "pytest"), (sys.executable, "-m", "scripts.gpu.device")
-SMOKE, HEADLINE = "tests/operators/test_smoke.py", ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
+SMOKE = "tests/operators/test_smoke.py"
+HEADLINE = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
 MEASURED = ("--benchmark", "--grid", "headline", "--device", "cuda", "--missing")
 UNCACHED = ("-p", "no:cacheprovider")
 
@@ -81,10 +80,10 @@ class Run:
 
     def run(self, stage: Stage) -> bool:
         """Run a stage unless it passed before or the minutes are used up, keep the result, and return whether it passed."""
-        begin = time.monotonic()
-        if self.state(stage.name) == "passed" or begin >= self.ends:
-            print(f"gpu: {stage.name}: {'passed before' if self.state(stage.name) == 'passed' else f'not run, {LATE}'}", flush=True)
-            return self.state(stage.name) == "passed"
+        begin, passed = time.monotonic(), self.state(stage.name) == "passed"
+        if passed or begin >= self.ends:
+            print(f"gpu: {stage.name}: {'passed before' if passed else f'not run, {LATE}'}", flush=True)
+            return passed
         print(f"gpu: {stage.name}, log {self.folder / stage.name}.log", flush=True)
         why = self.call(stage)
         state = {"": "passed", LATE: "unfinished"}.get(why, "failed")
@@ -161,10 +160,10 @@ def stages_on_gpu(runs: Run) -> list[Stage]:
         print(f"gpu: the trainer is left out: no {lacks}; docs/guide/gpu.md says how to carry them along", flush=True)
     else:
         found += [Stage(f"trainer-{size}", (*DEVICE, "train", str(size))) for size in (512, 4096)]
-    spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
+    spread = ("-n", "14", "--dist", "worksteal") if find_spec("xdist") else ()
     again = "--last-failed" if runs.state("tests") == "failed" else "--failed-first"  # an interrupted call did not come to all tests
     chosen = ("--backend", "triton,cuda", *(() if extension else ("-k", "not the_extension")), *spread)
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
+    threads = {"OMP_NUM_THREADS": "1"} if spread else {}
     found.append(
         Stage("tests", (*PYTEST, "tests/operators", "tests/triton", *chosen, again, "-o", f"cache_dir={runs.folder / 'pytest'}"), threads)
     )
@@ -207,22 +206,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"gpu: nvidia-smi is here, but no CUDA device: {facts['no CUDA device']}", flush=True)
         return 3
     stamp = hashlib.sha256(json.dumps([sources, {**facts, "trainer lacks": ""}], sort_keys=True).encode()).hexdigest()[:10]
-    kept = FOLDER / (re.sub(r"[^A-Za-z0-9]+", "-", f"{card} {stamp}") if card else "dry-run")
-    folder = Path(os.environ.get("OUT") or FOLDER).resolve() / kept.name
+    folder = FOLDER / (re.sub(r"[^A-Za-z0-9]+", "-", f"{card} {stamp}") if card else "dry-run")
     if not card:
         shutil.rmtree(folder, ignore_errors=True)  # a dry run is made in full
-    elif folder != kept and kept.is_dir():
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
     runs = Run(where, folder, facts, ends if card else float("inf"))
-    done, red = {"build": build(runs)}, list[str]()
+    done = {"build": build(runs)}
     for stage in [stage for stage in (stages_on_gpu(runs) if card else stages_dry()) if stage.name.partition("-")[0] in only]:
+        red = [name for name in ("triton", "cuda") if runs.state(f"smoke-{name}") == "failed"]
         if stage.name == "headline" and red:  # a kernel that crashes would spoil the times of the others
             stage = Stage(f"headline-without-{'-'.join(red)}", (*stage.arguments, "--without", ",".join(red)))
         done[stage.name] = runs.run(stage)
-        if stage.name.startswith("smoke-") and not done[stage.name]:
-            red.append(stage.name.removeprefix("smoke-"))
-        if card and folder != kept:
-            shutil.copytree(folder, kept, dirs_exist_ok=True)
+        if out := os.environ.get("OUT"):
+            shutil.copytree(folder, Path(out) / folder.name, dirs_exist_ok=True)
     print(f"{runs.summary()}\ngpu: everything is in {folder}", flush=True)
     if not card:
         print(f"gpu: no CUDA device: {facts['no CUDA device']}", flush=True)

@@ -40,13 +40,13 @@ class Operands(torch.utils._python_dispatch.TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("floor", "forward", "training"), [(products, (5, 4), 6 + 6 + 2), (thin_products, (5, 3, 4), None)])
-def test_no_two_forward_products_of_a_floor_read_the_same_rows(floor, forward, training):
-    sizes = {"tasks": 2, "gates": 2, "steps": 3, "dtype": torch.float32, "device": "cpu"}
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("floor", "forward", "all_products"), [(products, (5, 4), 14), (thin_products, (5, 3, 4), 40)])
+def test_no_two_forward_products_of_a_gpus_floor_read_the_same_rows(floor, forward, all_products, own):
+    sizes = {"tasks": 2, "gates": 2, "steps": 3, "dtype": torch.float32, "device": "cpu", "own": own}
     with Operands() as found:
         floor(*forward, training=False, **sizes)()
-    assert len({rows for rows, _ in found.read}) == len(found.read)
-    if training:
-        with Operands() as found:
-            floor(*forward, training=True, **sizes)()
-        assert len(found.read) == training
+    assert (len({rows for rows, _ in found.read}) == len(found.read)) == own
+    with Operands() as found:
+        floor(*forward, training=True, **sizes)()
+    assert len(found.read) == all_products

@@ -99,6 +99,7 @@ def test_a_stage_that_fails_hides_no_other_and_a_later_call_runs_it_alone(gpu, c
 def test_a_backend_whose_smoke_test_is_red_is_not_timed(call):
     done = call("--only", "smoke,headline", codes={"smoke-cuda": 1})
     assert (done.code, done.lines[-1]) == (1, "headline 0 --without cuda")
+    assert call("--only", "headline").said.count("headline-without-cuda: passed before") == 1
     assert call("--only", "smoke,headline").called == ["smoke-cuda", "headline"], "the figures of the other one are not all"
 
 
