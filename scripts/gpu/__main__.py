@@ -36,10 +36,8 @@ from .. import tree
 
 FOLDER = tree.ROOT / "build" / "gpu"
 STAGES = ("smoke", "headline", "trainer", "tests", "sanitizer")
-GRACE = 20
-"""Seconds in which pytest, once interrupted, writes which tests failed."""
-TAIL, WIDTH = 30, 250
-"""How many lines of a log are printed and reported, and how much of each."""
+GRACE, TAIL, WIDTH = 20, 30, 250
+"""Seconds in which pytest, once interrupted, writes which tests failed; how many lines of a log are reported, and how much of each."""
 LATE = "the minutes are used up"
 PYTEST, DEVICE = (sys.executable, "-m", "pytest"), (sys.executable, "-m", "scripts.gpu.device")
 SMOKE = "tests/operators/test_smoke.py"

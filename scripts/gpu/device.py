@@ -18,8 +18,6 @@ from typing import cast
 
 TRAINER = ("duckdb", "matplotlib", "platformdirs", "pyarrow", "pydantic", "rich", "safetensors", "sklearn", "tensorboard", "yaml")
 """Modules that training needs beside PyTorch and NumPy."""
-FIRST_STEPS = 50
-"""Training steps that are not timed, at most: they compile and record."""
 
 
 def facts() -> int:
@@ -61,7 +59,7 @@ def train(batch_size: int, rows: int = 1_000_000) -> int:
         write_part(folder / "parts" / "part-000.parquet", rows, 0)
         data = prepare_folder(folder / "scale.yaml", folder / "packed")
         last = data.meta.rows["train"] // batch_size
-        first = min(FIRST_STEPS, last // 2)
+        first = min(50, last // 2)  # the steps before compile and record
         weights: dict[str, bytes] = {}
 
         def run(way: str, keys: Mapping[str, bool]) -> str:
