@@ -128,7 +128,7 @@ cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says
 	$(BIN)/python -m scripts.resources cuda $(OPTIONS)
 
 # By the machine's own Python, whose PyTorch fits its GPU.
-gpu: ## Runs what needs a GPU: tests, benchmarks, sanitizers. OPTIONS='--minutes 30'; --help lists more.
+gpu: ## Runs what needs a GPU, and goes on where it ended. OPTIONS='--only smoke,headline --minutes 30'.
 	env -u OMP_WAIT_POLICY $(PYTHON) -m scripts.gpu $(OPTIONS)
 
 define build_server

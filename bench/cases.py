@@ -11,10 +11,11 @@ import torch
 PASSES = ("forward", "training")
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DTYPES_OF = {"cpu": ("float32", "bfloat16"), "cuda": ("tf32", "bfloat16")}
-COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio", "rank")
+COLUMNS = ("pass", "dtype", "D", "B", "T", "share_ratio", "rank", "L")
 """What names a case, in the order of a result's columns."""
 
 STEPS, SHARE_RATIO = 3, 0.5
+"""A case may have another number of steps: L."""
 SMOKE = {"D": 17, "B": 9, "T": 2}
 HEADLINE = ({"D": 128, "B": 64, "T": 2}, {"D": 256, "B": 512, "T": 2}, {"D": 624, "B": 4096, "T": 2})
 """A small request, a medium and a large batch."""

@@ -14,7 +14,7 @@ from dcrnn_fast import CrossRNN, DCNv2, SharingPlan, reference
 from dcrnn_fast.ops import backends
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
-from .candidates import Call, Eager, Replay, exactly, step
+from .candidates import Call, Eager, OneProduct, captured, exactly, step
 from .cases import DTYPES
 from .interleave import figures, rounds, wait
 
@@ -37,29 +37,43 @@ class Comparison:
         return torch.randn(*shape, **self.kind)
 
     def add(self, name: str, make: Callable[[], object]) -> None:
-        """Add what ``make`` returns. It checks the candidate first; if it raises, the candidate has failed."""
+        """Add what ``make`` returns. If it raises, the candidate has failed."""
         try:
             self.calls[name] = make()
         except Exception as error:
             self.failed[name] = _first_line(error)
             free()
 
+    def add_call(self, name: str, make: Callable[[], Call], check: Callable[[Any], None] = lambda results: None) -> None:
+        """Add the call that ``make`` returns, on a GPU as a CUDA graph: no time of the host counts. ``check`` raises if it is wrong."""
+
+        def checked() -> Call:
+            run = captured(make()) if self.device == "cuda" else make()
+            check(run())
+            return run
+
+        self.add(name, checked)
+
     def add_modules(self, makers: Mapping[str, Callable[[], nn.Module]], exact: nn.Module, x0: Tensor, seed: Tensor | None) -> None:
         """Add a forward or training step of each module, checked on all rows against ``exact``, the same module in float64."""
         expected = cache(lambda: exactly(exact, x0, seed))
 
-        def checked(module: nn.Module) -> Call:
-            for got, right in zip(step(module, x0, seed), expected(), strict=True):
+        def check(results: list[Tensor]) -> None:
+            for got, right in zip(results, expected(), strict=True):
                 error = relative_error(got.reshape_as(right), right)
                 assert error < CEILING[self.case["dtype"]], f"relative error {error:.1e} against float64"
+
+        def call(make: Callable[[], nn.Module]) -> Call:
+            module = make()
             return lambda: step(module, x0, seed)
 
         for name, make in makers.items():
-            self.add(name, lambda make=make: checked(make()))
+            self.add_call(name, lambda make=make: call(make), check)
 
     def add_recurrences(self, plan: SharingPlan, batch: int) -> tuple[Tensor, Tensor | None]:
         """Add CrossRNN by our kernels, by eager PyTorch and in its compiled forms. Returns x0 and the gradient of the output."""
-        eager, exact = Eager(plan, **self.kind), reference.CrossRNN(plan, dtype=torch.float64, device=self.device)
+        peer = Eager if (self.device, self.grid == "smoke") == ("cpu", False) else OneProduct
+        eager, exact = peer(plan, **self.kind), reference.CrossRNN(plan, dtype=torch.float64, device=self.device)
         ours = {name: CrossRNN(plan, backend=name, **self.kind) for name in self.ours}
         for module in (*ours.values(), exact):
             module.load_state_dict(eager.state_dict())
@@ -88,13 +102,11 @@ class Comparison:
         self.add_modules(forms, peer(first, torch.float64), x0, seed)
 
     def forms(self, ours: Mapping[str, nn.Module], eager: nn.Module, x0: Tensor) -> dict[str, Callable[[], nn.Module]]:
-        """Our modules, the eager peer and its compiled forms. Small forwards on a GPU run as CUDA graphs too."""
+        """Our modules, the eager peer and its compiled forms."""
         plain = {**ours, "eager": eager}
         found: dict[str, Callable[[], nn.Module]] = {name: lambda module=module: module for name, module in plain.items()}
         if self.grid != "smoke":
             found["compile"] = lambda: torch.compile(eager, fullgraph=True, dynamic=False)
-        if self.device == "cuda" and not self.training and x0.shape[0] <= 512:
-            found |= {f"{name}, CUDA graph": lambda module=module: Replay(module, x0) for name, module in plain.items()}
         return found
 
     def time(self, **known: float) -> None:

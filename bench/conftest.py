@@ -29,6 +29,7 @@ def pytest_addoption(parser):
     group.addoption("--results", type=Path, default=FOLDER, metavar="FOLDER", help="where results are written (default: build/bench)")
     group.addoption("--record", action="store_true", help="write to bench/results, the results that are committed")
     group.addoption("--missing", action="store_true", help="measure only the cases that the results of this machine lack")
+    group.addoption("--without", default="", metavar="BACKENDS", help="leave these backends out, with commas between")
     group.addoption("--seconds", type=float, default=2.0, help="how long to measure a case (default: 2)")
     group.addoption("--minutes", type=float, help="start no new case after so many minutes")
 
@@ -43,6 +44,8 @@ class Session:
         self.seconds = option("--seconds") if self.measuring else 0.0
         self.folder = results.COMMITTED if option("--record") else option("--results").resolve()
         self.missing, self.start, self.minutes = option("--missing"), time.monotonic(), option("--minutes")
+        for name in filter(None, option("--without").split(",")):
+            backends.REASONS[name] = "left out by --without"
         present = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
         self.devices = [option("--device")] if option("--device") else present[:1] if self.measuring else present
         self.rows = []
@@ -59,12 +62,8 @@ class Session:
 
     def has(self, name, device, case):
         same = [row for row in results.rows_of_this_machine(self.path(name, device)) if results.case_of(row) == case]
-        return any(all(_says(row, one) for one in ours(device, self.grid)) for row in same)
-
-
-def _says(row, backend):
-    """Whether a row has a figure of a backend, or why it has none; with another backend left out, a case may have been measured without."""
-    return any(column.startswith(f"{backend}, ") for column in row) or backend in row.get("failed", "")
+        wanted = ours(device, self.grid)  # one that failed is measured again, and so is one that was left out
+        return any(all(any(column.startswith(f"{one}, ") for column in row) for one in wanted) for row in same)
 
 
 class WithoutPytestBenchmark:

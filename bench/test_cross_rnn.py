@@ -25,5 +25,5 @@ def test_cross_rnn(comparison):
     dim, batch, tasks = case["D"], case["B"], case["T"]
     plan = SharingPlan.from_ratio("rows", tasks, dim, SHARE_RATIO, steps=STEPS)
     comparison.add_recurrences(plan, batch)
-    comparison.add("floor", lambda: products(dim, batch, tasks, 2, STEPS, training=comparison.training, **kind))
+    comparison.add_call("floor", lambda: products(dim, batch, tasks, 2, STEPS, training=comparison.training, **kind))
     comparison.time()

@@ -53,5 +53,5 @@ def cases(grid, device):
 def test_dcn(comparison):
     dim, batch, kind = comparison.case["D"], comparison.case["B"], comparison.kind
     comparison.add_dcn(partial(DCNv2, dim, STEPS), CrossNetMath, dim, batch, linear=LinearCrossNet)
-    comparison.add("floor", lambda: products(dim, batch, 1, 1, STEPS, training=comparison.training, **kind))
+    comparison.add_call("floor", lambda: products(dim, batch, 1, 1, STEPS, training=comparison.training, **kind))
     comparison.time()

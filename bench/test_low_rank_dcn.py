@@ -49,5 +49,5 @@ def cases(grid, device):
 def test_low_rank_dcn(comparison):
     dim, batch, rank, kind = comparison.case["D"], comparison.case["B"], comparison.case["rank"], comparison.kind
     comparison.add_dcn(partial(DCNv2, dim, STEPS, rank=rank), LowRankCrossNetMath, dim, batch)
-    comparison.add("floor", lambda: thin_products(dim, rank, batch, 1, 1, STEPS, training=comparison.training, **kind))
+    comparison.add_call("floor", lambda: thin_products(dim, rank, batch, 1, 1, STEPS, training=comparison.training, **kind))
     comparison.time()

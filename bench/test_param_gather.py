@@ -33,14 +33,13 @@ def test_param_gather(comparison):
         banks = shared.detach().requires_grad_(), private.detach().requires_grad_()
         return torch.autograd.grad(gather(*banks, index), banks, seed)
 
-    def checked(gather):
-        for got, right in zip(call(gather), call(reference.param_gather), strict=True):
+    def check(results):
+        for got, right in zip(results, call(reference.param_gather), strict=True):
             torch.testing.assert_close(got, right)
-        return lambda: call(gather)
 
     ours = {name: lambda *banks, name=name: functional.param_gather(*banks, backend=name) for name in comparison.ours}
     for name, gather in {**ours, "eager": reference.param_gather, "index_select": index_select}.items():
-        comparison.add(name, lambda gather=gather: checked(gather))
+        comparison.add_call(name, lambda gather=gather: lambda: call(gather), check)
     copies = [torch.empty_like(seed) for _ in range(2 if comparison.training else 1)]
-    comparison.add("floor", lambda: lambda: [copy.copy_(seed) for copy in copies])
+    comparison.add_call("floor", lambda: lambda: [copy.copy_(seed) for copy in copies])
     comparison.time()

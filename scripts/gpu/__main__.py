@@ -1,238 +1,227 @@
-"""Runs everything that needs a GPU, in one command: ``python3 -m scripts.gpu``, or ``make gpu``. No virtual environment, no network.
+"""Runs what needs a GPU, in one command: ``python3 -m scripts.gpu``, or ``make gpu``. No virtual environment, no network.
 
-The script copies the sources to build/gpu/tree, builds them there for this card alone, and then makes these steps, what matters most first:
+The script copies the sources to build/gpu/tree, builds them there for this card alone, and goes through these stages, what matters most
+first; a stage that fails stops no other one:
 
-    smoke      one forward and backward of every kernel beside float64, in under a minute
-    headline   the headline benchmark
-    trainer    training rows/s and requests on a generated table, if its packages are there: --packages fetches them beforehand
-    tests      the operators' tests on Triton and CUDA; a later call leaves out those that passed
-    bench      every benchmark
+    smoke      every kernel beside float64, three calls each, forward and backward
+    headline   the headline benchmark, in CUDA graphs
+    trainer    training rows/s kernel by kernel, as CUDA graphs, and compiled inside them; then requests
+    tests      the operators' tests on Triton and CUDA; a later call runs those that failed
     sanitizer  compute-sanitizer, tool by tool
 
-It goes on after a failed step, but a backend whose smoke test failed is not timed. After a failed build Triton's kernels alone run, which
-need none. Each part that passed is recorded: no later call makes it again with the same sources, kind of card, versions and builds.
-
-Everything goes to one file, results.tar.gz, in the folder $OUT or build/gpu. ``--resume results.tar.gz`` goes on from it, also on another
-machine. Without a GPU (and nvidia-smi) the script builds, and makes a dry run of every step. The exit code is 0 if nothing failed, 1 if a
-step failed, 3 without a CUDA device.
+Logs, figures, the record of what passed and a report are in build/gpu/CARD-SOURCES, and after each stage in $OUT. A later call with the
+same sources, kind of card and versions goes on from there, on another machine too if the folder is carried along. Without a GPU (and
+nvidia-smi) the script builds, and makes a dry run. The exit code is 0 if nothing failed, 1 if something failed, 3 without a CUDA device.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from .. import tree
-from .left_out import LEFT_OUT
-from .results import Results
-from .runner import Command, Runner, Step
-
-TESTS = ("tests/operators", "tests/triton")
-HEADLINE_FILES = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
-MEASURED = ("--device", "cuda", "--missing", "--record", "-p", "scripts.gpu.left_out")
-HEADLINE = (*HEADLINE_FILES, "--benchmark", "--grid", "headline", *MEASURED)
-BENCHMARKS = ("bench", "--benchmark", "--grid", "full", *MEASURED)
-WORKERS = 14
-BATCH_SIZES, TRAINER_SECONDS = (512, 4096), 150.0
-"""Of the trainer's runs, and what one takes at least."""
-WITHOUT_EXTENSION = ("-k", "not the_extension")
-"""Leaves out the tests of the extension, on a machine that could not build it."""
 
 FOLDER = tree.ROOT / "build" / "gpu"
-WHEELS, PACKAGES = FOLDER / "wheels", FOLDER / "packages"
-"""What the trainer needs and a machine with a GPU may lack: as it travels along with the sources, by Python's version, and unpacked."""
-FETCHED = (("pydantic", "platformdirs", "duckdb"), ("--no-deps", "tensorboard", "protobuf", "absl-py"))
-"""What pip downloads, call by call; tensorboard without the packages that only its viewer needs."""
-CHOICES = ("smoke", "headline", "trainer", "tests", "bench", "sanitizer")
-TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+STAGES = ("smoke", "headline", "trainer", "tests", "sanitizer")
+GRACE, TAIL, WIDTH = 20, 30, 250
+"""Seconds in which pytest, once interrupted, writes which tests failed; how many lines of a log are reported, and how much of each."""
+LATE = "the minutes are used up"
+PYTEST, DEVICE = (sys.executable, "-m", "pytest"), (sys.executable, "-m", "scripts.gpu.device")
+SMOKE = "tests/operators/test_smoke.py"
+HEADLINE = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
+MEASURED = ("--benchmark", "--grid", "headline", "--device", "cuda", "--missing")
+UNCACHED = ("-p", "no:cacheprovider")
 
 
-def steps_of(python: str, only: Iterable[str], *, built: Mapping[str, bool], tests_passed: Path) -> list[Step]:
-    """The steps on a GPU, in their order, with the extensions that were built."""
-    pytest, device = (python, "-m", "pytest", "-p", "no:cacheprovider"), (python, "-m", "scripts.gpu.device")
-    spread = ("-n", str(WORKERS), "--dist", "worksteal") if find_spec("xdist") else ()
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (WORKERS if spread else 1)))}
-    uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    collect = (*pytest, "-p", "scripts.gpu.bare", "--collect-only", "-q")
-    resumed = ("-p", "scripts.gpu.resumed_tests", "--passed", str(tests_passed), "--backend", "triton,cuda")
-    of_build = () if built["_C"] else WITHOUT_EXTENSION
-    sanitized = []
-    for tool in TOOLS:
-        options = ("--as-allocated",) if tool == "initcheck" else ()
-        others = ("--report-api-errors", "no") if tool == "memcheck" else ()  # libraries ask, and handle, what returns an error
-        sanitizer = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *others)
-        sanitized.append(Command((*sanitizer, *device, "small", *options), uncached, name=tool))
-    every = [
-        Step(
-            "smoke",
-            tuple(Command((*device, "smoke", "--backend", name), name=name) for name in backends_of(built)),
-            dry=(Command((*device, "smoke"), {"TRITON_INTERPRET": "1"}),),
-        ),
-        Step(
-            "headline",
-            (Command((*pytest, *HEADLINE), stops_itself=True, name="headline"),),
-            needs=("smoke",),
-            dry=(Command((*collect, *HEADLINE)), Command((*pytest, "-q", *HEADLINE_FILES))),
-        ),
-        Step(
-            "trainer",
-            tuple(
-                Command((*device, "train", "--batch-size", str(size)), name=f"batches of {size}", least=TRAINER_SECONDS)
-                for size in BATCH_SIZES
-            ),
-            needs=("smoke",),
-            dry=(Command((*device, "train", "--rows", "2000", "--batch-size", "256")),),
-        ),
-        Step(
-            "tests",
-            (Command((*pytest, *spread, *resumed, *of_build, *TESTS), threads, name="tests"),),
-            dry=(Command((*collect, *resumed, *TESTS)),),
-        ),
-        Step(
-            "bench",
-            (Command((*pytest, *BENCHMARKS), stops_itself=True),),
-            needs=("smoke",),
-            dry=(Command((*collect, *BENCHMARKS)),),
-        ),
-        Step("sanitizer", tuple(sanitized), dry=(Command((*device, "small", "--dry-run")),)),
-    ]
-    return [step for step in every if step.name in only]
+class Stage(NamedTuple):
+    """A command line with variables of its environment. The record knows it by its name, ``--only`` by the part before the hyphen."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = {}
 
 
-def backends_of(built: Mapping[str, bool]) -> list[str]:
-    """The backends that have a smoke test each."""
-    return ["triton", *(["cuda"] if built["_C_cuda"] else [])]
+class Run:
+    """Stages run one after another in ``where`` until ``ends``; ``folder`` has what is kept of them, and of ``facts`` about the machine."""
+
+    def __init__(self, where: Path, folder: Path, facts: Mapping[str, str], ends: float) -> None:
+        self.where, self.folder, self.facts, self.ends = where, folder, facts, ends
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "record.json"
+        self.record: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+
+    def state(self, name: str) -> str:
+        """A stage's state: "passed", "failed", "unfinished", or "not run"."""
+        return str(self.record.get(name, {}).get("state", "not run"))
+
+    def end_of_log(self, name: str) -> str:
+        """The last lines of a stage's log."""
+        lines = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(line[:WIDTH] for line in lines[-TAIL:])
+
+    def summary(self) -> str:
+        """A line for each stage."""
+        return "\n".join(f"{name:<21}{one['state']:<11}{one['seconds']:>5} s  {one['why']}".rstrip() for name, one in self.record.items())
+
+    def run(self, stage: Stage) -> bool:
+        """Run a stage unless it passed before or the minutes are used up, keep the result, and return whether it passed."""
+        begin, passed = time.monotonic(), self.state(stage.name) == "passed"
+        if passed or begin >= self.ends:
+            print(f"gpu: {stage.name}: {'passed before' if passed else f'not run, {LATE}'}", flush=True)
+            return passed
+        print(f"gpu: {stage.name}, log {self.folder / stage.name}.log", flush=True)
+        why = self.call(stage)
+        state = {"": "passed", LATE: "unfinished"}.get(why, "failed")
+        self.record[stage.name] = {"state": state, "why": why, "seconds": round(time.monotonic() - begin)}
+        replace(self.folder / "record.json", json.dumps({"facts": self.facts, "stages": self.record}, indent=1))
+        logs = [f"\n== {name}: {one['state']}\n{self.end_of_log(name)}" for name, one in self.record.items()]
+        replace(self.folder / "report.txt", "\n".join([*(f"{k}: {v}" for k, v in self.facts.items()), "", self.summary(), *logs, ""]))
+        print(f"{self.end_of_log(stage.name)}\ngpu: {stage.name}: {state} {why}".rstrip(), flush=True)
+        return state == "passed"
+
+    def call(self, stage: Stage) -> str:
+        """Run a stage's command, and return why it failed, or nothing. When the minutes are used up, it is interrupted."""
+        inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        paths = [str(self.where), str(FOLDER / "packages"), *filter(None, [inherited.get("PYTHONPATH")])]
+        environment = {**inherited, "PYTHONPATH": os.pathsep.join(paths), **stage.environment}
+        with (self.folder / f"{stage.name}.log").open("a", encoding="utf-8") as log:
+            print(f"$ {' '.join(stage.arguments)}", file=log, flush=True)
+            try:
+                process = subprocess.Popen(stage.arguments, cwd=self.where, env=environment, stdout=log, stderr=log, start_new_session=True)
+            except OSError as error:
+                return f"{stage.arguments[0]} cannot be started ({error.strerror})"
+            try:
+                code = process.wait(self.ends - time.monotonic())
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
+                return LATE
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and what it has started
+                process.wait()
+        return f"exit code {code}" if code else ""
 
 
-def report_of(log: Path) -> dict[str, str]:
-    """What the environment's report says, by the words before each colon."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+def replace(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it."""
+    path.with_name(f".{path.name}").write_text(text, encoding="utf-8")
+    path.with_name(f".{path.name}").rename(path)
 
 
-def refuse_old_builds(where: Path) -> None:
-    """Raise SystemExit if an extension is older than a source: unchanged sources keep their times."""
-    sources = [where / "setup.py", *(path for path in (where / "csrc").rglob("*") if path.is_file())]
-    changed = max(sources, key=lambda path: path.stat().st_mtime)
-    for built in (where / "dcrnn_fast").glob("_C*.so"):
-        if built.stat().st_mtime < changed.stat().st_mtime:
-            raise SystemExit(f"gpu: --no-build: {built.name} is older than {changed.relative_to(where)}; leave out --no-build")
-
-
-def run(runner: Runner, results: Results, options: argparse.Namespace, *, sources: str, steps: Callable[..., list[Step]] = steps_of) -> int:
-    """Run all steps, and return the exit code."""
-    python = sys.executable
-    runner.log("environment").unlink(missing_ok=True)
-    runner.run(Step("environment", (Command((python, "-m", "scripts.gpu.device", "report")),)))
-    found = report_of(runner.log("environment"))
-    card = found.get("card")
-    if "no CUDA device" in found:
-        if shutil.which("nvidia-smi"):  # this machine is for a run, whose time a dry run would use up
-            print(f"gpu: nvidia-smi is here, but no CUDA device: {found['no CUDA device']}", flush=True)
-            return 3
-        runner.ends = None  # a dry run is made in full
-    if options.no_build:
-        refuse_old_builds(runner.where)
-        runner.passed_before.add("build")
+def build(runs: Run) -> bool:
+    """Build the extensions, if no earlier call built the same; after a failure none is left, and Triton's kernels run all the same."""
+    environment = {name: os.environ.get(name, "auto") for name in ("DCRNN_FAST_CPP", "DCRNN_FAST_CUDA")}
+    if "capability" in runs.facts:
+        environment["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST", runs.facts["capability"])
     else:
-        wanted = {name: os.environ.get(name, "auto") for name in ("DCRNN_FAST_CPP", "DCRNN_FAST_CUDA")}
-        if "capability" in found:
-            wanted["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST", found["capability"])
-        else:  # nothing is timed; with --force, a later build by other options compiles again
-            wanted["DCRNN_FAST_O"] = "0"
-        if not runner.run(Step("build", (Command((python, "setup.py", "build_ext", "--inplace", "--force"), wanted),))):
-            for left_over in (runner.where / "dcrnn_fast").glob("_C*.so"):
-                left_over.unlink()  # of other sources, or half of these
-    if "trainer" in options.only and found.get("trainer lacks", "nothing") != "nothing":
-        print(f"gpu: the trainer is left out: no {found['trainer lacks']}; see --packages", flush=True)
-        options.only = [name for name in options.only if name != "trainer"]
-    built = {name: any((runner.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda")}
-    chosen = steps(python, options.only, built=built, tests_passed=results.tests)
-    if card is None:
-        for step in chosen:
-            runner.run(Step(step.name, step.dry, needs=("build",)))
-        print(f"gpu: no CUDA device: {found.get('no CUDA device', 'the report on the environment did not finish')}", flush=True)
-        return 1 if runner.failed() else 3
-    kinds = ("capability", "torch", "triton", "CUDA")
-    stamp = {"sources": sources, "card": card, "built": built, **{name: found.get(name, "absent") for name in kinds}}
-    results.keep(runner, stamp)
-    for name in (name for name, there in built.items() if not there):
-        print(f"gpu: built without {name}, whose tests are left out; the build's log says why", flush=True)
-    for step in chosen:
-        if not runner.run(step) and step.name == "smoke":
-            red = [name for name in backends_of(built) if f"smoke: {name}" not in runner.passed_before]
-            if len(red) < len(backends_of(built)):
-                print(f"gpu: {', '.join(red)} is not timed", flush=True)
-                runner.partly["smoke"] = {LEFT_OUT: ",".join(red)}
-    return int(runner.failed())
+        environment["DCRNN_FAST_O"] = "0"  # nothing is timed
+    digest = hashlib.sha256(json.dumps([sys.version, runs.facts.get("torch"), sorted(environment.items())]).encode())
+    for path in sorted([runs.where / "setup.py", *(runs.where / "scripts").glob("*.py"), *(runs.where / "csrc").rglob("*")]):
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    stamp = runs.where / "build" / "built.txt"  # not among what is kept: it stands for the files that lie here
+    runs.record.pop("build", None)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest.hexdigest():
+        print("gpu: build: as an earlier call built it", flush=True)
+        return True
+    stamp.unlink(missing_ok=True)
+    if not runs.run(Stage("build", (sys.executable, "setup.py", "build_ext", "--inplace", "--force"), environment)):
+        for left_over in (runs.where / "dcrnn_fast").glob("_C*.so"):
+            left_over.unlink()
+        return False
+    stamp.parent.mkdir(exist_ok=True)
+    replace(stamp, digest.hexdigest())
+    return True
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser("python -m scripts.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(CHOICES), help=f"steps after the build, of {','.join(CHOICES)} (default: all)")
-    parser.add_argument("--headline", action="store_true", help="the same as --only smoke,headline")
-    parser.add_argument("--minutes", type=float, default=8, help="start nothing new after so many minutes (default: 8; 0: no limit)")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from the results.tar.gz of an earlier call")
-    parser.add_argument("--packages", metavar="PYTHON", help="fetch pydantic, duckdb... for that Python, such as 3.12, and stop")
-    parser.add_argument("--no-build", action="store_true", help="use what an earlier call built")
-    options = parser.parse_args(arguments)
-    options.only = ["smoke", "headline"] if options.headline else options.only.split(",")
-    if unknown := [name for name in options.only if name not in CHOICES]:
-        parser.error(f"--only {unknown[0]}: expected {','.join(CHOICES)}")
-    return options
+def stages_on_gpu(runs: Run) -> list[Stage]:
+    """The stages on a GPU, in their order, with the extensions that were built."""
+    extension, cuda = (any((runs.where / "dcrnn_fast").glob(f"{name}.*")) for name in ("_C", "_C_cuda"))
+    backends = ["triton", "cuda"][: 1 + cuda]
+    found = [Stage(f"smoke-{name}", (*PYTEST, SMOKE, "--backend", name, *UNCACHED)) for name in backends]
+    found.append(Stage("headline", (*PYTEST, *HEADLINE, *MEASURED, "--results", str(runs.folder / "bench"), *UNCACHED)))
+    if lacks := runs.facts.get("trainer lacks"):
+        print(f"gpu: the trainer is left out: no {lacks}; docs/guide/gpu.md says how to carry them along", flush=True)
+    else:
+        found += [Stage(f"trainer-{size}", (*DEVICE, "train", str(size))) for size in (512, 4096)]
+    spread = ("-n", "14", "--dist", "worksteal") if find_spec("xdist") else ()
+    again = "--last-failed" if runs.state("tests") == "failed" else "--failed-first"  # an interrupted call did not come to all tests
+    chosen = ("--backend", "triton,cuda", *(() if extension else ("-k", "not the_extension")), *spread)
+    threads = {"OMP_NUM_THREADS": "1"} if spread else {}
+    found.append(
+        Stage("tests", (*PYTEST, "tests/operators", "tests/triton", *chosen, again, "-o", f"cache_dir={runs.folder / 'pytest'}"), threads)
+    )
+    for tool, *others in (("memcheck", "--report-api-errors", "no"), ("racecheck",), ("synccheck",)):  # a library's asking is no error
+        watched = ("--error-exitcode", "9", *others, *PYTEST, SMOKE, "--backend", "triton,cuda", *UNCACHED)
+        uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        found.append(Stage(f"sanitizer-{tool}", ("compute-sanitizer", "--tool", tool, *watched), uncached))
+    return found
 
 
-def fetch(version: str) -> int:
-    """Put the packages that the trainer needs, for a Python on Linux, into :data:`WHEELS`. Returns the exit code."""
-    shutil.rmtree(WHEELS / version, ignore_errors=True)
-    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:")
-    platforms = ("manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64")
-    options = (*(f"--platform={name}" for name in platforms), f"--python-version={version}", f"--dest={WHEELS / version}")
-    for packages in FETCHED:
-        if code := subprocess.run([*pip, *options, *packages], check=False).returncode:
-            return code
-    size = sum(path.stat().st_size for path in (WHEELS / version).iterdir())
-    print(f"gpu: {size >> 20} MiB in {WHEELS.relative_to(tree.ROOT)}; carry this folder along with the sources")
-    return 0
+def stages_dry() -> list[Stage]:
+    """What can be tried of them without a GPU; pytest sees no package that a machine with a GPU may lack."""
+    bare = (*PYTEST, "-p", "scripts.gpu.bare", *UNCACHED)
+    return [
+        Stage("smoke", (*bare, SMOKE, "--backend", "triton")),
+        Stage("headline", (*bare, *HEADLINE)),
+        Stage("headline-collected", (*bare, "--collect-only", *HEADLINE, *MEASURED)),
+        Stage("trainer", (*DEVICE, "train", "256", "2000")),
+        Stage("tests", (*bare, "--collect-only", "tests/operators", "tests/triton", "--backend", "triton,cuda")),
+    ]
 
 
-def unpack_wheels() -> Path | None:
-    """The folder of the packages that travelled along for this Python, if there are any."""
-    wheels = list((WHEELS / f"{sys.version_info.major}.{sys.version_info.minor}").glob("*.whl"))
-    shutil.rmtree(PACKAGES, ignore_errors=True)
-    for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(PACKAGES)
-    return PACKAGES if wheels else None
-
-
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for, and print the summary last."""
-    options = parse()
-    if options.packages:
-        return fetch(options.packages)
-    ends = None if options.minutes == 0 else time.monotonic() + 60 * options.minutes
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    results = Results(FOLDER, FOLDER / "tree")
-    sources = results.copy_sources()
-    if options.resume:
-        results.unpack(options.resume)
-    runner = Runner(results.logs, results.where, ends=ends, packages=unpack_wheels())
-    code = run(runner, results, options, sources=sources)
-    packed = results.pack(runner)
-    print(f"{results.summary(runner)}\ngpu: everything is in {packed}", flush=True)
-    if any(outcome.state in ("unfinished", "not run") for outcome in runner.outcomes.values()):
-        print(f"gpu: the minutes are used up; go on with --resume {packed}", flush=True)
-    return code
+    parser = argparse.ArgumentParser("python -m scripts.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(STAGES), help=f"stages after the build, of {','.join(STAGES)} (default: all)")
+    parser.add_argument("--minutes", type=float, default=8, help="interrupt what runs after so many minutes (default: 8; 0: no limit)")
+    options = parser.parse_args(arguments)
+    only = options.only.split(",")
+    if unknown := [name for name in only if name not in STAGES]:
+        parser.error(f"--only {unknown[0]}: expected {','.join(STAGES)}")
+    ends = time.monotonic() + 60 * (options.minutes or 1e6)
+    where = FOLDER / "tree"
+    sources = tree.copy(where)
+    asked = subprocess.run([*DEVICE, "facts"], cwd=where, capture_output=True, text=True, check=False)
+    said = (asked.stderr if asked.returncode else asked.stdout).strip().rpartition("\n")[2]
+    facts = {"no CUDA device": said} if asked.returncode else json.loads(said)
+    card = facts.get("card")
+    if not card and shutil.which("nvidia-smi"):  # this machine is for a run, whose time a dry run would use up
+        print(f"gpu: nvidia-smi is here, but no CUDA device: {facts['no CUDA device']}", flush=True)
+        return 3
+    stamp = hashlib.sha256(json.dumps([sources, {**facts, "trainer lacks": ""}], sort_keys=True).encode()).hexdigest()[:10]
+    folder = FOLDER / (re.sub(r"[^A-Za-z0-9]+", "-", f"{card} {stamp}") if card else "dry-run")
+    if not card:
+        shutil.rmtree(folder, ignore_errors=True)  # a dry run is made in full
+    runs = Run(where, folder, facts, ends if card else float("inf"))
+    done = {"build": build(runs)}
+    for stage in [stage for stage in (stages_on_gpu(runs) if card else stages_dry()) if stage.name.partition("-")[0] in only]:
+        red = [name for name in ("triton", "cuda") if runs.state(f"smoke-{name}") == "failed"]
+        if stage.name == "headline" and red:  # a kernel that crashes would spoil the times of the others
+            stage = Stage(f"headline-without-{'-'.join(red)}", (*stage.arguments, "--without", ",".join(red)))
+        done[stage.name] = runs.run(stage)
+        if out := os.environ.get("OUT"):
+            shutil.copytree(folder, Path(out) / folder.name, dirs_exist_ok=True)
+    print(f"{runs.summary()}\ngpu: everything is in {folder}", flush=True)
+    if not card:
+        print(f"gpu: no CUDA device: {facts['no CUDA device']}", flush=True)
+    if any(runs.state(name) in ("not run", "unfinished") for name, passed in done.items() if not passed):
+        print(f"gpu: {LATE}; the same command goes on", flush=True)
+    return 1 if any(runs.state(name) == "failed" for name in done) else 0 if card else 3
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""What the benchmarks time beside our kernels: plain PyTorch as strong as it can be, and floors that read as much as the cell does."""
+
+import pytest
+import torch
+
+from bench.candidates import Eager, OneProduct, products, step, thin_products
+from dcrnn_fast import SharingPlan
+
+
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+@pytest.mark.parametrize("cell", ["gated", "cross"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_one_product_for_both_gate_vectors_gives_the_numbers_of_the_reference(cell, tied, rank):
+    plan = SharingPlan.from_ratio("rows", 2, 7, 0.5, steps=3, rank=rank, cell=cell, tied=tied)
+    plain, peer = (kind(plan, dtype=torch.float64) for kind in (Eager, OneProduct))
+    peer.load_state_dict(plain.state_dict())
+    x0, seed = torch.randn(4, 7, dtype=torch.float64), torch.randn(2, 4, 7, dtype=torch.float64)
+    for got, right in zip(step(peer, x0, seed), step(plain, x0, seed), strict=True):
+        torch.testing.assert_close(got, right)
+
+
+@pytest.mark.parametrize("cell", ["gated", "cross"])
+def test_a_step_of_it_is_one_product(cell):
+    peer = OneProduct(SharingPlan.from_ratio("rows", 2, 7, 0.5, steps=3, cell=cell))
+    with torch.profiler.profile() as profile, torch.no_grad():
+        peer(torch.randn(4, 7))
+    assert sum(event.count for event in profile.key_averages() if event.key == "aten::baddbmm") == 3
+
+
+class Operands(torch.utils._python_dispatch.TorchDispatchMode):
+    """The memory that the products under it read."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.mm.out:
+            self.read.append([operand.data_ptr() for operand in args])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("floor", "forward", "all_products"), [(products, (5, 4), 14), (thin_products, (5, 3, 4), 40)])
+def test_no_two_forward_products_of_a_gpus_floor_read_the_same_rows(floor, forward, all_products, own):
+    sizes = {"tasks": 2, "gates": 2, "steps": 3, "dtype": torch.float32, "device": "cpu", "own": own}
+    with Operands() as found:
+        floor(*forward, training=False, **sizes)()
+    assert (len({rows for rows, _ in found.read}) == len(found.read)) == own
+    with Operands() as found:
+        floor(*forward, training=True, **sizes)()
+    assert len(found.read) == all_products
