@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "distances of 64 bits": {"B": 2**24, "context": True},
 }
 """Other calls, compiled once for sm_90 in bfloat16, with the first tile."""
-STACK = {"low_rank_inputs": 8}
+STACK = {"low_rank_inputs": 48}
 """The most bytes of stack by kernel, else none: what spills is stored and loaded again."""
 REREADS = ("low_rank_forward", "low_rank_backward")
 """The kernels that read what they wrote themselves: their loads must see it."""
