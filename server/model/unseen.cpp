@@ -51,29 +51,32 @@ std::string line(const Unseen::Field& field, double now, const char* are, double
          " of the train cells: there the field tells the model nothing; " + remedy;
 }
 
+constexpr const char kTexts[] =
+    "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really new, train "
+    "on newer rows, or use coarser categories";
+constexpr const char kFilling[] = "check that the caller fills the column, and how it writes missing values";
+
 std::string lost(const Unseen::Field& field) {
   const auto before = unknown_of_known(field.trained), now = unknown_of_known(field.now);
   if (is_lost(before, now, known(field.now) * field.rows))
-    return line(
-        field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
-        "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really new, train "
-        "on newer rows, or use coarser categories");
+    return line(field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
+                kTexts);
   if (is_lost(field.trained.missing, field.now.missing, field.rows))
-    return line(field, *field.now.missing, "are missing", *field.trained.missing,
-                "check that the caller fills the column, and how it writes missing values");
+    return line(field, *field.now.missing, "are missing", *field.trained.missing, kFilling);
   return {};
 }
 
 // The rule of dcrnn_fast.data.inspect.oov.risen_fields.
 std::string risen(const Unseen::Field& field) {
-  const auto told = [&](auto before, auto valid, auto now, const char* are) -> std::string {
+  const auto told = [&](auto before, auto valid, auto now, const std::string& are, const std::string& remedy) -> std::string {
     if (!before || !valid || !now || *now < std::max(std::max(*before, *valid) + kRise, 2 * std::max(*before, *valid))) return {};
     return "field " + in_quotes(field.name) + ": " + percent(*now) + " of the scored cells " + are + ", but " + percent(*before) +
-           " of the train and " + percent(*valid) + " of the validation cells";
+           " of the train and " + percent(*valid) + " of the validation cells; " + remedy;
   };
-  const std::string unknown = told(unknown_of_known(field.trained), unknown_of_known(field.valid), unknown_of_known(field.now),
-                                   field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing");
-  return unknown.empty() ? told(field.trained.missing, field.valid.missing, field.now.missing, "are missing") : unknown;
+  const std::string unknown =
+      told(unknown_of_known(field.trained), unknown_of_known(field.valid), unknown_of_known(field.now),
+           field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", kTexts);
+  return unknown.empty() ? told(field.trained.missing, field.valid.missing, field.now.missing, "are missing", kFilling) : unknown;
 }
 
 // The rule of dcrnn_fast/serving/unseen.py for numbers.
@@ -154,7 +157,9 @@ std::vector<std::string> Unseen::add(const Encoded& request) {
     for (std::size_t row = 0; row < std::min(counted, rows); ++row) {
       const float now = value(row);
       if (now == 0) continue;  // missing
-      number.rows += 1, number.below += now<number.low, number.above += now> number.high;
+      number.rows += 1;
+      number.below += now < number.low;
+      number.above += now > number.high;
       number.runs += now != number.last;
       number.last = now;
     }

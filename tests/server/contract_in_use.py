@@ -106,6 +106,7 @@ def test_a_field_with_far_more_unknown_ids_is_logged_once(start, logged):
         score(server.url, {"columns": {"colour": [f"new{row}", f"c{1 + row % 3}"], "shape": ["s1", "s2"], "size": [row % 3, 1.5]}})
     lines = logged(server).splitlines()
     assert len(lines) == 1, lines
+    assert "compare its texts with those of the train rows" in lines[0]
     assert re.match(
         r"warning: field 'colour': \d\d\.\d% of the scored cells are out of vocabulary or missing, but 0\.0% of the train and ", lines[0]
     )
