@@ -37,8 +37,7 @@ BASE, PART, END = 120, 10, 160
 
 
 def log_of(data: str, seed: int, options: Namespace) -> Log:
-    """The log, with units of time in place of days. The seed draws it, or chooses households; the flights and
-    MovieLens-100K are one log each."""
+    """The log, with units of time in place of days. The seed draws it, or chooses households; other logs are the same for every seed."""
     if data in DRIFTING:
         log = shop_log.draw_log(seed, DRIFTING[data])
     elif data == "groceries":

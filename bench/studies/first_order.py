@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -114,20 +113,21 @@ def note(content: Content) -> str:
     return (
         f"Test AUC, mean of the tasks and of {seeds_of(content)} seeds; in brackets the mean difference from the defaults, ± its standard "
         f"error over the seeds. On one task of one log, the defaults are behind the better one of these two by at most {worst:.4f}."
-        + "".join(_first_task(content))
+        + _first_task(content)
     )
 
 
-def _first_task(content: Content) -> Iterator[str]:
+def _first_task(content: Content) -> str:
     """What the first task has among the others and alone, on the same seeds."""
     rows = {
         setting: {row["seed"]: row["test"] for row in own if row["data"] == WITH_COPIES}
         for setting, own in grouped(content["rows"], "setting").items()
     }
-    if alone := rows.get(ALONE):
-        task = next(iter(alone[min(alone)]))
-        means = [np.mean([rows[setting][seed][task]["auc"] for seed in alone]) for setting in (DEFAULT, ALONE)]
-        yield f" With {WITH_COPIES}, the first task has {means[0]:.4f} among three tasks and {means[1]:.4f} alone."
+    if not (alone := rows.get(ALONE)):
+        return ""
+    task = next(iter(alone[min(alone)]))
+    means = [np.mean([rows[setting][seed][task]["auc"] for seed in alone]) for setting in (DEFAULT, ALONE)]
+    return f" With {WITH_COPIES}, the first task has {means[0]:.4f} among three tasks and {means[1]:.4f} alone."
 
 
 def _behind(content: Content) -> list[float]:
