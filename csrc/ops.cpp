@@ -1,7 +1,7 @@
 // The schemas of dcrnn_fast's operators, declared once for all devices. Each device registers its kernels in its own files.
 //
-// Letters: T tasks, B rows, D units, G vectors a unit (2 in gated cells, 1 in cross cells), C context columns, K = C + D, and R unit rows a
-// task: D if all steps share their weights, else steps * D.
+// Letters: T tasks, B rows, D units, of which the first S are shared and P = D - S a task's own, G vectors a unit (2 in gated cells, 1 in
+// cross cells), C context columns, K = C + D, and W steps with weights of their own: 1 if all steps share them, else `steps`.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
@@ -11,39 +11,39 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   // grad [T, R, ...] -> gradients of shared [S, ...] and private [T, P, ...]
   m.def("param_gather_backward(Tensor grad, Tensor index, SymInt num_shared, SymInt num_private) -> (Tensor, Tensor)");
 
-  // x0 [B, D], shared_weight [S, G, K], shared_bias [S, G], private_weight [T, P, G, K], private_bias [T, P, G], index int32 [T, R],
+  // x0 [B, D], shared_weight [W, S, G, K], shared_bias [W, S, G], private_weight [T, W, P, G, K], private_bias [T, W, P, G],
   // context [steps, B, C]
   //   -> out: the last state [T, B, D], or with return_states the start state and the state after each step [T, steps + 1, B, D]
   //      states: the state after each step but the last [T, steps - 1, B, D]
   //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
-  // `keep` (enum Keep in cross_rnn_arguments.h) says which of states and activations are kept; one that is not kept is [0]. allow_tf32 lets
+  // `saved` (enum Saved in cross_rnn_arguments.h) says which of states and activations are saved; one that is not is [0]. allow_tf32 lets
   // a GPU round float32 operands to tf32.
   m.def(
-      "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
-      "SymInt steps, str cell=\"gated\", Tensor? context=None, bool return_states=False, bool allow_tf32=False, SymInt keep=0) "
+      "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, "
+      "str cell=\"gated\", Tensor? context=None, bool return_states=False, bool allow_tf32=False, SymInt saved=0) "
       "-> (Tensor, Tensor, Tensor)");
 
-  // grad has the shape of the forward's first output; states and activations are its other outputs; what follows `needs` are its arguments.
-  // Returns the gradients of x0, shared_weight, shared_bias, private_weight, private_bias and context. `needs` (enum Needs in
-  // cross_rnn_arguments.h) says which of them are computed: the others are [0].
+  // grad has the shape of the forward's first output; states and activations are its other outputs; what follows `grad_mask` are its
+  // arguments. Returns the gradients of x0, shared_weight, shared_bias, private_weight, private_bias and context. `grad_mask` (enum
+  // GradMask in cross_rnn_arguments.h) says which of them are computed: the others are [0].
   m.def(
-      "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, SymInt needs, Tensor x0, Tensor shared_weight, "
-      "Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, SymInt steps, str cell, Tensor? context, "
-      "bool return_states, bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, SymInt grad_mask, Tensor x0, Tensor shared_weight, "
+      "Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, str cell, Tensor? context, bool return_states, "
+      "bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
-  // As cross_rnn with weights of rank r: shared_weight [S, G, r], private_weight [T, P, G, r], shared_projection [M, G, K],
-  // private_projection [T, N, G, K], projection_index int32 [T, r], or [T, steps * r] where the steps do not share their weights
-  //   -> out, and if asked to keep them the activations z, and in gated cells y, of each step [T, steps, B, G, r], else [0]
+  // As cross_rnn with weights of rank r = M + N: shared_weight [W, S, G, r], private_weight [T, W, P, G, r],
+  // shared_projection [W, M, G, K], private_projection [T, W, N, G, K]
+  //   -> out, and if they are saved the activations z, and in gated cells y, of each step [T, steps, B, G, r], else [0]
   m.def(
-      "low_rank_cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor index, "
-      "Tensor shared_projection, Tensor private_projection, Tensor projection_index, SymInt steps, str cell=\"gated\", "
-      "Tensor? context=None, bool return_states=False, bool allow_tf32=False, bool keep=False) -> (Tensor, Tensor)");
+      "low_rank_cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, "
+      "Tensor shared_projection, Tensor private_projection, SymInt steps, str cell=\"gated\", Tensor? context=None, "
+      "bool return_states=False, bool allow_tf32=False, bool saved=False) -> (Tensor, Tensor)");
 
   // As cross_rnn_backward, with the gradients of shared_projection and private_projection last.
   m.def(
-      "low_rank_cross_rnn_backward(Tensor grad, Tensor activations, SymInt needs, Tensor x0, Tensor shared_weight, Tensor shared_bias, "
-      "Tensor private_weight, Tensor private_bias, Tensor index, Tensor shared_projection, Tensor private_projection, "
-      "Tensor projection_index, SymInt steps, str cell, Tensor? context, bool return_states, bool allow_tf32) "
+      "low_rank_cross_rnn_backward(Tensor grad, Tensor activations, SymInt grad_mask, Tensor x0, Tensor shared_weight, "
+      "Tensor shared_bias, Tensor private_weight, Tensor private_bias, Tensor shared_projection, Tensor private_projection, "
+      "SymInt steps, str cell, Tensor? context, bool return_states, bool allow_tf32) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // What follows has kernels for the CPU alone and no derivative: it is for inference.

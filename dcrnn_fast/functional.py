@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .ops import cross_rnn as full_cell
-from .ops import low_rank_cross_rnn as low_rank_cell
-from .ops import param_gather as gather
 from .ops.dispatch import compute, kernel_override
 from .sharing import GATES, Cell
 from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
@@ -45,7 +41,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str
     """
 
     check_tensor("shared", shared, "floats [S, ...]")
-    return compute(gather.Arguments(shared, private, index), backend)
+    return compute("param_gather", (shared, private, index), (False,), backend)
 
 
 def cross_rnn(
@@ -54,36 +50,33 @@ def cross_rnn(
     shared_bias: Tensor,
     private_weight: Tensor,
     private_bias: Tensor,
-    index: Tensor,
     *,
     steps: int,
     cell: Cell = "gated",
     context: Tensor | None = None,
     shared_projection: Tensor | None = None,
     private_projection: Tensor | None = None,
-    projection_index: Tensor | None = None,
     return_states: bool = False,
     recompute: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """A cross layer as the cell of a recurrence, for every task; formula in :func:`dcrnn_fast.reference.cross_rnn`.
 
-    Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 ("gated") or 1 ("cross") vectors a unit, r the rank. The three
-    arguments of the projection come together: they give the cell a low rank. Without them it is the full cell.
+    Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 ("gated") or 1 ("cross") vectors a unit, r the rank, and W = 1
+    for weights tied over the steps, or W = steps. The first S units are the same for all tasks; the other P = D - S are a task's own. The
+    projections come together and give the cell a low rank: their first M rows are the same for all tasks, N = r - M a task's own.
 
     Args:
         x0: floating [B, D], start state and re-injected input of all tasks.
-        shared_weight: [S, G, K], or [S, G, r] with a projection.
-        shared_bias: [S, G].
-        private_weight: [T, P, G, K], or [T, P, G, r].
-        private_bias: [T, P, G].
-        index: int32 [T, R], values in [0, S + P). R = D for weights tied over steps, or steps * D.
+        shared_weight: [W, S, G, K], or [W, S, G, r] with a projection.
+        shared_bias: [W, S, G].
+        private_weight: [T, W, P, G, K], or [T, W, P, G, r].
+        private_bias: [T, W, P, G].
         steps: L, from 1 to 65535.
         cell: "gated" or "cross".
         context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
-        shared_projection: [M, G, K].
-        private_projection: [T, N, G, K].
-        projection_index: int32 [T, r], values in [0, M + N), for weights tied over steps, or [T, steps * r].
+        shared_projection: [W, M, G, K].
+        private_projection: [T, W, N, G, K].
         return_states: return all states instead of the last.
         recompute: keep no a and g (with a projection, no z and y) for the backward, which computes them again: less memory, more time. The
             reference ignores it.
@@ -95,16 +88,14 @@ def cross_rnn(
 
     Raises:
         TypeError, ValueError: wrong dtype, device, shape or range.
-        IndexError: an index outside [0, S + P).
         BackendUnavailable: a named backend that cannot run here, or forward-mode derivatives of one that is not ``reference``.
 
     Example: one task and one step of the cell without a gate, ``x0 + x0 * (W x0 + b)`` with W the identity and b = 0.
         >>> import torch
         >>> from dcrnn_fast.functional import cross_rnn
-        >>> shared = torch.eye(2).unsqueeze(1), torch.zeros(2, 1)  # weight [S=2, G=1, K=2], bias [S, G]
-        >>> private = torch.empty(1, 0, 1, 2), torch.empty(1, 0, 1)  # no private rows
-        >>> index = torch.tensor([[0, 1]], dtype=torch.int32)
-        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, index, steps=1, cell="cross")
+        >>> shared = torch.eye(2).view(1, 2, 1, 2), torch.zeros(1, 2, 1)  # weight [W=1, S=2, G=1, K=2], bias [W, S, G]
+        >>> private = torch.empty(1, 1, 0, 1, 2), torch.empty(1, 1, 0, 1)  # no private units
+        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, steps=1, cell="cross")
         tensor([[[2., 6.]]])
     """
     check_choice("cell", cell, tuple(GATES))
@@ -112,20 +103,21 @@ def cross_rnn(
     check_flag("return_states", return_states)
     check_flag("recompute", recompute)
     check_tensor("x0", x0, "floats [B, D]")
-    tensors = _autocast(x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection)
-    x0, shared_weight, shared_bias, private_weight, private_bias, context, shared_projection, private_projection = tensors
-    inputs = x0, shared_weight, shared_bias, private_weight, private_bias, index
-    projection: tuple[Any, Any, Any] = shared_projection, private_projection, projection_index
-    if shared_projection is None and private_projection is None and projection_index is None:
-        return compute(full_cell.Arguments(*inputs, steps, cell, context, return_states), backend, recompute=recompute)
-    arguments = low_rank_cell.Arguments(*inputs, *projection, steps, cell, context, return_states)
-    return compute(arguments, backend, recompute=recompute)
+    tensors: tuple[Any, ...] = x0, shared_weight, shared_bias, private_weight, private_bias, context
+    options = steps, cell, return_states, recompute
+    if shared_projection is None and private_projection is None:
+        return compute("cross_rnn", _autocast(*tensors), options, backend)
+    projections = {"shared_projection": shared_projection, "private_projection": private_projection}
+    for name, projection in projections.items():
+        if projection is None:
+            raise ValueError(f"{name}: got None, expected a tensor: a cell of low rank has both projections")
+    return compute("low_rank_cross_rnn", _autocast(*tensors, shared_projection, private_projection), options, backend)
 
 
-def _autocast(x0: Tensor, *others: Tensor | None) -> Sequence[Any]:
+def _autocast(x0: Tensor, *others: Any) -> tuple[Any, ...]:
     """The tensors in autocast's dtype where autocast is on. Its own rule casts all floating dtypes but float64."""
     device, tensors = x0.device.type, (x0, *others)
     if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return [t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors]
+    return tuple([t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors])

@@ -1,8 +1,8 @@
-"""Which parameters and computations tasks share, as an index into two banks, and what that costs.
+"""Which parameters and computations tasks share, as the shapes of two banks of weights, and what that costs.
 
 Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
-columns of a row, S rows of the shared bank, P rows of one task's private bank, R = W * D rows that a task reads, r the rank of a
-low-rank cell, N scenarios, C units of a scenario.
+columns of a unit, S shared units, P private units of a task, r the rank of a low-rank cell, M and N its shared and private rows of a
+projection, C units of a scenario.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from .support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_counts, check_flag, check_ratio
 
-__all__ = ["GATES", "Cell", "PlanCost", "Sharing", "SharingPlan", "identity_index", "round_units"]
+__all__ = ["GATES", "Cell", "PlanCost", "Sharing", "SharingPlan", "round_units"]
 
 Cell = Literal["gated", "cross"]
 Sharing = Literal["rows", "trunk"]
@@ -77,7 +73,8 @@ class SharingPlan:
     the scenarios' units, one that all scenarios share.
 
     Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct,
-    and likewise those of the scenarios' units.
+    and likewise those of the scenarios' units. The weights hold the shared units first, then the scenarios' and the private ones, and so do
+    their columns: see :attr:`order`.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or outside its range.
@@ -85,9 +82,8 @@ class SharingPlan:
     Example:
         >>> from dcrnn_fast import SharingPlan
         >>> plan = SharingPlan.from_ratio("rows", num_tasks=2, dim=4, share_ratio=0.5)
-        >>> plan.index()  # rows 0 and 1 are shared, rows 2 and 3 are the task's own
-        tensor([[0, 1, 2, 3],
-                [0, 1, 2, 3]], dtype=torch.int32)
+        >>> plan.shared_shape(), plan.private_shape()  # of the weights: units 0 and 1 are shared, units 2 and 3 are the task's own
+        ((1, 2, 2, 4), (2, 1, 2, 2, 4))
         >>> print(str(plan).splitlines()[0])
         rows sharing of 2 of 4 units, 2 tasks, 3 steps, gated cell, tied
     """
@@ -202,6 +198,11 @@ class SharingPlan:
         return tuple(d for d in range(self.dim) if d not in others)
 
     @property
+    def order(self) -> tuple[int, ...]:
+        """The numbers of the units in the order of the weights: shared, of a scenario, private."""
+        return *self.shared_units, *self.scenario_units, *self.private_units
+
+    @property
     def share_ratio(self) -> float:
         """The fraction of units that are shared, after rounding."""
         return len(self.shared_units) / self.dim
@@ -217,77 +218,46 @@ class SharingPlan:
         """K of a shared row: with kind "trunk" it reads the trunk alone, with kind "rows" all units."""
         return len(self.shared_units) if self.kind == "trunk" else self.dim
 
-    def shared_shape(self) -> tuple[int, int, int]:
-        """Shape [S, G, K] of the shared weights, or [S, G, r]. The shared biases are [S, G]."""
-        return self.weight_steps * len(self.shared_units), self.gates, self.rank or self.shared_columns
+    def shared_shape(self) -> tuple[int, int, int, int]:
+        """Shape [W, S, G, K] of the shared weights, or [W, S, G, r]. The shared biases are [W, S, G]."""
+        return self.weight_steps, len(self.shared_units), self.gates, self.rank or self.shared_columns
 
-    def private_shape(self) -> tuple[int, int, int, int]:
-        """Shape [T, P, G, D] of the private weights, or [T, P, G, r]. The private biases are [T, P, G].
-
-        In a row of D values, the columns of a trunk come first, then those of the scenario.
-        """
-        return self.num_tasks, self.weight_steps * len(self.private_units), self.gates, self.rank or self.dim
+    def private_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape [T, W, P, G, D] of the private weights, or [T, W, P, G, r]. The private biases are [T, W, P, G]."""
+        return self.num_tasks, self.weight_steps, len(self.private_units), self.gates, self.rank or self.dim
 
     @property
     def scenario_columns(self) -> int:
         """K of a scenario's row: S + C."""
         return len(self.shared_units) + len(self.scenario_units)
 
-    def scenario_shape(self) -> tuple[int, int, int, int]:
-        """Shape [N, W * C, G, S + C] of the scenarios' weights, or [N, W * C, G, r]. Their biases are [N, W * C, G]."""
-        return self.num_scenarios, self.weight_steps * len(self.scenario_units), self.gates, self.rank or self.scenario_columns
+    def scenario_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape [scenarios, W, C, G, S + C] of the scenarios' weights, or [scenarios, W, C, G, r]. Their biases lack the last size."""
+        return self.num_scenarios, self.weight_steps, len(self.scenario_units), self.gates, self.rank or self.scenario_columns
 
-    def scenario_projection_shape(self) -> tuple[int, int, int]:
-        """Shape [W * r, G, S + C] of the projection that all scenarios share; no rows without a rank or a scenario with units."""
-        rows = self.weight_steps * (self.rank or 0) if self.num_scenarios and self.scenario_units else 0
-        return rows, self.gates, self.scenario_columns
+    def scenario_projection_shape(self) -> tuple[int, int, int, int]:
+        """Shape [W, r, G, S + C] of the projection that all scenarios share; no rows without a rank or a scenario with units."""
+        rows = (self.rank or 0) if self.num_scenarios and self.scenario_units else 0
+        return self.weight_steps, rows, self.gates, self.scenario_columns
 
-    def trunk_projection_shape(self) -> tuple[int, int, int]:
-        """Shape [W * r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
-        rows = self.weight_steps * (self.rank or 0) if self.kind == "trunk" and self.shared_units else 0
-        return rows, self.gates, len(self.shared_units)
+    def trunk_projection_shape(self) -> tuple[int, int, int, int]:
+        """Shape [W, r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
+        rows = (self.rank or 0) if self.kind == "trunk" and self.shared_units else 0
+        return self.weight_steps, rows, self.gates, len(self.shared_units)
 
-    def shared_projection_shape(self) -> tuple[int, int, int]:
-        """Shape [M, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
-        return self._projection_rows()[0], self.gates, self.dim
+    def shared_projection_shape(self) -> tuple[int, int, int, int]:
+        """Shape [W, M, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
+        return self.weight_steps, self._projection_rows()[0], self.gates, self.dim
 
-    def private_projection_shape(self) -> tuple[int, int, int, int]:
-        """Shape [T, N, G, D] of the tasks' own projections; N = 0 for a ``projection_share_ratio`` of 1."""
-        return self.num_tasks, self._projection_rows()[1], self.gates, self.dim
+    def private_projection_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape [T, W, N, G, D] of the tasks' own projections; N = 0 for a ``projection_share_ratio`` of 1."""
+        return self.num_tasks, self.weight_steps, self._projection_rows()[1], self.gates, self.dim
 
     def _projection_rows(self) -> tuple[int, int]:
         if self.rank is None or (self.kind == "trunk" and not self.private_units):
             return 0, 0
         shared = round_units(self.projection_share_ratio, self.rank)
-        return self.weight_steps * shared, self.weight_steps * (self.rank - shared)
-
-    def index(self) -> Tensor:
-        """Index int32 [T, R] on the CPU, for kind "rows": a value below S is a shared row, S + p is the task's private row p.
-
-        Raises ValueError for kind "trunk": its two recurrences read their banks in order (:func:`identity_index`).
-        """
-        if self.kind != "rows":
-            raise ValueError('index() is for sharing="rows"; a trunk and its private units read their banks in order')
-        return self._index(self.shared_units, self.private_units)
-
-    def projection_index(self) -> Tensor:
-        """Index int32 [T, W * r] on the CPU into the banks of projections, as :meth:`index`, for either kind.
-
-        Raises ValueError for a plan without a rank.
-        """
-        if self.rank is None:
-            raise ValueError("projection_index() is for plans with a rank; the full cell has no projection")
-        shared = round_units(self.projection_share_ratio, self.rank)
-        return self._index(range(shared), range(shared, self.rank))
-
-    def _index(self, shared: Sequence[int], private: Sequence[int]) -> Tensor:
-        """The index [T, W * n] of n rows a step: those that tasks share, and their own."""
-        of_row, per_step = np.empty((2, len(shared) + len(private)), dtype=np.int32)
-        of_row[list(shared)], per_step[list(shared)] = np.arange(len(shared)), len(shared)
-        of_row[list(private)] = self.weight_steps * len(shared) + np.arange(len(private))
-        per_step[list(private)] = len(private)
-        rows = of_row + np.arange(self.weight_steps, dtype=np.int32)[:, None] * per_step
-        return torch.from_numpy(np.tile(rows.ravel(), (self.num_tasks, 1)))
+        return shared, self.rank - shared
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
@@ -343,8 +313,3 @@ class SharingPlan:
 
     def __str__(self) -> str:
         return self.summary()
-
-
-def identity_index(num_tasks: int, rows: int) -> Tensor:
-    """Index int32 [T, rows] on the CPU with which every task reads the rows of its bank in order."""
-    return torch.arange(rows, dtype=torch.int32, device="cpu").expand(num_tasks, -1).contiguous()

@@ -40,9 +40,9 @@ class _SingleTaskCross(CrossRNN):
 class DCNv2(_SingleTaskCross):
     """The cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
 
-    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: row l * D + d of ``shared_weight`` [L * D, 1, D] is row d of W_l.
+    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: ``shared_weight`` [L, D, 1, D] holds the rows of W_l.
     With ``rank``, W_l is a product of two thin matrices, ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's
-    ``LowRankCrossNet(in_features, num_layers, low_rank)``: row l * r + j of ``shared_projection`` [L * r, 1, D] is row j of V_l.
+    ``LowRankCrossNet(in_features, num_layers, low_rank)``: ``shared_projection`` [L, r, 1, D] holds the rows of V_l.
 
     Example:
         >>> import torch

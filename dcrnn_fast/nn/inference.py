@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..ops import backends, cross_rnn, low_rank_cross_rnn
+from ..ops import backends
 from ..ops.inference import MULTIPLE
 from ..support.checks import check_sequence
 from ..support.cuda_graph import CudaGraphs
@@ -282,9 +282,11 @@ def _packed(layer: PartiallySharedLinear) -> Packed:
 def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
     (tensors, options), tasks = model.cross.operands(), model.plan.num_tasks
-    contract = cross_rnn if model.plan.rank is None else low_rank_cross_rnn
-    a = contract.Arguments(tensors[0], *tensors, **options)  # the first stands for x0, which comes with a call
-    operator, given = getattr(torch.ops.dcrnn_fast, a.operator()).default, a[1:]  # by place: names take longer
+    operators, projections = torch.ops.dcrnn_fast, [options[name] for name in options if name.endswith("projection")]
+    operator = operators.low_rank_cross_rnn.default if projections else operators.cross_rnn.default
+    given = *tensors, *projections, options["steps"], options["cell"]  # by place: names take longer
+    if model.cross.is_reordered:
+        return model.cross
     if model.cross.distinct_tasks < tasks:
         return lambda x0: operator(x0, *given)[0].expand(tasks, -1, -1)
     return lambda x0: operator(x0, *given)[0]

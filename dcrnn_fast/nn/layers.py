@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..ops.backends import require
-from ..sharing import SharingPlan, identity_index, round_units
+from ..sharing import SharingPlan, round_units
 from ..support.checks import MAX_SIZE, check_count, check_flag, check_floats, check_placement, check_ratio
 
 
@@ -26,56 +26,27 @@ def beside(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
-def reordered(units: Tensor, order: Tensor) -> Tensor:
-    """Units [..., C] in another order. The gradient of ``index_select`` costs less on a CPU, and may wait for a GPU."""
-    return units.index_select(-1, order) if units.is_cpu else units[..., order]
+def runs_of(order: Sequence[int]) -> list[tuple[int, int]]:
+    """Numbers as runs of neighbours, the first and one past the last."""
+    starts = [place for place, unit in enumerate(order) if not place or order[place - 1] + 1 != unit]
+    return [(order[start], order[end - 1] + 1) for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
 
 
-class WithConstants(nn.Module):
-    """A module with constant tensors: buffers that are in no state_dict.
-
-    They are filled again when ``to_empty`` has given them new memory, and when a state_dict has brought parameters, on the device of these.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_load_state_dict_post_hook(_fill_again)
-
-    def _constants(self) -> dict[str, Tensor]:
-        """By name, on the CPU."""
-        raise NotImplementedError
-
-    def _fill_constants(self, device: torch.device) -> None:
-        for name, values in self._constants().items():
-            if name not in self._buffers or getattr(self, name).device != device:
-                self.register_buffer(name, torch.empty_like(values, device=device), persistent=False)
-            getattr(self, name).copy_(values)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        before = next(self.buffers(recurse=False), None)
-        super()._apply(fn, recurse)
-        after = next(self.buffers(recurse=False), None)
-        if after is not None and after is not before:
-            self._fill_constants(after.device)
-        return self
+def reordered(units: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Units [..., D] with these runs of them side by side; as they are if one run holds all."""
+    return units if len(runs) == 1 else torch.cat([units[..., first:last] for first, last in runs], dim=-1)
 
 
-def _fill_again(module: WithConstants, _: object) -> None:
-    """A model of torchrec's tables has no constants of its own. Parameters that FSDP keeps on the CPU are computed with elsewhere."""
-    for buffer in [*module.buffers(recurse=False)][:1]:
-        weight = next(module.parameters())
-        module._fill_constants(weight.device if buffer.is_meta or type(weight) is nn.Parameter else buffer.device)
-
-
-class CrossRNN(WithConstants):
+class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
-    Parameters: ``shared_weight`` [S, G, K], ``shared_bias`` [S, G], ``private_weight`` [T, P, G, D], ``private_bias`` [T, P, G]. K is D,
-    or with a trunk its number of units. Weights start uniform in +-1/sqrt(n) for n columns. Biases start at zero, so gates start half open.
+    Parameters: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight`` [T, W, P, G, D], ``private_bias``
+    [T, W, P, G]. W is 1 for weights tied over the steps, else the number of steps. K is D, or with a trunk its number of units. The units
+    are in the plan's ``order``, and so are the columns. Weights start uniform in +-1/sqrt(n) for n columns. Biases start at zero, so gates
+    start half open.
 
-    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [M, G, D], ``private_projection`` [T, N, G, D]
-    and, with a trunk, ``trunk_projection`` [W * r, G, K], W the number of steps with weights of their own. Projections start uniform in
-    +-sqrt(3/n): they keep the size of the state, so that a cell of low rank starts with updates as large as the full cell's.
+    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D], ``private_projection``
+    [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n): they keep the size of the state, so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.
@@ -94,12 +65,6 @@ class CrossRNN(WithConstants):
     """
 
     computes_scenarios = False
-    index: Tensor
-    trunk_index: Tensor
-    order: Tensor
-    place: Tensor
-    projection_index: Tensor
-    trunk_projection_index: Tensor
 
     def __init__(
         self,
@@ -121,7 +86,8 @@ class CrossRNN(WithConstants):
         self.plan, self.backend, self.recompute = plan, backend, recompute
         self.distinct_tasks = plan.distinct_tasks  # which a forward need not count again
         self._make_parameters(device, dtype)
-        self.contiguous_units = self._order() == tuple(range(plan.dim))
+        order = plan.order
+        self._to_order, self._from_order = runs_of(order), runs_of(sorted(range(plan.dim), key=order.__getitem__))
         self.reset_parameters()
 
     def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
@@ -137,33 +103,8 @@ class CrossRNN(WithConstants):
             if plan.kind == "trunk":
                 self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
 
-    def _order(self) -> tuple[int, ...]:
-        """The units in the order in which the levels compute them."""
-        return *self.plan.shared_units, *self.plan.scenario_units, *self.plan.private_units
-
-    def _constants(self) -> dict[str, Tensor]:
-        """The index tensors.
-
-        They are whole arguments of the operator at every call, for it remembers by the tensor object which indices it has checked.
-        """
-        plan = self.plan
-        projections = {} if plan.rank is None else {"projection_index": plan.projection_index()[: self.distinct_tasks]}
-        if plan.kind == "rows":
-            return {"index": plan.index()[: self.distinct_tasks], **projections}
-        if plan.rank is not None:
-            projections["trunk_projection_index"] = identity_index(1, plan.trunk_projection_shape()[0])
-        order = torch.tensor(self._order(), dtype=torch.int64, device="cpu")
-        return {
-            "index": identity_index(plan.num_tasks, plan.private_shape()[1]),
-            "trunk_index": identity_index(1, plan.shared_shape()[0]),
-            "order": order,
-            "place": torch.argsort(order),
-            **projections,
-        }
-
     def reset_parameters(self) -> None:
-        """Draw new weights, set the biases to zero, and fill the index tensors."""
-        self._fill_constants(self.shared_weight.device)
+        """Draw new weights, and set the biases to zero."""
         for weight, bias in ((self.shared_weight, self.shared_bias), (self.private_weight, self.private_bias)):
             if weight.numel():
                 bound = 1 / math.sqrt(weight.shape[-1])
@@ -180,22 +121,26 @@ class CrossRNN(WithConstants):
         Where tasks share all rows, their states are one in memory: only read them.
         """
         self._check_input(x0)
+        x0 = reordered(x0, self._to_order)
         if self.plan.kind == "trunk":
-            if not self.contiguous_units:
-                x0 = reordered(x0, self.order)
             states = self._trunk_states(x0)
             return self._with_private(x0, [] if states is None else [states])
         tensors, options = self.operands()
-        h = self.cross_rnn(x0, *tensors, **options)
+        h = reordered(self.cross_rnn(x0, *tensors, **options), self._from_order)
         return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
 
     def operands(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        """What the operator takes beside x0 where tasks share rows: the banks and their index, and its options by name.
+        """What the operator takes beside x0 where tasks share rows: the weights and biases, and its options by name.
 
         Where all tasks share everything, they are those of one task: one recurrence serves all.
         """
-        banks = self.shared_weight, self.shared_bias, self._distinct(self.private_weight), self._distinct(self.private_bias)
-        return (*banks, self.index), {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection()}
+        weights = self.shared_weight, self.shared_bias, self._distinct(self.private_weight), self._distinct(self.private_bias)
+        return weights, {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection()}
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether the plan's order is not that of x0's columns."""
+        return len(self._to_order) > 1
 
     def _distinct(self, private: Tensor) -> Tensor:
         """The private bank of the tasks that differ."""
@@ -210,19 +155,13 @@ class CrossRNN(WithConstants):
         """The operator's arguments for a cell of low rank; none for the full cell."""
         if self.plan.rank is None:
             return {}
-        own = {"private_projection": self._distinct(self.private_projection), "projection_index": self.projection_index}
-        return {"shared_projection": self.shared_projection, **own}
+        return {"shared_projection": self.shared_projection, "private_projection": self._distinct(self.private_projection)}
 
     def _trunk_projection(self) -> dict[str, Tensor]:
         """The same for the trunk, whose private bank is empty."""
         if self.plan.rank is None:
             return {}
-        no_rows = self.trunk_projection.new_empty(1, 0, *self.trunk_projection.shape[1:])
-        return {
-            "shared_projection": self.trunk_projection,
-            "private_projection": no_rows,
-            "projection_index": self.trunk_projection_index,
-        }
+        return {"shared_projection": self.trunk_projection, "private_projection": no_private(self.trunk_projection)}
 
     def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator, on this module's backend."""
@@ -233,8 +172,7 @@ class CrossRNN(WithConstants):
         plan, trunk_units = self.plan, len(self.plan.shared_units)
         if not trunk_units:
             return None
-        no_rows = self.shared_weight.new_empty(1, 0, *self.shared_weight.shape[1:]), self.shared_bias.new_empty(1, 0, plan.gates)
-        trunk = (self.shared_weight, self.shared_bias, *no_rows, self.trunk_index)
+        trunk = self.shared_weight, self.shared_bias, no_private(self.shared_weight), no_private(self.shared_bias)
         options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
         return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
 
@@ -244,23 +182,31 @@ class CrossRNN(WithConstants):
         parts = [states[steps].expand(tasks, -1, -1) for states in above]
         if plan.private_units:
             context = beside([states[:steps] for states in above]) if above else None
-            no_rows = self.private_weight.new_empty(0, *self.private_weight.shape[2:]), self.private_bias.new_empty(0, plan.gates)
-            private = (*no_rows, self.private_weight, self.private_bias, self.index)
+            private = no_shared(self.private_weight), no_shared(self.private_bias), self.private_weight, self.private_bias
             options = {"steps": steps, "cell": plan.cell, "context": context, **self._projection()}
             parts.append(self.cross_rnn(x0[:, plan.dim - len(plan.private_units) :], *private, **options))
-        h = torch.cat(parts, dim=-1)
-        return h if self.contiguous_units else reordered(h, self.place)
+        return reordered(torch.cat(parts, dim=-1), self._from_order)
 
     def extra_repr(self) -> str:
         """The plan in one line."""
         return self.plan.summary().splitlines()[0]
 
 
-class PartiallySharedLinear(WithConstants):
+def no_private(shared: Tensor, tasks: int = 1) -> Tensor:
+    """An empty private bank [T, W, 0, ...] for a shared one [W, S, ...]."""
+    return shared.new_empty(tasks, shared.shape[0], 0, *shared.shape[2:])
+
+
+def no_shared(private: Tensor) -> Tensor:
+    """An empty shared bank [W, 0, ...] for a private one [T, W, P, ...]."""
+    return private.new_empty(private.shape[1], 0, *private.shape[3:])
+
+
+class PartiallySharedLinear(nn.Module):
     """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
 
     Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
-    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do. The attribute ``backend`` names the operator's backend ("auto" at first).
+    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do.
 
     Raises TypeError, ValueError: an argument of a wrong type or outside its range.
 
@@ -271,9 +217,6 @@ class PartiallySharedLinear(WithConstants):
         >>> layer(torch.randn(2, 5, 8)).shape
         torch.Size([2, 5, 4])
     """
-
-    backend = "auto"
-    index: Tensor
 
     def __init__(
         self,
@@ -299,12 +242,8 @@ class PartiallySharedLinear(WithConstants):
         self.private_bias = parameter((num_tasks, private), device, dtype)
         self.reset_parameters()
 
-    def _constants(self) -> dict[str, Tensor]:
-        return {"index": identity_index(self.num_tasks, self.out_features)}
-
     def reset_parameters(self) -> None:
-        """Draw new weights and biases, and fill the index tensor."""
-        self._fill_constants(self.shared_weight.device)
+        """Draw new weights and biases."""
         bound = 1 / math.sqrt(self.in_features)
         for values in self.parameters():
             nn.init.uniform_(values, -bound, bound)
@@ -326,16 +265,11 @@ class PartiallySharedLinear(WithConstants):
         return self._of_tasks(self.shared_weight, self.private_weight), self._of_tasks(self.shared_bias, self.private_bias)
 
     def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
-        """Each task's rows [T, out, ...]. Only those of a layer that tasks share in part must be collected."""
+        """Each task's rows [T, out, ...]. A layer that tasks share in whole, or not at all, needs no copy."""
         if not shared.shape[0]:
             return private
-        if not private.shape[1]:
-            return shared.expand(self.num_tasks, *shared.shape)
-        return self.param_gather(shared, private, self.index)
-
-    def param_gather(self, shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
-        """The operator that collects each task's rows, on this module's backend."""
-        return functional.param_gather(shared, private, index, backend=self.backend)
+        all_shared = shared.expand(self.num_tasks, *shared.shape)
+        return torch.cat([all_shared, private], dim=1) if private.shape[1] else all_shared
 
     def extra_repr(self) -> str:
         """The sizes and the number of shared rows."""

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..sharing import identity_index
 from ..support.model_inputs import check_scenario
 from ..support.tracing import may_read_values
-from .layers import CrossRNN, parameter, reordered
+from .layers import CrossRNN, no_private, no_shared, parameter, reordered
 
 
 class ScenarioCrossRNN(CrossRNN):
@@ -33,9 +32,9 @@ class ScenarioCrossRNN(CrossRNN):
     computes whose weights and biases are zero. The scenarios' W and b start at zero, so that each scenario starts as the unknown one, and
     training moves the frequent ones away from it.
 
-    The arguments are those of :class:`CrossRNN`. Parameters beside its own: ``scenario_weight`` [N, W * C, G, S + C], ``scenario_bias``
-    [N, W * C, G]. V starts uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection``
-    [W * r, G, S + C] projects for all scenarios.
+    The arguments are those of :class:`CrossRNN`. Parameters beside its own: ``scenario_weight`` [N, W, C, G, S + C], ``scenario_bias``
+    [N, W, C, G]. V starts uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection``
+    [W, r, G, S + C] projects for all scenarios.
 
     Rows are sorted by scenario, and the operator is called once for each scenario present. Where code may not read values (compiled and
     exported graphs, captured CUDA graphs, ``vmap``), every scenario computes every row, and each row takes its own: the same result, for
@@ -50,10 +49,6 @@ class ScenarioCrossRNN(CrossRNN):
     """
 
     computes_scenarios = True
-    scenario_index: Tensor
-    all_scenarios_index: Tensor
-    scenario_projection_index: Tensor
-    all_scenarios_projection_index: Tensor
 
     def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         super()._make_parameters(device, dtype)
@@ -63,23 +58,14 @@ class ScenarioCrossRNN(CrossRNN):
         if self.plan.rank is not None:
             self.scenario_projection = parameter(self.plan.scenario_projection_shape(), device, dtype)
 
-    def _constants(self) -> dict[str, Tensor]:
-        scenarios, rows = self.plan.scenario_shape()[:2]
-        tables = {"scenario_index": identity_index(1, rows), "all_scenarios_index": identity_index(scenarios, rows)}
-        if self.plan.rank is not None:
-            rows = self.plan.scenario_projection_shape()[0]
-            tables["scenario_projection_index"] = identity_index(1, rows)
-            tables["all_scenarios_projection_index"] = identity_index(scenarios, rows)
-        return super()._constants() | tables
-
     def reset_parameters(self) -> None:
-        """Draw new weights, set the biases and the scenarios' W to zero, and fill the index tensors."""
+        """Draw new weights, and set the biases and the scenarios' W to zero."""
         super().reset_parameters()
         nn.init.zeros_(self.scenario_bias)
         if self.scenario_weight.numel():
-            nn.init.zeros_(self.scenario_weight[:, :, 0])
+            nn.init.zeros_(self.scenario_weight[:, :, :, 0])
             bound = 1 / math.sqrt(self.scenario_weight.shape[-1])
-            nn.init.uniform_(self.scenario_weight[:, :, 1:], -bound, bound)
+            nn.init.uniform_(self.scenario_weight[:, :, :, 1:], -bound, bound)
 
     def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
         """Each task's last state, [T, B, D].
@@ -96,8 +82,7 @@ class ScenarioCrossRNN(CrossRNN):
         if scenario is None:
             scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
         span = check_scenario(scenario, x0.shape[0], self.plan.num_scenarios)
-        if not self.contiguous_units:
-            x0 = reordered(x0, self.order)
+        x0 = reordered(x0, self._to_order)
         trunk = self._trunk_states(x0)
         above = [] if trunk is None else [trunk]
         if self.plan.scenario_units:
@@ -125,30 +110,26 @@ class ScenarioCrossRNN(CrossRNN):
         parts = []
         for number, start, above in zip(present, starts, contexts, strict=True):
             banks = weights[number - 1].unsqueeze(0), biases[number - 1].unsqueeze(0)
-            parts.append(self._run(start, above, *banks, self.scenario_index)[0])
+            parts.append(self._run(start, above, *banks)[0])
         states = torch.cat([self._unknown(unknown).to(parts[0].dtype), *parts], dim=1)
         return states if order is None else states.index_select(1, torch.argsort(order))
 
     def _of_all(self, x0: Tensor, context: Tensor | None, scenario: Tensor) -> Tensor:
         """The same by all scenarios on all rows, as the operator's tasks; then each row's own."""
-        known = self._run(x0, context, self.scenario_weight, self.scenario_bias, self.all_scenarios_index)  # [N, L + 1, B, C]
+        known = self._run(x0, context, self.scenario_weight, self.scenario_bias)  # [N, L + 1, B, C]
         states = torch.cat([self._unknown(x0).unsqueeze(0).to(known.dtype), known])
         return states.gather(0, scenario.long().view(1, 1, -1, 1).expand(1, *states.shape[1:]))[0]
 
     def _unknown(self, x0: Tensor) -> Tensor:
         return x0.expand(self.plan.steps + 1, -1, -1)
 
-    def _run(self, x0: Tensor, context: Tensor | None, weight: Tensor, bias: Tensor, index: Tensor) -> Tensor:
-        """The states [N, L + 1, B, C] of the scenarios whose banks are given."""
-        plan = self.plan
-        no_rows = weight.new_empty(0, *weight.shape[2:]), bias.new_empty(0, plan.gates)
-        options: dict[str, Any] = {"steps": plan.steps, "cell": plan.cell, "context": context, "return_states": True}
-        if plan.rank is not None:
-            projection, alone = self.scenario_projection, index is self.scenario_index
-            options["shared_projection"] = projection
-            options["private_projection"] = projection.new_empty(len(index), 0, *projection.shape[1:])
-            options["projection_index"] = self.scenario_projection_index if alone else self.all_scenarios_projection_index
-        return self.cross_rnn(x0, *no_rows, weight, bias, index, **options)
+    def _run(self, x0: Tensor, context: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        """The states [N, L + 1, B, C] of the scenarios whose weights [N, W, C, G, K] and biases are given."""
+        options: dict[str, Any] = {"steps": self.plan.steps, "cell": self.plan.cell, "context": context, "return_states": True}
+        if self.plan.rank is not None:
+            options["shared_projection"] = self.scenario_projection
+            options["private_projection"] = no_private(self.scenario_projection, len(weight))
+        return self.cross_rnn(x0, no_shared(weight), no_shared(bias), weight, bias, **options)
 
 
 def grouped(scenario: Tensor, num_scenarios: int, span: tuple[int, int]) -> tuple[Tensor | None, list[int]]:

@@ -13,7 +13,6 @@ import statistics
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +24,6 @@ from ..support.accuracy import CEILING, draws, errors, largest_error, medians, n
 from ..support.cuda_graph import timer_of
 from ..support.tracing import constant_in_graphs, hooked, may_read_values, observed, transformed
 from .backends import BACKENDS, MEASURED, REASONS
-from .checks import check_arguments
 from .cross_rnn import tf32
 from .registry import CONTRACTS
 
@@ -42,12 +40,13 @@ Run = Callable[..., Tensor]  # an implementation of an operator: from its differ
 
 
 class Key(NamedTuple):
-    """What a choice depends on: which inputs need a gradient, the contract's SIZES, and the batch size by :func:`bucket`, or 0."""
+    """What a choice depends on: which inputs need a gradient, the options, all sizes but the batch's, and that by :func:`bucket`, or 0."""
 
     device: str
     operator: str
     kind: str
     needs: tuple[str, ...]
+    options: tuple[Any, ...]
     sizes: tuple[int, ...]
     batch: int
 
@@ -60,7 +59,7 @@ class Choice(NamedTuple):
     refused: Mapping[str, str]
 
 
-class Problem(NamedTuple):
+class Call(NamedTuple):
     """One call: its differentiable tensors, the dimension along which one has rows or None, and whether it needs a gradient."""
 
     tensors: Sequence[Tensor]
@@ -68,7 +67,7 @@ class Problem(NamedTuple):
     needs: Sequence[bool]
     kind: str
 
-    def draw(self, number: int) -> Problem:
+    def draw(self, number: int) -> Call:
         """The first rows, from ``number`` 1 on with numbers up to a quarter larger or smaller, so that they round otherwise."""
         pairs = zip(self.tensors, self.row_dims, strict=True)
         short = [t if dim is None else t.narrow(dim, 0, min(CHECKED_ROWS, t.shape[dim])) for t, dim in pairs]
@@ -104,48 +103,56 @@ def bucket(rows: int) -> int:
     return next(size for power in range(2, 64) if (size := 4**power) >= rows)
 
 
-def measured_backend(arguments: Any, recompute: bool, implementation: Callable[[str], Any]) -> str:
+def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, ...], implementation: Callable[[str], Any]) -> str:
     """The backend for a call of an operator on a device where ``auto`` measures. ``implementation`` gives what a backend offers."""
     if transformed():
         return PLAIN
-    operator, first, sizes = arguments.operator(), arguments[0], arguments.sizes(recompute)
-    inputs = {name: getattr(arguments, name) for name in CONTRACTS[operator].INPUTS if getattr(arguments, name) is not None}
-    needs = tuple([name for name, tensor in inputs.items() if torch.is_grad_enabled() and tensor.requires_grad])
-    has_batch, indices = operator != "param_gather", [index for index, *_ in arguments.indices()]
-    is_tf32 = has_batch and first.is_cuda and first.dtype == torch.float32 and tf32()
+    first, names, is_cell = tensors[0], CONTRACTS[operator].INPUTS, operator != "param_gather"
+    # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
+    if not torch.compiler.is_compiling() and (
+        observed() or any([one is not None and type(one) not in (Tensor, Parameter) for one in tensors]) or not first.numel()
+    ):
+        return PLAIN
+    given = {name: tensor for name, tensor in zip(names, tensors, strict=False) if tensor is not None}
+    needs = tuple([name for name, tensor in given.items() if torch.is_grad_enabled() and tensor.requires_grad])
+    row_dims = {"x0": 0, "context": 1}
+    shapes = {name: [size for dim, size in enumerate(one.shape) if dim != row_dims.get(name)] for name, one in given.items()}
+    sizes = sum([shape for name, shape in shapes.items() if not name.endswith("bias")], [] if is_cell else [tensors[2].shape[1]])
+    is_tf32 = is_cell and first.is_cuda and first.dtype == torch.float32 and tf32()
     kind = "tf32" if is_tf32 else str(first.dtype).removeprefix("torch.")
     if torch.compiler.is_compiling():
-        return _in_traced_graph(operator, kind, needs, sizes, list(inputs.values()))
-    # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
-    if observed() or any([type(tensor) not in (Tensor, Parameter) for tensor in (*inputs.values(), *indices)]):
-        return PLAIN
-    if indices[0].numel() == 0 or 0 in (first.shape if has_batch else first.shape[1:]):
-        return PLAIN
-    key = Key(str(first.device), operator, kind, needs, sizes, bucket(first.shape[0]) if has_batch else 0)
+        return _in_traced_graph(operator, kind, needs, options, sizes, list(given.values()))
+    key = Key(str(first.device), operator, kind, needs, options, tuple(sizes), bucket(first.shape[0]) if is_cell else 0)
     if key in known:
         return known[key].backend
     if not may_read_values(first):
-        return in_graph(key.device, operator, kind, (needs,), sizes)
+        return in_graph(key.device, operator, kind, (needs,), options, key.sizes)
     if not _measuring.acquire(blocking=False):  # another thread measures
         return PLAIN
     try:
-        check_arguments(arguments)
         usable = [one.name for one in BACKENDS.values() if first.device.type in one.devices and REASONS[one.name] is None]
 
-        def run(name: str, *tensors: Tensor) -> Tensor:
-            return implementation(name).compute[operator](arguments._replace(**dict(zip(inputs, tensors, strict=True))), recompute)
+        def running(name: str) -> Run:
+            def run(*leaves: Tensor) -> Tensor:
+                replaced = dict(zip(given, leaves, strict=True))
+                every = [replaced.get(name) for name in names] + list(tensors[len(names) :])
+                result: Tensor = implementation(name).compute[operator](*every, *options)
+                return result
+
+            return run
 
         # a gather copies rows whatever they hold, and a bias that starts at zero would show nothing
-        given = [tensor if has_batch else numbers(tensor).to(tensor.dtype) for tensor in inputs.values()]
-        row_dims = [{"x0": 0, "context": 1}.get(name) for name in inputs]
-        return _choose(
-            key, {name: partial(run, name) for name in (PLAIN, *usable)}, Problem(given, row_dims, [name in needs for name in inputs], kind)
-        )
+        shown = [tensor if is_cell else numbers(tensor).to(tensor.dtype) for tensor in given.values()]
+        call = Call(shown, [row_dims.get(name) for name in given], [name in needs for name in given], kind)
+        running(PLAIN)(*given.values())  # which checks the arguments: an error is the caller's
+        return _choose(key, {name: running(name) for name in (PLAIN, *usable)}, call)
     finally:
         _measuring.release()
 
 
-def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Sequence[int], tensors: Sequence[Tensor]) -> str:
+def _in_traced_graph(
+    operator: str, kind: str, needs: tuple[str, ...], options: tuple[Any, ...], sizes: Sequence[int], tensors: Sequence[Tensor]
+) -> str:
     """The backend while a graph is traced. Sizes that the graph leaves open stay open: they take the reference."""
     symbolic = torch.fx.experimental.symbolic_shapes
     if any([is_traceable_wrapper_subclass(tensor) for tensor in tensors]) or not all([symbolic.has_static_value(size) for size in sizes]):
@@ -155,25 +162,27 @@ def _in_traced_graph(operator: str, kind: str, needs: tuple[str, ...], sizes: Se
     # Export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there. In PyTorch 2.10 and
     # 2.11 is_exporting() is true in every compiled graph, which its flag is not.
     preferred = ((), needs) if torch.compiler._is_exporting_flag else (needs,)
-    return in_graph(str(tensors[0].device), operator, kind, preferred, fixed)
+    return in_graph(str(tensors[0].device), operator, kind, preferred, options, fixed)
 
 
 @constant_in_graphs
-def in_graph(device: str, operator: str, kind: str, needs: tuple[tuple[str, ...], ...], sizes: tuple[int, ...]) -> str:
+def in_graph(
+    device: str, operator: str, kind: str, needs: tuple[tuple[str, ...], ...], options: tuple[Any, ...], sizes: tuple[int, ...]
+) -> str:
     """What all measured batch sizes of a size took, else the reference; of several ``needs`` the first of which anything is known.
 
     Under hooks on saved tensors, as of non-reentrant checkpointing, the reference, so that a recomputation takes the same backend.
     """
     for need in () if hooked() else needs:
-        if taken := {choice.backend for key, choice in list(known.items()) if key[:-1] == (device, operator, kind, need, sizes)}:
+        if taken := {choice.backend for key, choice in list(known.items()) if key[:-1] == (device, operator, kind, need, options, sizes)}:
             return taken.pop() if len(taken) == 1 else PLAIN
     return PLAIN
 
 
-def _choose(key: Key, runs: Mapping[str, Run], problem: Problem) -> str:
+def _choose(key: Key, runs: Mapping[str, Run], call: Call) -> str:
     """Measure, remember, and say what is taken."""
     try:
-        choice = measure(runs, problem)
+        choice = measure(runs, call)
     except Exception as error:  # a measurement that fails must never be the user's problem
         _tries[key] += 1
         if isinstance(error, ArithmeticError) and _tries[key] < TRIES:
@@ -185,31 +194,31 @@ def _choose(key: Key, runs: Mapping[str, Run], problem: Problem) -> str:
     return choice.backend
 
 
-def measure(runs: Mapping[str, Run], problem: Problem) -> Choice:
+def measure(runs: Mapping[str, Run], call: Call) -> Choice:
     """Check every candidate on the first rows of a problem and then on all of it, and time those that are right.
 
     On the first rows, the median over draws of a result's error against float64 may be as large as plain PyTorch's allows by
     :func:`dcrnn_fast.support.accuracy.largest_error`. On all rows, which other tiles may serve, it may differ from plain PyTorch by twice
     the ceiling. Raises ArithmeticError where plain PyTorch's results are zero or not finite, so that they show nothing.
     """
-    least = min(tensor.numel() for tensor in problem.draw(0).tensors)
-    drawn = [problem.draw(number) for number in range(draws(least))]
+    least = min(tensor.numel() for tensor in call.draw(0).tensors)
+    drawn = [call.draw(number) for number in range(draws(least))]
     exact = [draw.prepared(runs[PLAIN], torch.float64)() for draw in drawn]
 
     def errors_of(run: Run) -> list[float]:
         return medians([errors(draw.prepared(run)(), right) for draw, right in zip(drawn, exact, strict=True)])
 
-    plain, whole = errors_of(runs[PLAIN]), problem.prepared(runs[PLAIN])
+    plain, whole = errors_of(runs[PLAIN]), call.prepared(runs[PLAIN])
     if not all(map(math.isfinite, plain)) or not all(out.any() for out, *_ in exact):
         raise ArithmeticError("the results of this call are not finite, or zero, so nothing can be checked")
-    timers, refused, device = dict[str, Callable[[], float]](), dict[str, str](), problem.tensors[0].device
+    timers, refused, device = dict[str, Callable[[], float]](), dict[str, str](), call.tensors[0].device
     for name, run in runs.items():
         try:
             if name != PLAIN:
-                _check(errors_of(run), [largest_error(error, problem.kind) for error in plain])
-                call = problem.prepared(run)
-                _check(errors(call(), whole()), [2 * CEILING[problem.kind]] * len(plain), " on all rows")
-                timers[name] = timer_of(call, device)
+                _check(errors_of(run), [largest_error(error, call.kind) for error in plain])
+                ours = call.prepared(run)
+                _check(errors(ours(), whole()), [2 * CEILING[call.kind]] * len(plain), " on all rows")
+                timers[name] = timer_of(ours, device)
         except Exception as error:
             refused[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200]
     if not timers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ _libraries: list[Library] = []
 
 
 def register_derivative(
-    operator: OpOverload, save: Callable[..., None], gradients: Callable[..., Mapping[str, Tensor]]
+    operator: OpOverload, save: Callable[..., None], gradients: Callable[..., Sequence[Tensor | None]]
 ) -> Callable[..., Any]:
     """Register an operator's derivative with PyTorch's dispatcher, and return the function that calls the operator by the shortest way.
 
@@ -30,9 +30,8 @@ def register_derivative(
     Args:
         operator: without keyword-only arguments.
         save: ``save(ctx, inputs, output)`` with every argument of the schema in ``inputs``; keeps what the derivative needs.
-        gradients: ``gradients(ctx, *grads)`` returns the gradients by the names of their arguments. Those that nobody needs are dropped.
+        gradients: ``gradients(ctx, *grads)`` returns a gradient or None for each argument. Those that nobody needs are dropped.
     """
-    names = [argument.name for argument in operator._schema.arguments]
     defaults = [argument.default_value for argument in operator._schema.arguments]
     namespace, _, name = operator._schema.name.partition("::")
 
@@ -55,7 +54,7 @@ def register_derivative(
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
             found = gradients(ctx, *grads)
-            return tuple([found.get(name) if need else None for name, need in zip(names, ctx.needs_input_grad, strict=True)])
+            return tuple([gradient if need else None for gradient, need in zip(found, ctx.needs_input_grad, strict=True)])
 
     class Transformable(torch.autograd.Function):
         """The same for ``torch.func``, which needs a ``setup_context``; with one, PyTorch reads the forward's signature at every call."""
@@ -108,7 +107,7 @@ def save_nothing(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
     """For an operator without a derivative."""
 
 
-def no_second_derivative(ctx: Any, *grads: Tensor | None) -> Mapping[str, Tensor]:
+def no_second_derivative(ctx: Any, *grads: Tensor | None) -> Sequence[Tensor]:
     """The derivative of a backward that has none. Raises BackendUnavailable."""
     raise BackendUnavailable(
         "backends 'cpp', 'triton' and 'cuda' have no second derivatives (the gradient of a gradient was asked for). Use "

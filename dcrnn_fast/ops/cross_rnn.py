@@ -1,15 +1,14 @@
-"""The operator ``cross_rnn``: its arguments, what they must satisfy, the shapes of its results, and its derivative.
+"""The operator ``cross_rnn``: what its arguments must satisfy, the shapes of its results, and its derivative.
 
-Its backward is an operator of its own without a derivative: second derivatives are the reference's.
+The formula stands in :func:`dcrnn_fast.reference.cross_rnn`, the schema in csrc/ops.cpp. The backward is an operator of its own without a
+derivative: second derivatives are the reference's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntFlag
-from inspect import Parameter, Signature
-from itertools import compress
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +18,14 @@ from ..sharing import GATES
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
-from .checks import check_banks
-
-if TYPE_CHECKING:
-    from .low_rank_cross_rnn import Arguments as LowRankArguments
+from .checks import check_tensors
 
 INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
 """The differentiable arguments, in the order of the gradients."""
-SIZES = ("dim", "context", "gates", "tasks", "steps", "tied", "return_states", "recompute")
-"""The sizes on which its time depends, but the batch size: D, C, G, T, L and three options, as 0 or 1."""
 
 
-class Keep(IntFlag):
-    """What a forward keeps for the backward: nothing, the activations a and g, the states between the steps, or both."""
+class Saved(IntFlag):
+    """What a forward saves for the backward: nothing, the activations a and g, the states between the steps, or both."""
 
     NOTHING = 0
     ACTIVATIONS = 1
@@ -39,9 +33,8 @@ class Keep(IntFlag):
     BOTH = 3
 
 
-class Needs(IntFlag):
-    """Which gradients a backward computes. A backend computes those of the four banks, and of the two projections, together, if any of
-    them is needed."""
+class GradMask(IntFlag):
+    """Which gradients a backward computes. Those of all weights and biases come together, and so do those of both projections."""
 
     X0 = 1
     SHARED_WEIGHT = 2
@@ -51,187 +44,171 @@ class Needs(IntFlag):
     CONTEXT = 32
     SHARED_PROJECTION = 64
     PRIVATE_PROJECTION = 128
-    BANKS = 30
+    WEIGHTS = 30
     PROJECTIONS = 192
 
 
-class Arguments(NamedTuple):
-    """What the operator takes, in the order of its schema; :func:`dcrnn_fast.functional.cross_rnn` explains all but the last two.
-
-    It has no properties, which the compiler of PyTorch 2.10 cannot read of a named tuple.
-    """
-
-    x0: Tensor
-    shared_weight: Tensor
-    shared_bias: Tensor
-    private_weight: Tensor
-    private_bias: Tensor
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
-    steps: int
-    cell: str = "gated"
-    context: Tensor | None = None
-    return_states: bool = False
-    allow_tf32: bool = False
-    """Whether a GPU may round float32 operands of products to tf32."""
-    keep: int = 0
-    """What the forward returns for the backward, see :class:`Keep`."""
-
-    def operator(self) -> str:
-        """Its name."""
-        return "cross_rnn"
-
-    def indices(self) -> list[tuple[Tensor, int, str, str]]:
-        """As :func:`.checks.check_index` takes them."""
-        return [(self.index, self.shared_weight.shape[0] + self.private_weight.shape[1], "index", "S + P")]
-
-    def check_shapes(self) -> None:
-        """Raise TypeError, ValueError or IndexError unless the arguments fit each other, but for the values of an index."""
-        columns = check_inputs(self)
-        check_weights(self, columns)
-        check_places(self)
-
-    def sizes(self, recompute: bool) -> tuple[int, ...]:
-        """In the order of :data:`SIZES`."""
-        columns, tied = 0 if self.context is None else self.context.shape[2], self.index.shape[1] == self.x0.shape[1]
-        cell = self.x0.shape[1], columns, GATES[self.cell], self.index.shape[0], self.steps
-        return *cell, 1 if tied else 0, int(self.return_states), int(recompute)
-
-    def by_plain_pytorch(self, recompute: bool) -> Tensor:
-        """The result of the reference, which keeps what autograd keeps."""
-        return plain(**dict(zip(self._fields[:-2], self[:-2], strict=True)))  # type: ignore[arg-type]
+def check(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    allow_tf32: bool = False,
+    saved: int = 0,
+) -> dict[str, int]:
+    """The sizes by letter. Raise TypeError or ValueError unless the arguments fit each other."""
+    if not 0 <= saved <= Saved.BOTH:
+        raise ValueError(f"saved: got {saved}, expected a sum of the bits of Saved, 0 to 3")
+    sizes = check_inputs(x0, context, steps, cell)
+    check_weights(x0, "K", shared_weight, shared_bias, private_weight, private_bias, sizes)
+    return sizes
 
 
-def check_inputs(a: Arguments | LowRankArguments) -> int:
-    """The columns C + D that a cell reads. Raise TypeError or ValueError unless all but the shapes of weights and index fit each other."""
-    check_choice("cell", a.cell, tuple(GATES))
-    if isinstance(a.steps, int):  # a traced graph may leave it open
-        check_count("steps", a.steps, maximum=MAX_STEPS)
-    check_tensor("x0", a.x0, "floats [B, D]")
-    check_memory("x0", a.x0)
-    if a.context is not None:
-        check_tensor("context", a.context, "floats [steps, B, C]")
-        check_memory("context", a.context)
-    if a.x0.dim() != 2 or a.x0.shape[1] == 0:
-        raise ValueError(f"x0: got shape {list(a.x0.shape)}, expected [B, D] with D >= 1")
-    batch, dim = a.x0.shape
-    others = {name: getattr(a, name) for name in INPUTS[1:] if name != "context" or a.context is not None}
-    for name, tensor in others.items():
+def check_backward(grad: Tensor, states: Tensor, activations: Tensor, grad_mask: int, *arguments: Any) -> dict[str, int]:
+    """The sizes by letter. Raise TypeError or ValueError unless the forward's arguments and the backward's fit each other."""
+    sizes = check(*arguments)
+    x0, *_, context, return_states, _ = arguments
+    of_states, of_activations = saved_shapes(sizes)
+    most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT
+    kept = {"states": (states, of_states), "activations": (activations, of_activations)}
+    check_saved(x0, grad, out_shape(sizes, return_states), grad_mask, most, context, **kept)
+    return sizes
+
+
+def check_inputs(x0: Tensor, context: Tensor | None, steps: int, cell: str) -> dict[str, int]:
+    """The sizes L, B, D, C, G and K = C + D. Raise TypeError or ValueError unless these arguments fit each other."""
+    check_choice("cell", cell, tuple(GATES))
+    if isinstance(steps, int):  # a traced graph may leave it open
+        check_count("steps", steps, maximum=MAX_STEPS)
+    sizes = {"L": steps, "G": GATES[cell]}
+    check_tensors(("x0", x0), [("x0", x0, "BD"), ("context", context, "LBC")], sizes)
+    if sizes["D"] == 0:
+        raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
+    sizes["K"] = sizes.setdefault("C", 0) + sizes["D"]
+    return sizes
+
+
+def check_weights(
+    x0: Tensor,
+    columns: str,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    sizes: dict[str, int],
+) -> None:
+    """Raise TypeError or ValueError unless the weights, of the ``columns`` "K" or "r", and the biases fit the sizes."""
+    weights = ("shared_weight", shared_weight, f"WSG{columns}"), ("private_weight", private_weight, f"TWPG{columns}")
+    check_tensors(("x0", x0), [*weights, ("shared_bias", shared_bias, "WSG"), ("private_bias", private_bias, "TWPG")], sizes)
+    check_weight_steps("shared_weight", sizes)
+    if sizes["S"] + sizes["P"] != sizes["D"]:
+        raise ValueError(f"shared_weight, private_weight: got S + P = {sizes['S']} + {sizes['P']} units, expected D = {sizes['D']}")
+
+
+def check_weight_steps(name: str, sizes: dict[str, int]) -> None:
+    """Raise ValueError unless there are weights for one step or for all."""
+    if sizes["W"] != 1 and sizes["W"] != sizes["L"]:  # symbolic sizes of a compiled graph do not support "in"
+        raise ValueError(f"{name}: got the weights of W = {sizes['W']} steps, expected 1 (tied) or steps = {sizes['L']} (untied)")
+
+
+def check_saved(
+    like: Tensor, grad: Tensor, expected: list[int], grad_mask: int, most: int, context: Tensor | None, **saved: tuple[Tensor, list[int]]
+) -> None:
+    """Raise TypeError or ValueError unless a backward's gradient and mask are right, and what was saved has its shape, or is [0]."""
+    for name, (tensor, *shapes) in {"grad": (grad, expected), **{name: (*pair, [0]) for name, pair in saved.items()}}.items():
         check_tensor(name, tensor, "floats")
-    check_alike("x0", a.x0, others)
-    check_banks("shared_weight", a.shared_weight, "private_weight", a.private_weight, a.index)
-    check_banks("shared_bias", a.shared_bias, "private_bias", a.private_bias, a.index)
-    if a.context is None:
-        return dim
-    if a.context.dim() != 3 or tuple(a.context.shape[:2]) != (a.steps, batch):
-        raise ValueError(f"context: got shape {list(a.context.shape)}, expected [{a.steps}, {batch}, C], one state before each step")
-    return dim + a.context.shape[2]
-
-
-def check_weights(a: Arguments | LowRankArguments, columns: int) -> None:
-    """Raise ValueError unless the weights have so many columns, and the biases fit them."""
-    expected = GATES[a.cell], columns
-    if tuple(a.shared_weight.shape[1:]) != expected:
-        raise ValueError(f"shared_weight: got shape {list(a.shared_weight.shape)}, expected [S, {expected[0]}, {columns}]")
-    for kind, dims in (("shared", 2), ("private", 3)):
-        weight, bias = getattr(a, f"{kind}_weight"), getattr(a, f"{kind}_bias")
-        if tuple(bias.shape) != tuple(weight.shape[:dims]):
-            raise ValueError(f"{kind}_bias: got shape {list(bias.shape)}, expected {list(weight.shape[:dims])}")
-
-
-def check_places(a: Arguments | LowRankArguments) -> None:
-    """Raise ValueError unless the index has a place for each unit, or for each unit at each step."""
-    (_, dim), (_, rows) = a.x0.shape, a.index.shape
-    if rows != dim and rows != a.steps * dim:  # symbolic sizes of a compiled graph do not support "in"
-        raise ValueError(
-            f"index: got {rows} rows a task, expected D = {dim} (weights tied over steps) or steps * D = {a.steps * dim} (untied)"
-        )
-
-
-def check_kept(a: Arguments | LowRankArguments, grad: Tensor, needs: int, most_needs: int, **kept: tuple[Tensor, list[int]]) -> None:
-    """Raise TypeError or ValueError unless a backward's gradient and ``needs`` are right, and what was kept has its shape, or is [0]."""
-    for name, tensor in (("grad", grad), *[(name, tensor) for name, (tensor, _) in kept.items()]):
-        check_tensor(name, tensor, f"floats, an output of {a.operator()}")
         check_memory(name, tensor)
-    check_alike("x0", a.x0, {"grad": grad, **{name: tensor for name, (tensor, _) in kept.items()}})
-    expected = out_shape(a)
-    if list(grad.shape) != expected:
-        raise ValueError(f"grad: got shape {list(grad.shape)}, expected {expected}, the shape of {a.operator()}'s first output")
-    for name, (tensor, shape) in kept.items():
-        if list(tensor.shape) not in ([0], shape):
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {shape}, or [0] where it was not kept")
-    if not 0 <= needs <= most_needs:
-        raise ValueError(f"needs: got {needs}, expected a sum of the bits of Needs, 0 to {most_needs}")
-    if needs & Needs.CONTEXT and a.context is None:
-        raise ValueError("needs: asks for the gradient of context, which is absent")
+        check_alike("x0", like, {name: tensor})
+        if list(tensor.shape) not in shapes:
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {' or '.join(map(str, shapes))}")
+    if not 0 <= grad_mask <= most:
+        raise ValueError(f"grad_mask: got {grad_mask}, expected a sum of the bits of GradMask, 0 to {most}")
+    if grad_mask & GradMask.CONTEXT and context is None:
+        raise ValueError("grad_mask: asks for the gradient of context, which is absent")
 
 
-def out_shape(a: Arguments | LowRankArguments) -> list[int]:
+def out_shape(sizes: dict[str, int], return_states: bool) -> list[int]:
     """The last state [T, B, D], or all states [T, L + 1, B, D]."""
-    states = [a.steps + 1] if a.return_states else []
-    return [a.index.shape[0], *states, *a.x0.shape]
+    return [sizes["T"], *([sizes["L"] + 1] if return_states else []), sizes["B"], sizes["D"]]
 
 
-def _states_shape(a: Arguments) -> list[int]:
-    return [a.index.shape[0], a.steps - 1, *a.x0.shape]
+def saved_shapes(sizes: dict[str, int]) -> tuple[list[int], list[int]]:
+    """The states after each step but the last [T, L - 1, B, D], and the activations a and, in a gated cell, g [T, L, B, G, D]."""
+    tasks, steps, batch, dim = sizes["T"], sizes["L"], sizes["B"], sizes["D"]
+    return [tasks, steps - 1, batch, dim], [tasks, steps, batch, sizes["G"], dim]
 
 
-def _activations_shape(a: Arguments) -> list[int]:
-    batch, dim = a.x0.shape
-    return [a.index.shape[0], a.steps, batch, GATES[a.cell], dim]
+def fake(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    allow_tf32: bool = False,
+    saved: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Empty results: the output; the states unless the output holds them, and the activations, [0] where they are not saved."""
+    sizes = check(x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32, saved)
+    states, activations = saved_shapes(sizes)
+    return (
+        x0.new_empty(out_shape(sizes, return_states)),
+        x0.new_empty(states if saved & Saved.STATES and not return_states else [0]),
+        x0.new_empty(activations if saved & Saved.ACTIVATIONS else [0]),
+    )
 
 
-def check_backward(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *arguments: Any) -> Arguments:
-    """The forward's arguments. Raise TypeError or ValueError unless they and the backward's fit each other."""
-    a = Arguments(*arguments)
-    a.check_shapes()
-    kept = {"states": (states, _states_shape(a)), "activations": (activations, _activations_shape(a))}
-    check_kept(a, grad, needs, Needs.X0 | Needs.BANKS | Needs.CONTEXT, **kept)
-    return a
-
-
-def shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Empty results: the output; the states 1 to L - 1 unless the output holds them, and the activations, [0] where they are not kept."""
-    a = Arguments(*arguments)
-    a.check_shapes()
-    empty = a.x0.new_empty
-    states = empty(_states_shape(a)) if a.keep & Keep.STATES and not a.return_states else empty(0)
-    return empty(out_shape(a)), states, empty(_activations_shape(a)) if a.keep & Keep.ACTIVATIONS else empty(0)
-
-
-def gradient_shapes(grad: Tensor, states: Tensor, activations: Tensor, needs: int, *arguments: Any) -> tuple[Tensor, ...]:
+def fake_backward(
+    grad: Tensor,
+    states: Tensor,
+    activations: Tensor,
+    grad_mask: int,
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    steps: int,
+    cell: str,
+    context: Tensor | None,
+    return_states: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Empty gradients of :data:`INPUTS`, [0] for one that is not asked for."""
-    a = check_backward(grad, states, activations, needs, *arguments)
-    return empty_gradients([(a.x0, Needs.X0), *[(bank, Needs.BANKS) for bank in a[1:5]], (a.context, Needs.CONTEXT)], needs)
+    weights = shared_weight, shared_bias, private_weight, private_bias
+    check_backward(grad, states, activations, grad_mask, x0, *weights, steps, cell, context, return_states, allow_tf32)
+    return (
+        gradient(x0, x0, grad_mask & GradMask.X0),
+        gradient(x0, shared_weight, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, shared_bias, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, private_weight, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, private_bias, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, context, grad_mask & GradMask.CONTEXT),
+    )
 
 
-def empty_gradients(inputs: list[tuple[Any, int]], needs: int) -> tuple[Tensor, ...]:
-    """A tensor in the shape of each input of which ``needs`` has a bit; [0] for the others."""
-    like = inputs[0][0].new_empty
-    return tuple([like(tensor.shape) if needs & bits and tensor is not None else like(0) for tensor, bits in inputs])
+def gradient(like: Tensor, tensor: Tensor | None, wanted: int) -> Tensor:
+    """An empty gradient of a tensor, or [0] where it is not wanted."""
+    return like.new_empty(tensor.shape if wanted and tensor is not None else [0])
 
 
-def with_arguments(function: Callable[..., Any], arguments: Any, results: int, **first: type) -> Callable[..., Any]:
-    """The function of ``*arguments``, with a signature that PyTorch reads: the fields of a ``NamedTuple``, and so many tensors as results.
-
-    With ``first``, the arguments of a backward by name: they come before those of the forward, of which the last is left out, as it
-    says what is kept. None of them has a default.
-    """
-    kinds, defaults = get_type_hints(arguments), {} if first else arguments._field_defaults
-    fields = arguments._fields[:-1] if first else arguments._fields
-    kind = Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [Parameter(name, kind, annotation=of_type) for name, of_type in first.items()]
-    parameters += [Parameter(name, kind, annotation=kinds[name], default=defaults.get(name, Parameter.empty)) for name in fields]
-    function.__signature__ = Signature(parameters, return_annotation=tuple[(Tensor,) * results])  # type: ignore[attr-defined, misc]
-    return function
+OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backward": fake_backward}
+"""By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
 
 
-DECLARATIONS = {
-    "cross_rnn": with_arguments(shapes, Arguments, 3),
-    "cross_rnn_backward": with_arguments(
-        gradient_shapes, Arguments, len(INPUTS), grad=Tensor, states=Tensor, activations=Tensor, needs=int
-    ),
-}
-"""By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
+def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
+    """The reference's result. It saves what autograd saves."""
+    x0, *weights, context, steps, cell, return_states, _ = tensors_and_options
+    check(x0, *weights, steps, cell, context)
+    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states)
 
 
 @constant_in_graphs
@@ -246,57 +223,58 @@ def allows_tf32(x0: Tensor, device: str) -> bool:
     return x0.dtype == torch.float32 and x0.device.type == device and tf32()
 
 
-def register_cell(namespace: str, name: str, arguments: Any, differentiable: tuple[str, ...]) -> Callable[..., Any]:
-    """Register the derivatives of a cell's operator and of its backward, and return the function that calls the operator.
-
-    Args:
-        namespace: as in ``torch.ops.<namespace>``.
-        name: the operator's.
-        arguments: what it takes, a ``NamedTuple``.
-        differentiable: its differentiable arguments, in the order of the gradients.
-    """
-    fields = arguments._fields
-    bits = [1 << differentiable.index(field) if field in differentiable else 0 for field in fields]
-    steps, context = fields.index("steps"), fields.index("context")  # all before the steps, and the context, are tensors
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        out, *kept = output
-        ctx.mark_non_differentiable(*kept)
-        ctx.set_materialize_grads(False)
-        a = arguments(*inputs)
-        ctx.states, ctx.constants = None, (inputs[steps:context], inputs[context + 1 : -1])
-        if a.return_states and a.keep & Keep.STATES:
-            ctx.states, kept[0] = slice(1, a.steps), out
-        ctx.save_for_backward(*kept, *inputs[:steps], inputs[context])
-
-    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor]:
-        if grad is None:
-            return {}
-        saved, (before, after) = ctx.saved_tensors, ctx.constants
-        kept, tensors = saved[: -steps - 1], saved[-steps - 1 : -1]
-        if ctx.states is not None:
-            kept = kept[0][:, ctx.states], *kept[1:]
-        needs = sum(compress(bits, ctx.needs_input_grad))
-        return dict(zip(differentiable, backward(grad, *kept, needs, *tensors, *before, saved[-1], *after), strict=True))
-
-    operators = getattr(torch.ops, namespace)
-    backward = register_derivative(getattr(operators, f"{name}_backward").default, save_nothing, no_second_derivative)
-    return register_derivative(getattr(operators, name).default, save, gradients)
-
-
-def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
+def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operators, and return the function that computes by them.
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        keeps: what the namespace keeps for a backward. With ``recompute`` it keeps no activations, and the backward computes them again.
+        saves: what the namespace saves for a backward. With ``recompute`` it saves no activations, and the backward computes them again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
-    forward = register_cell(namespace, "cross_rnn", Arguments, INPUTS)
+    operators = getattr(torch.ops, namespace)
+    backward = register_derivative(operators.cross_rnn_backward.default, save_nothing, no_second_derivative)
 
-    def compute(a: Arguments, recompute: bool) -> Tensor:
-        keep = (keeps & ~Keep.ACTIVATIONS if recompute else keeps) if needs_gradient(a) else Keep.NOTHING
-        out: Tensor = forward(*a[:-2], allows_tf32(a.x0, tf32_device), int(keep))[0]  # an enum, which a graph does not leave open
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32, saved = inputs
+        out, states, activations = output
+        ctx.mark_non_differentiable(states, activations)
+        ctx.set_materialize_grads(False)
+        ctx.states_of_out = bool(return_states and saved & Saved.STATES)
+        states = out if ctx.states_of_out else states
+        ctx.save_for_backward(states, activations, x0, shared_weight, shared_bias, private_weight, private_bias, context)
+        ctx.options = steps, cell, return_states, allow_tf32
+
+    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> Sequence[Tensor | None]:
+        if grad is None:
+            return (None,) * 11
+        states, activations, x0, shared_weight, shared_bias, private_weight, private_bias, context = ctx.saved_tensors
+        steps, cell, return_states, allow_tf32 = ctx.options
+        if ctx.states_of_out:
+            states = states[:, 1:steps]
+        d_x0, d_shared_weight, d_shared_bias, d_private_weight, d_private_bias, d_context = backward(
+            grad, states, activations, grad_mask(ctx.needs_input_grad, ctx.needs_input_grad[7]),
+            x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32,
+        )  # fmt: skip
+        return d_x0, d_shared_weight, d_shared_bias, d_private_weight, d_private_bias, None, None, d_context, None, None, None
+
+    forward = register_derivative(operators.cross_rnn.default, save, gradients)
+
+    def compute(
+        x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
+        steps: int, cell: str, return_states: bool, recompute: bool,
+    ) -> Tensor:  # fmt: skip
+        saved = Saved.NOTHING
+        if needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
+            saved = saves & ~Saved.ACTIVATIONS if recompute else saves
+        tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[
+            0
+        ]  # an enum, which a graph does not leave open
         return out
 
     return compute
+
+
+def grad_mask(needs: Sequence[bool], context: bool, projections: Sequence[bool] = ()) -> int:
+    """The mask of the gradients that autograd needs: of x0 and the weights first, then of the context and the projections."""
+    return sum([1 << bit for bit, need in enumerate((*needs[:5], context, *projections)) if need])

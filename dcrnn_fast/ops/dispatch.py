@@ -1,7 +1,8 @@
-"""From a call to a backend: which one computes, and who checks the arguments."""
+"""From a call to a backend."""
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,20 +11,16 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 from ..support.checks import check_choice
-from . import auto, cross_rnn, low_rank_cross_rnn, param_gather
-from .auto import measured_backend
+from . import auto
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
-from .checks import check_arguments, index_is_checked
-from .registry import CONTRACTS, Implementation, Keep, no_override, override_by, register, register_inference
+from .cross_rnn import Saved
+from .registry import CONTRACTS, Implementation, no_override, override_by, register, register_inference
 
-Arguments = param_gather.Arguments | cross_rnn.Arguments | low_rank_cross_rnn.Arguments
-
-REFERENCE = {name: contract.Arguments.by_plain_pytorch for name, contract in CONTRACTS.items()}
-IMPLEMENTATIONS: dict[str, Implementation] = {"reference": Implementation(REFERENCE, no_override)}
+IMPLEMENTATIONS = {"reference": Implementation({name: one.by_plain_pytorch for name, one in CONTRACTS.items()}, no_override)}
 """The backends by name, without "triton", which is imported at its first call."""
 if extension() is not None:
     try:
-        IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Keep.ACTIVATIONS)
+        IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Saved.ACTIVATIONS)
         register_inference("dcrnn_fast")
     except BackendUnavailable as error:
         REASONS["cpp"] = REASONS["cuda"] = f"the C++ extension cannot be used: {error}"
@@ -61,36 +58,33 @@ def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None
     return implementation(backend).kernel_override(**choices)
 
 
-def compute(arguments: Arguments, backend: str, *, recompute: bool = False) -> Tensor:
-    """The output of an operator. Nobody has checked the arguments yet, but for this: the first is a tensor.
+def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], backend: str) -> Tensor:
+    """The output of an operator. The first tensor is one; whoever computes checks the others.
 
-    The operator of a kernel checks its arguments, except the values of an index on a GPU. Where those were checked before, the kernel runs
-    at once, and ``check_arguments`` runs only if it fails, for a better message.
+    Args:
+        operator: its name.
+        tensors: those that may have a gradient, in the order of the gradients, and an index.
+        options: its other arguments, and whether to recompute.
+        backend: "auto", or a backend by name.
     """
-    name = resolve(backend, device=arguments[0].device)
-    measures = arguments[0].device.type in auto.DEVICES and requested(backend) == "auto"
-    if (measures or name != "reference") and not torch.compiler.is_compiling():
-        try:
-            if _kernel_checks(arguments, name):
-                if measures:
-                    name, measures = measured_backend(arguments, recompute, implementation), False
-                if name != "reference":  # which checks nothing
-                    return _computed(arguments, name, recompute)
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            check_arguments(arguments)
+    device = tensors[0].device
+    name = resolve(backend, device=device)
+    if device.type in auto.DEVICES and requested(backend) == "auto":
+        name = auto.measured_backend(operator, tensors, options, implementation)
+    try:
+        return implementation(name).compute[operator](*tensors, *options)
+    except (NotImplementedError, RuntimeError) as error:
+        if torch.compiler.is_compiling():
             raise
-    check_arguments(arguments)
-    if measures:
-        name = measured_backend(arguments, recompute, implementation)
-    return _computed(arguments, name, recompute)
+        raise told_by_type(error, tensors) from None
 
 
-def _kernel_checks(arguments: Arguments, backend: str) -> bool:
-    """Whether the operator of a kernel checks all that there is to check."""
-    if backend == "cpp":  # which reads an index on the CPU
-        return all([value.is_cpu for value in arguments if isinstance(value, Tensor)])
-    return all([index_is_checked(index, rows) for index, rows, _, _ in arguments.indices()])
-
-
-def _computed(arguments: Arguments, backend: str, recompute: bool) -> Tensor:
-    return implementation(backend).compute[arguments.operator()](arguments, recompute)
+def told_by_type(error: Exception, tensors: tuple[Any, ...]) -> Exception:
+    """The error by its own type: PyTorch hands a failed check of C++, and a wrong type of argument, on as RuntimeError."""
+    text = str(error).splitlines()[0]
+    if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", text):
+        return {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}[checked[1]](checked[2])
+    if wrong := re.search(r"argument '(\w+)' but instead found type '(\w+)'", text):
+        return TypeError(f"{wrong[1]}: got {wrong[2]}, expected a tensor")
+    devices = {tensor.device for tensor in tensors if isinstance(tensor, Tensor)}
+    return ValueError(f"got tensors on {' and '.join(map(str, devices))}, expected one device") if len(devices) > 1 else error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,14 +91,14 @@ def _towers(states: Tensor, packed: Tensor, widths: Tensor, term: Tensor | None 
     return states.new_empty(found["B"], found["T"])
 
 
-DECLARATIONS: dict[str, Callable[..., Any]] = {"features": _features, "towers": _towers}
+OPERATORS: dict[str, Callable[..., Any]] = {"features": _features, "towers": _towers}
 
 
 def register_derivatives(namespace: str) -> None:
     """Make a derivative of these operators an error that says what to do instead."""
-    for name in DECLARATIONS:
+    for name in OPERATORS:
         register_derivative(getattr(getattr(torch.ops, namespace), name).default, save_nothing, _no_derivative)
 
 
-def _no_derivative(ctx: Any, *grads: Tensor | None) -> Mapping[str, Tensor]:
+def _no_derivative(ctx: Any, *grads: Tensor | None) -> Sequence[Tensor]:
     raise BackendUnavailable("the operators features and towers are for inference and have no derivative: train the model itself")

@@ -1,155 +1,166 @@
 """The operator ``low_rank_cross_rnn``: as :mod:`.cross_rnn`, with a projection to r columns between what a unit reads and its weights.
 
-Its activations are z and y, which are few, and are enough to compute the states again.
+It saves z and y, which are few, and are enough to compute the states again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
-from ..sharing import GATES
-from ..support.checks import check_alike, check_tensor
-from .autograd import needs_gradient
-from .checks import check_banks
-from .cross_rnn import (
-    Keep,
-    Needs,
-    allows_tf32,
-    check_inputs,
-    check_kept,
-    check_places,
-    check_weights,
-    empty_gradients,
-    out_shape,
-    register_cell,
-    with_arguments,
-)
+from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
+from .checks import check_tensors
+from .cross_rnn import GradMask, Saved, allows_tf32, check_inputs, check_saved, check_weights, grad_mask, gradient, out_shape
 
-PROJECTION = ("shared_projection", "private_projection", "projection_index")
-"""The arguments that ``cross_rnn`` does not have."""
 INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection")
 """The differentiable arguments, in the order of the gradients."""
-SIZES = ("dim", "context", "gates", "tasks", "steps", "tied", "rank", "return_states", "recompute")
-"""The sizes on which its time depends, but the batch size: D, C, G, T, L, the rank and three options, as 0 or 1."""
 
 
-class Arguments(NamedTuple):
-    """What the operator takes, in the order of its schema; :func:`dcrnn_fast.functional.cross_rnn` explains all but the last two."""
-
-    x0: Tensor
-    shared_weight: Tensor
-    shared_bias: Tensor
-    private_weight: Tensor
-    private_bias: Tensor
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
-    shared_projection: Tensor
-    private_projection: Tensor
-    projection_index: Tensor
-    steps: int
-    cell: str = "gated"
-    context: Tensor | None = None
-    return_states: bool = False
-    allow_tf32: bool = False
-    """Whether a GPU may round float32 operands of products to tf32."""
-    keep: bool = False
-    """Whether the forward returns z and y for the backward."""
-
-    def operator(self) -> str:
-        """Its name."""
-        return "low_rank_cross_rnn"
-
-    def rank(self) -> int:
-        """The rank r."""
-        return self.projection_index.shape[1] // (self.index.shape[1] // self.x0.shape[1])
-
-    def indices(self) -> list[tuple[Tensor, int, str, str]]:
-        """As :func:`.checks.check_index` takes them."""
-        return [
-            (self.index, self.shared_weight.shape[0] + self.private_weight.shape[1], "index", "S + P"),
-            (self.projection_index, self.shared_projection.shape[0] + self.private_projection.shape[1], "projection_index", "M + N"),
-        ]
-
-    def check_shapes(self) -> None:
-        """Raise TypeError, ValueError or IndexError unless the arguments fit each other, but for the values of an index."""
-        columns = check_inputs(self)
-        check_places(self)
-        _check_projection(self, columns)
-        check_weights(self, self.rank())
-
-    def sizes(self, recompute: bool) -> tuple[int, ...]:
-        """In the order of :data:`SIZES`."""
-        columns, tied = 0 if self.context is None else self.context.shape[2], self.index.shape[1] == self.x0.shape[1]
-        cell = self.x0.shape[1], columns, GATES[self.cell], self.index.shape[0], self.steps
-        return *cell, 1 if tied else 0, self.rank(), int(self.return_states), int(recompute)
-
-    def by_plain_pytorch(self, recompute: bool) -> Tensor:
-        """The result of the reference, which keeps what autograd keeps."""
-        return plain(**dict(zip(self._fields[:-2], self[:-2], strict=True)))  # type: ignore[arg-type]
+def check(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    shared_projection: Tensor,
+    private_projection: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    allow_tf32: bool = False,
+    saved: bool = False,
+) -> dict[str, int]:
+    """The sizes by letter. Raise TypeError or ValueError unless the arguments fit each other."""
+    sizes = check_inputs(x0, context, steps, cell)
+    projections = ("shared_projection", shared_projection, "WMGK"), ("private_projection", private_projection, "TWNGK")
+    check_tensors(("x0", x0), projections, sizes)
+    sizes["r"] = sizes["M"] + sizes["N"]
+    if sizes["r"] == 0:
+        raise ValueError("shared_projection, private_projection: got M + N = 0 rows, expected the rank r >= 1")
+    check_weights(x0, "r", shared_weight, shared_bias, private_weight, private_bias, sizes)
+    return sizes
 
 
-def _check_projection(a: Arguments, columns: int) -> None:
-    """Raise TypeError or ValueError unless all three tensors are given and fit x0 and ``index``."""
-    for name in PROJECTION:
-        if getattr(a, name) is None:
-            raise ValueError(f"{name}: got None, expected a tensor: a projection has all three of {', '.join(PROJECTION)}")
-    shared, private, places = a.shared_projection, a.private_projection, a.projection_index
-    for name in PROJECTION[:2]:
-        check_tensor(name, getattr(a, name), "floats")
-    check_alike("x0", a.x0, {"shared_projection": shared, "private_projection": private})
-    check_banks("shared_projection", shared, "private_projection", private, places, index_name="projection_index")
-    tasks, weight_steps = a.index.shape[0], a.index.shape[1] // a.x0.shape[1]
-    if places.shape[0] != tasks:
-        raise ValueError(f"projection_index: got {places.shape[0]} tasks, expected {tasks} as index {list(a.index.shape)} has")
-    if places.shape[1] < weight_steps or places.shape[1] % weight_steps:
-        raise ValueError(f"projection_index: got {places.shape[1]} rows a task, expected {weight_steps} * r for a rank r")
-    if shared.dim() != 3 or tuple(shared.shape[1:]) != (GATES[a.cell], columns):
-        raise ValueError(f"shared_projection: got shape {list(shared.shape)}, expected [M, {GATES[a.cell]}, {columns}]")
+def check_backward(grad: Tensor, activations: Tensor, grad_mask: int, *arguments: Any) -> dict[str, int]:
+    """The sizes by letter. Raise TypeError or ValueError unless the forward's arguments and the backward's fit each other."""
+    sizes = check(*arguments)
+    x0, *_, context, return_states, _ = arguments
+    most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT | GradMask.PROJECTIONS
+    kept = {"activations": (activations, saved_shape(sizes))}
+    check_saved(x0, grad, out_shape(sizes, return_states), grad_mask, most, context, **kept)
+    return sizes
 
 
-def _activations_shape(a: Arguments) -> list[int]:
-    return [a.index.shape[0], a.steps, a.x0.shape[0], GATES[a.cell], a.rank()]
+def saved_shape(sizes: dict[str, int]) -> list[int]:
+    """The activations z and, in a gated cell, y: [T, L, B, G, r]."""
+    return [sizes[letter] for letter in "TLBGr"]
 
 
-def check_backward(grad: Tensor, activations: Tensor, needs: int, *arguments: Any) -> Arguments:
-    """The forward's arguments. Raise TypeError or ValueError unless they and the backward's fit each other."""
-    a = Arguments(*arguments)
-    a.check_shapes()
-    every = Needs.X0 | Needs.BANKS | Needs.CONTEXT | Needs.PROJECTIONS
-    check_kept(a, grad, needs, every, activations=(activations, _activations_shape(a)))
-    return a
+def fake(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    shared_projection: Tensor,
+    private_projection: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    allow_tf32: bool = False,
+    saved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Empty results: the output, and the activations, [0] where they are not saved."""
+    weights = shared_weight, shared_bias, private_weight, private_bias
+    sizes = check(x0, *weights, shared_projection, private_projection, steps, cell, context)
+    return x0.new_empty(out_shape(sizes, return_states)), x0.new_empty(saved_shape(sizes) if saved else [0])
 
 
-def shapes(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Empty results: the output, and the activations, [0] where they are not kept."""
-    a = Arguments(*arguments)
-    a.check_shapes()
-    return a.x0.new_empty(out_shape(a)), a.x0.new_empty(_activations_shape(a) if a.keep else 0)
-
-
-def gradient_shapes(grad: Tensor, activations: Tensor, needs: int, *arguments: Any) -> tuple[Tensor, ...]:
+def fake_backward(
+    grad: Tensor,
+    activations: Tensor,
+    grad_mask: int,
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    shared_projection: Tensor,
+    private_projection: Tensor,
+    steps: int,
+    cell: str,
+    context: Tensor | None,
+    return_states: bool,
+    allow_tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Empty gradients of :data:`INPUTS`, [0] for one that is not asked for."""
-    a = check_backward(grad, activations, needs, *arguments)
-    banks, projections = [(bank, Needs.BANKS) for bank in a[1:5]], [(bank, Needs.PROJECTIONS) for bank in a[6:8]]
-    return empty_gradients([(a.x0, Needs.X0), *banks, (a.context, Needs.CONTEXT), *projections], needs)
+    weights = shared_weight, shared_bias, private_weight, private_bias
+    of_forward = x0, *weights, shared_projection, private_projection, steps, cell, context, return_states, allow_tf32
+    check_backward(grad, activations, grad_mask, *of_forward)
+    return (
+        gradient(x0, x0, grad_mask & GradMask.X0),
+        gradient(x0, shared_weight, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, shared_bias, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, private_weight, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, private_bias, grad_mask & GradMask.WEIGHTS),
+        gradient(x0, context, grad_mask & GradMask.CONTEXT),
+        gradient(x0, shared_projection, grad_mask & GradMask.PROJECTIONS),
+        gradient(x0, private_projection, grad_mask & GradMask.PROJECTIONS),
+    )
 
 
-DECLARATIONS = {
-    "low_rank_cross_rnn": with_arguments(shapes, Arguments, 2),
-    "low_rank_cross_rnn_backward": with_arguments(gradient_shapes, Arguments, len(INPUTS), grad=Tensor, activations=Tensor, needs=int),
-}
-"""By the operator's name, the function that computes the shapes for tracing; its signature is the schema."""
+OPERATORS: dict[str, Callable[..., Any]] = {"low_rank_cross_rnn": fake, "low_rank_cross_rnn_backward": fake_backward}
+"""By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
 
 
-def register_autograd(namespace: str, keeps: Keep, tf32_device: str) -> Callable[[Arguments, bool], Tensor]:
-    """As :func:`.cross_rnn.register_autograd`, but every namespace keeps z and y; with ``recompute``, nothing is kept."""
-    forward = register_cell(namespace, "low_rank_cross_rnn", Arguments, INPUTS)
+def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
+    """The reference's result. It saves what autograd saves."""
+    x0, *weights, context, shared_projection, private_projection, steps, cell, return_states, _ = tensors_and_options
+    check(x0, *weights, shared_projection, private_projection, steps, cell, context)
+    projections = {"shared_projection": shared_projection, "private_projection": private_projection}
+    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
 
-    def compute(a: Arguments, recompute: bool) -> Tensor:
-        out: Tensor = forward(*a[:-2], allows_tf32(a.x0, tf32_device), not recompute and needs_gradient(a))[0]
+
+def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:
+    """As :func:`.cross_rnn.register_autograd`, but every namespace saves z and y; with ``recompute``, nothing is saved."""
+    operators = getattr(torch.ops, namespace)
+    backward = register_derivative(operators.low_rank_cross_rnn_backward.default, save_nothing, no_second_derivative)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, steps, cell, context, return_states, allow_tf32, _ = inputs
+        _, activations = output
+        ctx.mark_non_differentiable(activations)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(activations, context, *tensors)
+        ctx.options = steps, cell, return_states, allow_tf32
+
+    def gradients(ctx: Any, grad: Tensor | None, _: None) -> Sequence[Tensor | None]:
+        if grad is None:
+            return (None,) * 13
+        activations, context, *tensors = ctx.saved_tensors
+        steps, cell, return_states, allow_tf32 = ctx.options
+        needs = ctx.needs_input_grad
+        mask = grad_mask(needs, needs[9], needs[5:7])
+        *found, d_context, d_shared_projection, d_private_projection = backward(
+            grad, activations, mask, *tensors, steps, cell, context, return_states, allow_tf32
+        )
+        return *found, d_shared_projection, d_private_projection, None, None, d_context, None, None, None
+
+    forward = register_derivative(operators.low_rank_cross_rnn.default, save, gradients)
+
+    def compute(
+        x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
+        shared_projection: Tensor, private_projection: Tensor, steps: int, cell: str, return_states: bool, recompute: bool,
+    ) -> Tensor:  # fmt: skip
+        tensors = x0, shared_weight, shared_bias, private_weight, private_bias, shared_projection, private_projection
+        saved = not recompute and needs_gradient((*tensors, context))
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), saved)[0]
         return out
 
     return compute

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from inspect import signature
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -18,24 +17,22 @@ from torch.library import custom_op, infer_schema, triton_op
 from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
 from . import cross_rnn, inference, low_rank_cross_rnn, param_gather
-from .cross_rnn import Keep, Needs
-
-__all__ = ["Implementation", "Keep", "Needs", "no_override", "override_by", "register", "register_inference"]
+from .cross_rnn import Saved
 
 CONTRACTS: dict[str, ModuleType] = {"param_gather": param_gather, "cross_rnn": cross_rnn, "low_rank_cross_rnn": low_rank_cross_rnn}
 """By the operator's name the module of its contract."""
-DECLARATIONS = {name: declaration for contract in CONTRACTS.values() for name, declaration in contract.DECLARATIONS.items()}
-"""Every operator of the contract by name. The signature is the schema, the body computes the shapes for tracing."""
+OPERATORS: dict[str, Callable[..., Any]] = {name: fake for contract in CONTRACTS.values() for name, fake in contract.OPERATORS.items()}
+"""Every operator of the contract, its backward too, by name: the function that computes the shapes for tracing."""
 
 
 class Implementation(NamedTuple):
     """What a backend offers to :mod:`.dispatch`.
 
-    ``compute`` holds, by the operator's name, the functions from its arguments, and whether to recompute, to the output.
+    ``compute`` holds, by the operator's name, the functions from its tensors, its options, and whether to recompute, to the output.
     ``kernel_override(**choices)`` is a context manager within which calls run the kernels that the choices name.
     """
 
-    compute: Mapping[str, Callable[[Any, bool], Tensor]]
+    compute: Mapping[str, Callable[..., Tensor]]
     kernel_override: Callable[..., AbstractContextManager[None]]
 
 
@@ -48,7 +45,7 @@ def no_override(**choices: object) -> Iterator[None]:
 
 def register(
     namespace: str,
-    keeps: Keep,
+    saves: Saved,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     kernel_override: Callable[..., AbstractContextManager[None]] = no_override,
     *,
@@ -59,7 +56,7 @@ def register(
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        keeps: what this backend's forward keeps for the backward.
+        saves: what this backend's forward saves for the backward.
         functions: the operators written in Python, by name; None where a C++ library implements them.
         kernel_override: see :class:`Implementation`.
         declare: declare the operators here; a C++ library that is loaded later implements them.
@@ -68,17 +65,15 @@ def register(
     Raises:
         BackendUnavailable: the namespace lacks an operator, or has one with another schema; it was built from other sources.
     """
-    for name, declaration in DECLARATIONS.items():
-        operator = f"{namespace}::{name}"
+    for name, fake in OPERATORS.items():
+        operator, schema = f"{namespace}::{name}", infer_schema(fake, mutates_args=())
         if functions is not None:
-            function = functions[name]
-            function.__signature__ = signature(declaration)  # type: ignore[attr-defined]
             # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
-            (custom_op if INTERPRETED else triton_op)(operator, mutates_args=())(function)
+            (custom_op if INTERPRETED else triton_op)(operator, functions[name], mutates_args=(), schema=schema)
         elif declare:
-            torch.library.define(operator, infer_schema(declaration, mutates_args=()))
-        register_shapes(operator, declaration)
-    compute = {name: contract.register_autograd(namespace, keeps, tf32_device) for name, contract in CONTRACTS.items()}
+            torch.library.define(operator, schema)
+        register_shapes(operator, fake)
+    compute = {name: contract.register_autograd(namespace, saves, tf32_device) for name, contract in CONTRACTS.items()}
     return Implementation(compute, kernel_override)
 
 
@@ -99,8 +94,8 @@ def register_shapes(operator: str, shapes: Callable[..., Any]) -> None:
 
 def register_inference(namespace: str) -> None:
     """Give a namespace of operators in C++ the contract of :mod:`.inference`. Raises BackendUnavailable as :func:`register` does."""
-    for name, declaration in inference.DECLARATIONS.items():
-        register_shapes(f"{namespace}::{name}", declaration)
+    for name, fake in inference.OPERATORS.items():
+        register_shapes(f"{namespace}::{name}", fake)
     inference.register_derivatives(namespace)
 
 

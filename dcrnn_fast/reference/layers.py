@@ -1,7 +1,7 @@
 """The layers of DCRNN in plain PyTorch: the recurrence, the towers' layer, the embedding of numbers, and AITM's transfer; and DCN-v2.
 
 Letters: T tasks, B rows, D units, L steps, G vectors of a unit (W and b, with a gate also V and c), r the rank, N scenarios, E the width
-of an embedding. A bank of weights for untied steps holds one step's rows after another's.
+of an embedding.
 """
 
 from __future__ import annotations
@@ -114,16 +114,15 @@ class CrossRNN(nn.Module):
 
         def rows(bank: Tensor) -> Tensor:
             """The rows of this step."""
-            return bank if plan.tied else bank.tensor_split(plan.steps)[step]
+            return bank[0 if plan.tied else step]
 
         projection = trunk_projection = scenario_projection = None
         if plan.rank is not None:
             projection = torch.cat([rows(self.shared_projection), rows(self.private_projection[task])])
             trunk_projection = projection if plan.kind == "rows" else rows(self.trunk_projection)
             scenario_projection = rows(self.scenario_projection) if middle else None
-        order = [*shared, *middle, *private]  # of the updates, and below a trunk of the columns that a unit reads
-        read_by_private = list(range(plan.dim)) if plan.kind == "rows" else order
-        read_by_shared = list(range(plan.dim)) if plan.kind == "rows" else shared
+        order = [*shared, *middle, *private]  # of the updates, and of the columns that a unit reads
+        read_by_shared = order if plan.kind == "rows" else shared
 
         updates = []
         if shared:
@@ -138,7 +137,7 @@ class CrossRNN(nn.Module):
             updates.append(update)
         if private:
             weight, bias = rows(self.private_weight[task]), rows(self.private_bias[task])
-            updates.append(cell(h[:, read_by_private], x0[:, private], weight, bias, projection))
+            updates.append(cell(h[:, order], x0[:, private], weight, bias, projection))
         return torch.cat(updates, dim=1)[:, sorted(range(plan.dim), key=order.__getitem__)]  # in the order of the units
 
 
@@ -185,8 +184,8 @@ class DCNv2(CrossRNN):
         self._check_input(x0)
         x, layers = x0, self.plan.steps
         for layer in range(layers):
-            weight, bias = self.shared_weight.chunk(layers)[layer].squeeze(1), self.shared_bias.chunk(layers)[layer].squeeze(1)
-            seen = x if self.plan.rank is None else linear(x, self.shared_projection.chunk(layers)[layer].squeeze(1))
+            weight, bias = self.shared_weight[layer].squeeze(1), self.shared_bias[layer].squeeze(1)
+            seen = x if self.plan.rank is None else linear(x, self.shared_projection[layer].squeeze(1))
             x = x0 * linear(seen, weight, bias) + x
         return x
 
@@ -218,7 +217,7 @@ class ScenarioCrossRNN(CrossRNN):
         nn.init.zeros_(self.scenario_weight)
         nn.init.zeros_(self.scenario_bias)
         if self.scenario_weight.numel():
-            draw(self.scenario_weight[:, :, 1:], 1 / math.sqrt(self.scenario_weight.shape[-1]))
+            draw(self.scenario_weight[:, :, :, 1:], 1 / math.sqrt(self.scenario_weight.shape[-1]))
 
     def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
         """x0 [B, D] and each row's scenario [B], None where all are unknown, to each task's last state, [T, B, D]."""

@@ -41,15 +41,13 @@ def cross_rnn(
     shared_bias: Tensor,
     private_weight: Tensor,
     private_bias: Tensor,
-    index: Tensor,
     *,
     steps: int,
     cell: Cell = "gated",
     context: Tensor | None = None,
-    return_states: bool = False,
     shared_projection: Tensor | None = None,
     private_projection: Tensor | None = None,
-    projection_index: Tensor | None = None,
+    return_states: bool = False,
 ) -> Tensor:
     """The cross layer as the cell of a recurrence, for every task.
 
@@ -80,18 +78,18 @@ def cross_rnn(
 
     Args:
         x0: [B, D], the start state, which also enters every step; the same for all tasks.
-        shared_weight: [S, G, K] with K = C + D, or [S, G, r] with a projection; vectors 0 and 1 of a unit are its rows of W and V.
-        shared_bias: [S, G]; values 0 and 1 of a unit are its b and c.
-        private_weight: [T, P, G, K], or [T, P, G, r].
-        private_bias: [T, P, G].
-        index: int32 [T, R] as in :func:`param_gather`; R = D (tied), or R = steps * D with row l * D + d for unit d at step l.
+        shared_weight: [W, S, G, K] with K = C + D, or [W, S, G, r] with a projection, of the first S units, for all tasks. W is 1 (tied),
+            or the number of steps (untied). Vectors 0 and 1 of a unit are its rows of W and V.
+        shared_bias: [W, S, G]; values 0 and 1 of a unit are its b and c.
+        private_weight: [T, W, P, G, K], or [T, W, P, G, r], of the other P = D - S units, for each task.
+        private_bias: [T, W, P, G].
         steps: L >= 1.
         cell: "gated" (G = 2) or "cross" (G = 1).
         context: [steps, B, C], the state of an upstream recurrence before each step; its columns come first in a row.
+        shared_projection: [W, M, G, K], of the first M columns of z and y; vectors 0 and 1 of a row are rows of P and Q. None,
+            like the next one, for the full cell.
+        private_projection: [T, W, N, G, K], of the other N = r - M columns.
         return_states: return every state instead of the last.
-        shared_projection: [M, G, K]; vectors 0 and 1 of a row are rows of P and Q. None, like the next two, for the full cell.
-        private_projection: [T, N, G, K].
-        projection_index: int32 [T, r] (tied), or [T, steps * r] with row l * r + j for column j of z at step l (untied, as ``index``).
 
     Returns:
         [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first.
@@ -99,24 +97,21 @@ def cross_rnn(
     Example: one task and one step without a gate, with W the identity and b = 0.
         >>> import torch
         >>> from dcrnn_fast.reference import cross_rnn
-        >>> shared = torch.eye(2).unsqueeze(1), torch.zeros(2, 1)  # weight [S, G, K] = [2, 1, 2], bias [2, 1]
-        >>> private = torch.empty(1, 0, 1, 2), torch.empty(1, 0, 1)  # no private rows
-        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, torch.tensor([[0, 1]]), steps=1, cell="cross")
+        >>> shared = torch.eye(2).view(1, 2, 1, 2), torch.zeros(1, 2, 1)  # weight [W, S, G, K], bias [W, S, G]
+        >>> private = torch.empty(1, 1, 0, 1, 2), torch.empty(1, 1, 0, 1)  # no private units
+        >>> cross_rnn(torch.tensor([[1.0, 2.0]]), *shared, *private, steps=1, cell="cross")
         tensor([[[2., 6.]]])
     """
-    tasks, rows = index.shape
-    batch, dim = x0.shape
-    weight_steps, gates = rows // dim, shared_weight.shape[1]
-    # [T, W * D, G, K] -> [W, G, T, D, K]: contiguous operands for the batched product
-    weight = param_gather(shared_weight, private_weight, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2, 4).contiguous()
-    bias = param_gather(shared_bias, private_bias, index).unflatten(1, (weight_steps, dim)).permute(1, 3, 0, 2).unsqueeze(3)
-    projection, parts = None, (shared_projection, private_projection, projection_index)
-    if any([part is None for part in parts]) and any([part is not None for part in parts]):
-        raise ValueError("shared_projection, private_projection, projection_index: got some of them, expected all three, or none")
-    if shared_projection is not None and private_projection is not None and projection_index is not None:
-        gathered = param_gather(shared_projection, private_projection, projection_index)
-        # [T, W * r, G, K] -> [W, T, G * r, K]: one product for both gate vectors
-        projection = gathered.unflatten(1, (weight_steps, -1)).permute(1, 0, 3, 2, 4).contiguous().flatten(2, 3)
+    if (shared_projection is None) != (private_projection is None):
+        raise ValueError("shared_projection, private_projection: got one of them, expected both, or none")
+    (batch, dim), (tasks, weight_steps, _, gates) = x0.shape, private_bias.shape
+    # [T, W, D, G, K] -> [W, G, T, D, K]: contiguous operands for the batched product
+    weight = _of_tasks(shared_weight, private_weight).permute(1, 3, 0, 2, 4).contiguous()
+    bias = _of_tasks(shared_bias, private_bias).permute(1, 3, 0, 2).unsqueeze(3)
+    projection = None
+    if shared_projection is not None and private_projection is not None:
+        # [T, W, r, G, K] -> [W, T, G * r, K]: one product for both gate vectors
+        projection = _of_tasks(shared_projection, private_projection).permute(1, 0, 3, 2, 4).contiguous().flatten(2, 3)
 
     h = x0.expand(tasks, batch, dim)
     states = [h]
@@ -132,3 +127,8 @@ def cross_rnn(
         h = h + update
         states.append(h)
     return torch.stack(states, dim=1) if return_states else h
+
+
+def _of_tasks(shared: Tensor, private: Tensor) -> Tensor:
+    """Each task's rows, shared [W, S, ...] before private [T, W, P, ...]: [T, W, S + P, ...]."""
+    return torch.cat([shared.expand(private.shape[0], *shared.shape), private], dim=2)
