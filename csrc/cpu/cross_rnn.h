@@ -72,39 +72,28 @@ struct Recurrence {
   const T* weight(int64_t task, int64_t step, Units units) const {
     return row_of(banks, shared_weight, private_weight, task, step % weight_steps, units.begin, gates * columns);
   }
+  // Whether a backward multiplies by the library.
+  bool by_library() const { return is_low<T> || dim * sizeof(T) >= 2048; }
   // Whether a forward reads packed weights, by our own products.
   bool packed() const { return packs_; }
   const A* step_bias(int64_t task, int64_t step) const { return biases_.get() + (task * weight_steps + step % weight_steps) * dim * gates; }
-
-  // product [rows, count] = da|dq of the units [rows, units * G] times columns of their weights: the context's, or the state's.
-  void pull(int64_t task, int64_t step, int64_t rows, Units units, Rows<const T> gradient, bool of_context, Rows<T> product) const;
 
   // product [rows, units * G] = [context, state] times the units' rows of the step's weights. Two products would round their sum twice in
   // half precision: there, context and state are first copied side by side to `operand` [rows, K].
   void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
-  // The weights of the shared or the private units at a step of the weights, packed one block after another.
-  T* block(const Buffer<T>& packed, int64_t of_shared, int64_t of_own, int64_t task, int64_t weight_step, Units units) const {
-    if (units.begin < banks.shared) return packed.get() + weight_step * of_shared;
-    return packed.get() + weight_steps * of_shared + (task * weight_steps + weight_step) * of_own;
-  }
-  // Transposed: [K, units * G].
+  // The packed weights of the shared or the private units at a step of the weights, transposed in slices: [K, units * G].
   T* packed(int64_t task, int64_t weight_step, Units units) const {
-    const auto size = [&](int64_t rows) { return sliced_values<T>(columns, rows * gates); };
-    return block(packed_, size(banks.shared), size(banks.own), task, weight_step, units);
-  }
-  // As they are: [units * G, C], and after it [units * G, D].
-  int64_t rows_size(int64_t rows) const { return sliced_values<T>(rows * gates, context) + sliced_values<T>(rows * gates, dim); }
-  T* packed_rows(int64_t task, int64_t weight_step, Units units) const {
-    return block(packed_rows_, rows_size(banks.shared), rows_size(banks.own), task, weight_step, units);
+    const int64_t shared = sliced_values<T>(columns, banks.shared * gates), own = sliced_values<T>(columns, banks.own * gates);
+    if (units.begin < banks.shared) return packed_.get() + weight_step * shared;
+    return packed_.get() + weight_steps * shared + (task * weight_steps + weight_step) * own;
   }
   void pack(int64_t tasks_of_units, Units units);
-  void pack_rows(int64_t tasks_of_units, Units units);
 
-  bool packs_, packs_rows_;
-  Buffer<T> packed_, packed_rows_;  // in slices
-  Buffer<A> biases_;                // of each task [W, G, D]
+  bool packs_;
+  Buffer<T> packed_;
+  Buffer<A> biases_;  // of each task [W, G, D]
 };
 
 // Divides the batch into tiles of about equal size. A tile has enough rows to repay what a product does once, packing the weights in the

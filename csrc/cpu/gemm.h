@@ -1,6 +1,7 @@
 // The full cell's matrix products, on memory that we own. In float32 and float64 they are our own (product.h), but those of a forward of
-// few rows. In half precision, unless computes_in_float, they are PyTorch's: many CPUs have units for them. The C shims call its CPU kernel
-// directly: through the dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
+// few rows and of the backward of many units, whose weights and rows lie pages apart: the library copies them first. In half precision,
+// unless computes_in_float, they are PyTorch's: many CPUs have units for them. The C shims call its CPU kernel directly: through the
+// dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -83,11 +84,12 @@ void gemm(Rows<T> out, const Matrix<T>& a, const Sliced<T>& b, bool add = false)
                                   b.data + column / slice<T> * b.stride, slice<T>, out.at(0, column), add});
 }
 
-// out = a b, or out += a b. By our own product if it can read b: in float32 and float64, with the values of a row beside each other.
+// out = a b, or out += a b. By our own product if it can read b, in float32 and float64 with the values of a row beside each other, unless
+// the library's is asked for.
 template <typename T>
-void gemm(Rows<T> out, const Matrix<T>& a, const Matrix<T>& b, bool add = false) {
+void gemm(Rows<T> out, const Matrix<T>& a, const Matrix<T>& b, bool add = false, bool by_library = false) {
   if constexpr (!is_low<T>)
-    if (b.column_stride == 1)
+    if (b.column_stride == 1 && !by_library)
       return product_kernels<T>().product(
           {a.rows, b.columns, a.columns, a.data, a.row_stride, a.column_stride, b.data, b.row_stride, out, add});
   const LibraryMatrix<T> to({out.data, a.rows, b.columns, out.stride}), left(a), right(b);
