@@ -1,21 +1,18 @@
-// The rows of the two parameter banks, as kernels read them. bank_index.h says what an index means.
+// The rows of the two parameter banks, which kernels read in place.
 #pragma once
 
-#include "machine.h"
+#include "../banks.h"
 
 namespace dcrnn_fast::cuda {
 
 template <typename T>
 struct BankRows {
-  const T* shared;
-  const T* own;
-  int num_shared, num_private;
+  Banks banks;
+  const T *shared, *own;  // [W, banks.shared, ...], [T, W, banks.own, ...]
 
-  // The row of `size` values, or null for an index out of range. A kernel cannot raise an error, so nothing is read and the results become
-  // NaN.
-  DCRNN_DEVICE const T* row(int index, int64_t task, int64_t size) const {
-    if (index < 0 || index >= num_shared + num_private) return nullptr;
-    return index < num_shared ? shared + index * size : own + (task * num_private + index - num_shared) * size;
+  // A task's row of `size` values at a step of the weights.
+  DCRNN_MEMBER const T* row(int64_t task, int64_t weight_step, int64_t row, int64_t size) const {
+    return row_of(banks, shared, own, task, weight_step, row, size);
   }
 };
 

@@ -20,18 +20,17 @@ namespace dcrnn_fast::cuda {
 template <typename T>
 struct ProductArguments {
   using A = accumulator<T>;
-  const T* gradients;    // da|dq [B, G, D] of each task and, for the context's gradient, of each step
-  BankRows<T> weight;    // rows [G, K]
-  const int32_t* index;  // of each task
-  int64_t batch, gradients_stride, gradients_step, index_stride;
-  int dim, columns, tasks, step_rows;
+  const T* gradients;  // da|dq [B, G, D] of each task and, for the context's gradient, of each step
+  BankRows<T> weight;  // rows [G, K]
+  int64_t batch, gradients_stride, gradients_step;
+  int dim, columns;
   bool vector;
   // for the product part, of each task [B, D]
   const T *d, *state_grad;  // d, and the gradient of this step's own state, or null
   T* dh;                    // or null if nobody reads it
   A* dx0;
   int64_t d_stride, state_grad_stride;
-  bool first;  // the first step: dh is added to dx0
+  int step;  // in the first step, dh is added to dx0
   ElementArguments<T> before;
   // for the context's gradient: of each step [B, C]
   T* dcontext;
@@ -76,30 +75,13 @@ struct ProductKernel {
   DCRNN_DEVICE unsigned char* left(int stage) const { return pipeline + stage * (left_bytes + right_bytes); }
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
 
-  // What is loaded next: a block of units of da or dq of a task. The index is read one block ahead, and used only when the copies need it.
+  // What is loaded next: a block of units of da or dq of a task.
   struct Position {
-    int task;
-    int part = 0, block = 0;
-    int rows[copies];  // of the index, or -1
-
-    DCRNN_DEVICE explicit Position(const ProductKernel& kernel) : task(context ? 0 : static_cast<int>(kernel.second)) { find(kernel); }
-
-    DCRNN_DEVICE void find(const ProductKernel& kernel) {
-      const ProductArguments<T>& p = kernel.p;
-      const int32_t* const index = p.index + int64_t(task) * p.index_stride + (context ? kernel.second * p.step_rows : 0);
-#pragma unroll
-      for (int i = 0; i < copies; ++i) {
-        const int unit = block * row_values<T> + int(threadIdx.x) / row_chunks + i * rows_at_once;
-        rows[i] = unit < p.dim && task < p.tasks ? index[unit] : -1;
-      }
-    }
-
+    int task, part = 0, block = 0;
     DCRNN_DEVICE void advance(const ProductKernel& kernel) {
-      if (++block == kernel.blocks) {
-        block = 0;
-        if (++part == G) part = 0, ++task;
-      }
-      find(kernel);
+      if (++block < kernel.blocks) return;
+      block = 0;
+      if (++part == G) part = 0, ++task;
     }
   };
 
@@ -108,13 +90,14 @@ struct ProductKernel {
     copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim,
                     p.vector);
     const int chunk = threadIdx.x % row_chunks, column = first_column + chunk * chunk_values<T>;
-    const int64_t size = p.columns + p.dim;
+    const int64_t size = p.columns + p.dim, in_row = at.part * size + (context ? 0 : p.columns) + column;
+    const int64_t weight_step = p.weight.banks.weight_steps == 1 ? 0 : context ? second : p.step;
 #pragma unroll
     for (int i = 0; i < copies; ++i) {
-      unsigned char* const to = right(stage) + place_across<T>(int(threadIdx.x) / row_chunks + i * rows_at_once, chunk * chunk_values<T>);
-      const T* const row = p.weight.row(at.rows[i], at.task, G * size);
-      const T* const from = row ? row + at.part * size + (context ? 0 : p.columns) + column : p.gradients;
-      copy_chunk(to, from, row != nullptr, width - column, p.vector);
+      const int k = int(threadIdx.x) / row_chunks + i * rows_at_once, unit = at.block * row_values<T> + k;
+      const bool present = unit < p.dim;
+      const T* const from = present ? p.weight.row(at.task, weight_step, unit, G * size) + in_row : p.gradients;
+      copy_chunk(right(stage) + place_across<T>(k, chunk * chunk_values<T>), from, present, width - column, p.vector);
     }
   }
 
@@ -152,7 +135,7 @@ struct ProductKernel {
       staged.read(more, at, local);
 #pragma unroll
       for (int i = 0; i < neighbours; ++i) d[i] += more[i];
-      if (p.first) {
+      if (p.step == 0) {
         A* const dx0 = p.dx0 + second * all + from;
         load(more, dx0, left, p.vector);
 #pragma unroll
@@ -163,7 +146,7 @@ struct ProductKernel {
         element_gradients<G, true>(p.before, d, second, row, unit, column_sums);
       }
     }
-    if (p.first) return;
+    if (p.step == 0) return;
     const Staged partial{pipeline + Staged::bytes(Tile::rows)};  // rows [G, rows_at_once]
 #pragma unroll
     for (int g = 0; g < G; ++g) partial.write(column_sums[g], g * rows_at_once + first, local);
@@ -179,8 +162,8 @@ struct ProductKernel {
   }
 
   DCRNN_DEVICE void run() const {
-    const int total = (context ? p.tasks : 1) * G * blocks;
-    Position loading(*this);
+    const int total = (context ? static_cast<int>(p.weight.banks.tasks) : 1) * G * blocks;
+    Position loading{context ? 0 : static_cast<int>(second)};
     for (int stage = 0; stage < stages - 1; ++stage) {
       if (stage < total) {
         load_stage(stage, loading);

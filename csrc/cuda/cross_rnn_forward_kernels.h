@@ -4,7 +4,7 @@
 //
 //     a = W u + b        g = sigmoid(V u + c)        h' = h + g * x0 * a
 //
-// The kernel fetches the weights' rows through the index, straight into the tiles that the product reads. One thread sums both W's and V's
+// The kernel copies the weights' rows from both banks straight into the tiles that the product reads. One thread sums both W's and V's
 // products of a unit. Both schedules multiply and add in the same order, so that their bits are the same.
 #pragma once
 
@@ -20,10 +20,9 @@ struct ForwardArguments {
   const T *x0, *state, *context;  // [B, D], of each task [B, D], of each step [B, C] or null
   T *next, *activations, *start;  // of each task [B, D]; [B, G, D] or null; [B, D] or null: a copy of x0 goes there
   BankRows<T> weight, bias;       // rows [G, K], rows [G]
-  const int32_t* index;
   int64_t batch;
-  int dim, columns, steps, step_rows;  // D, C, steps to do, rows of the index from step to step
-  int64_t index_stride, state_stride, next_stride, next_step, activations_stride, activations_step, start_stride;
+  int dim, columns, first_step, steps;  // D, C, the first step and how many to do
+  int64_t state_stride, next_stride, next_step, activations_stride, activations_step, start_stride;
   bool every_state;  // next takes every state, not the last one alone
   bool vector;       // rows are multiples of 16 bytes and start at multiples of 16 bytes
 };
@@ -41,24 +40,13 @@ struct UnitRows {
   using T = typename Tile::Value;
   static constexpr int units = Tile::columns / Tile::rows_at_once;
   static_assert(units * Tile::rows_at_once == Tile::columns);
-  int next[units];  // rows of the index, or -1, for the tile that is loaded next: read early, used late
-  const T* rows[G][units];
+  const T* rows[units];  // null past the last unit
 
-  DCRNN_DEVICE void read_ahead(const ForwardArguments<T>& p, const int32_t* index, int first_unit) {
+  DCRNN_DEVICE void find(const ForwardArguments<T>& p, int64_t task, int weight_step, int first_unit) {
 #pragma unroll
     for (int i = 0; i < units; ++i) {
       const int unit = first_unit + unit_of_column(threadIdx.x / chunks + i * Tile::rows_at_once, Tile::blocks_n);
-      next[i] = unit < p.dim ? index[unit] : -1;
-    }
-  }
-
-  DCRNN_DEVICE void take_next(const ForwardArguments<T>& p, int64_t task) {
-    const int64_t size = p.columns + p.dim;
-#pragma unroll
-    for (int i = 0; i < units; ++i) {
-      const T* const found = p.weight.row(next[i], task, G * size);
-#pragma unroll
-      for (int part = 0; part < G; ++part) rows[part][i] = found ? found + part * size : nullptr;
+      rows[i] = unit < p.dim ? p.weight.row(task, weight_step, unit, G * int64_t(p.columns + p.dim)) : nullptr;
     }
   }
 
@@ -69,9 +57,9 @@ struct UnitRows {
     for (int part = 0; part < G; ++part)
 #pragma unroll
       for (int i = 0; i < units; ++i) {
-        const T* const row = rows[part][i];
         unsigned char* const to = tile + place(part * Tile::columns + threadIdx.x / chunks + i * Tile::rows_at_once, chunk);
-        copy_chunk(to, row ? row + column + value : p.x0, row != nullptr, left - value, p.vector);
+        const T* const from = rows[i] ? rows[i] + part * int64_t(p.columns + p.dim) + column + value : p.x0;
+        copy_chunk(to, from, rows[i] != nullptr, left - value, p.vector);
       }
   }
 };
@@ -157,20 +145,10 @@ struct ForwardKernel {
     }
   };
 
-  DCRNN_DEVICE const int32_t* index_of(int step) const { return p.index + task * p.index_stride + int64_t(step) * p.step_rows; }
-
-  DCRNN_DEVICE void read_ahead(const Position& at, UnitRows<Tile, G>& rows) const {
-    rows.read_ahead(p, index_of(at.step), first_unit + at.unit_tile * Tile::columns);
-  }
+  DCRNN_DEVICE int weight_step(const Position& at) const { return p.weight.banks.weight_steps > 1 ? p.first_step + at.step : 0; }
 
   DCRNN_DEVICE void load_stage(int stage, const Position& at, UnitRows<Tile, G>& rows) const {
-    if (at.block == 0) {
-      rows.take_next(p, task);
-      Position next = at;
-      next.block = blocks - 1;
-      next.advance(*this);
-      if (next.step < p.steps) read_ahead(next, rows);
-    }
+    if (at.block == 0) rows.find(p, task, weight_step(at), first_unit + at.unit_tile * Tile::columns);
     const bool upstream = at.block < context_blocks;
     const int column = (upstream ? at.block : at.block - context_blocks) * row_values<T>, columns = upstream ? p.columns : p.dim;
     rows.copy(right(stage), (upstream ? 0 : p.columns) + column, columns - column, p);
@@ -180,13 +158,11 @@ struct ForwardKernel {
       copy_rows<Tile>(left(stage), p.state + task * p.state_stride, first_row, p.batch, columns, column, columns, p.vector);
   }
 
-  // The biases of a tile of units; NaN for a unit whose index is out of range.
+  // The biases of a tile of units.
   DCRNN_DEVICE void load_biases(A* to, const Position& at) const {
     for (int i = threadIdx.x; i < bias_values; i += threads) {
       const int unit = first_unit + at.unit_tile * Tile::columns + i % Tile::columns;
-      if (unit >= p.dim) continue;
-      const T* const row = p.bias.row(index_of(at.step)[unit], task, G);
-      to[i] = row ? widen(row[i / Tile::columns]) : A(__builtin_nanf(""));
+      if (unit < p.dim) to[i] = widen(p.bias.row(task, weight_step(at), unit, G)[i / Tile::columns]);
     }
   }
 
@@ -249,7 +225,6 @@ struct ForwardKernel {
     UnitRows<Tile, G> rows;
     Position loading, at;
     const int total = p.steps * unit_tiles * blocks;
-    read_ahead(loading, rows);
     if constexpr (all_steps) load_states();
     for (int stage = 0; stage < stages - 1; ++stage) {
       if (stage < total) {

@@ -5,11 +5,6 @@
 // bank, which only this task's places read. Its warps take equal parts of these places, one after another, and go through them twice: first
 // they count the places of each bank row; then, after a prefix sum in order of bank row and warp, they write each place into its list.
 // Lanes that hold the same bank row find one another by a vote. There are no atomics.
-//
-// Cost: one launch and 8 bytes for each place and bank row. A block reads its T * R or R indices twice, 256 at a time. The sums of weights
-// and of biases share the lists. Without them, each warp of a sum would search all indices for the places of its one bank row: with some
-// hundred places that takes about as long as the launch (a prediction), with more it takes longer, so that there is no second way for small
-// problems.
 #pragma once
 
 #include "memory.h"
@@ -17,15 +12,23 @@
 
 namespace dcrnn_fast::cuda {
 
+// For every bank row, places[first] to places[last - 1] are the places that read it, in ascending order. The lists of the shared rows share
+// the first T * R places, those of task t's private rows the R places from (T + t) * R on.
+struct PlaceRange {
+  uint32_t first, last;
+};
+struct InverseIndex {
+  PlaceRange* ranges;  // [S], then [T, P]
+  uint32_t* places;    // [2, T, R]
+};
+
 inline constexpr int invert_warps = 8, invert_threads = 32 * invert_warps, invert_rows = 4 * invert_threads;
 // Of each warp and bank row a counter; of each warp two sums.
 inline constexpr int invert_shared_bytes = (invert_warps * invert_rows + 2 * invert_warps) * 4;
 
 struct InvertArguments {
-  const int32_t* index;
+  RowIndex index;
   InverseIndex inverse;
-  int64_t tasks, rows;
-  uint32_t num_shared, num_private;
 };
 
 // Calls visit(place, index[place]) for the places from `begin` to `end`, by all lanes together; for a lane past the end with ~0.
@@ -85,17 +88,18 @@ DCRNN_DEVICE void sum_counters(uint32_t* counters, uint32_t lower, PlaceRange* r
 // One block for each `invert_rows` rows of the shared bank, then for those of each private bank.
 __global__ __launch_bounds__(invert_threads) inline void invert_index(const __grid_constant__ InvertArguments p) {
   uint32_t* const counters = reinterpret_cast<uint32_t*>(shared_memory());
+  const Banks& banks = p.index.banks;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t shared_blocks = (p.num_shared + invert_rows - 1) / invert_rows, own = blockIdx.x - shared_blocks;
-  const int64_t private_blocks = (p.num_private + invert_rows - 1) / invert_rows;
+  const int64_t shared_blocks = (banks.shared + invert_rows - 1) / invert_rows, own = blockIdx.x - shared_blocks;
+  const int64_t private_blocks = (banks.own + invert_rows - 1) / invert_rows;
   const bool is_shared = own < 0;
-  const int64_t task = is_shared ? 0 : own / private_blocks;
-  const uint32_t bank_rows = is_shared ? p.num_shared : p.num_private;
+  const int64_t task = is_shared ? 0 : own / private_blocks, first_place = task * p.index.rows;
+  const uint32_t bank_rows = is_shared ? banks.shared : banks.own;
   const uint32_t first = uint32_t(is_shared ? blockIdx.x : own % private_blocks) * invert_rows;
   const uint32_t count = bank_rows - first < invert_rows ? bank_rows - first : invert_rows;
-  const uint32_t first_value = is_shared ? 0 : p.num_shared;  // what the index calls this bank's row 0
-  const int32_t* const index = p.index + task * p.rows;
-  const int64_t places = is_shared ? p.tasks * p.rows : p.rows, steps = (places + 31) / 32;
+  const uint32_t first_value = is_shared ? 0 : banks.shared;  // what the index calls this bank's row 0
+  const int32_t* const index = p.index.values + first_place;
+  const int64_t places = is_shared ? banks.tasks * p.index.rows : p.index.rows, steps = (places + 31) / 32;
   const auto step_of = [&](int w) { return steps * w / invert_warps * 32; };
   const int64_t begin = step_of(warp), end = step_of(warp + 1) < places ? step_of(warp + 1) : places;
 
@@ -112,15 +116,15 @@ __global__ __launch_bounds__(invert_threads) inline void invert_index(const __gr
     __syncwarp();
   });
   __syncthreads();
-  sum_counters(counters, lower, p.inverse.ranges + (is_shared ? 0 : p.num_shared + task * p.num_private) + first, count);
+  sum_counters(counters, lower, p.inverse.ranges + (is_shared ? 0 : banks.shared + task * banks.own) + first, count);
   __syncthreads();
-  uint32_t* const list = p.inverse.places + (is_shared ? 0 : (p.tasks + task) * p.rows);
+  uint32_t* const list = p.inverse.places + (is_shared ? 0 : (banks.tasks + task) * p.index.rows);
   visit_places(index, begin, end, [&](int64_t place, uint32_t value) {
     const uint32_t row = value - first_value - first, together = alike(row);
     const uint32_t next = row < count ? mine[row] : 0;
     __syncwarp();
     if (row < count) {
-      list[next + __popc(together & ((1u << lane) - 1))] = static_cast<uint32_t>(place);
+      list[next + __popc(together & ((1u << lane) - 1))] = static_cast<uint32_t>(first_place + place);
       if (__ffs(int(together)) == lane + 1) mine[row] = next + __popc(together);
     }
     __syncwarp();

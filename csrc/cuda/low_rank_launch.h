@@ -1,16 +1,91 @@
-// The launch of the forward's kernel for the backward, which needs the states and, where they were not kept, z and y.
+// Which instances of the low-rank cell's kernels a call gets, and what they need before the launch: packed weights, and in the backward the
+// states.
 #pragma once
 
 #include "low_rank_forward_kernels.h"
 #include "low_rank_pack.h"
-#include "low_rank_tiles.h"
+#include "tiles.h"
 
 namespace dcrnn_fast::cuda {
 
-// The tile has so many rows: those of LowRankTiles' middle or small one. What the arguments say of the problem, and of how operands are
-// kept, is filled in.
+// In 16 bits, a tile of 128 rows reads the weights half as often as one of 64; the backward has no room for it. The small tile is for small
+// batches, for many units, and for float64.
+template <typename M>
+struct LowRankTiles {
+  static constexpr int bytes = sizeof(typename M::Value);
+  using Small = Tiling<M, 1, 4, 1, 2>;
+  using Middle = std::conditional_t<M::tensor_cores, Tiling<M, 4, 2, 1, 4>, std::conditional_t<bytes == 4, Tiling<M, 2, 4, 2, 2>, Small>>;
+  using Large = std::conditional_t<bytes == 2, Tiling<M, 4, 2, 2, 4>, Middle>;
+};
+
+template <typename Tile>
+inline constexpr int low_rank_stages = Tile::threads == 128 ? small_stages : large_stages;
+
+// The time of a launch, in the time that a row of a tile takes: each wave of blocks takes that of a tile's rows, and that of the weights'
+// way to the chip, which takes as long as `weights_rows` rows. A prediction: nothing was measured.
+inline constexpr int weights_rows = 16;
+
+constexpr int64_t low_rank_cost(int64_t waves, int tile_rows) { return waves * (tile_rows + weights_rows); }
+
+// How a kernel's operands and weights are kept, and the stages of its pipeline.
+struct LowRankPlacement {
+  bool on_chip, resident;
+  int depth;
+  int64_t shared_bytes;
+};
+
+// The placement of a kernel whose stages of a step, `all`, could stay on the chip.
+template <typename Kernel, typename T>
+LowRankPlacement place_low_rank(const LowRankCell<T>& cell, const typename Kernel::Sizes& sizes, int64_t all) {
+  const auto fits = [&](int64_t bytes) { return bytes <= cell.gpu.shared_memory; };
+  for (const int depth : {Kernel::stages, 2}) {
+    const int64_t streamed = Kernel::shared_bytes(sizes, true, depth, depth), whole = Kernel::shared_bytes(sizes, true, all, depth);
+    if (cell.weight_steps() == 1 && cell.steps > 1 && sizes.rank_tiles == 1 && fits(whole)) return {true, true, depth, whole};
+    if (fits(streamed)) return {true, false, depth, streamed};
+  }
+  return {false, false, Kernel::stages, Kernel::shared_bytes(sizes, false, Kernel::stages, Kernel::stages)};
+}
+
+// The cost of a kernel whose operands fit on the chip; where they do not, more than any.
+template <typename Kernel, typename T>
+int64_t cost_of(const LowRankCell<T>& cell) {
+  const typename Kernel::Sizes sizes(cell.dim, cell.columns, cell.rank());
+  if (Kernel::shared_bytes(sizes, true, 2, 2) > cell.gpu.shared_memory) return INT64_MAX;
+  const int64_t blocks = divide_up(cell.batch, Kernel::Tile::rows) * cell.tasks();
+  return low_rank_cost(divide_up(blocks, cell.gpu.multiprocessors), Kernel::Tile::rows);
+}
+
+template <template <typename, int, typename, int> typename Kernel, typename M, int G, typename Tile>
+using LowRankKernel = Kernel<M, G, Tile, low_rank_stages<Tile>>;
+
+// Calls body with the instance of a kernel that a call gets, with large tiles or without.
+template <template <typename, int, typename, int> typename Kernel, bool with_large, typename T, typename Body>
+void with_low_rank_kernel(const LowRankCell<T>& cell, const Body& body) {
+  with_kernels(cell, [&](auto math, auto vectors) {
+    using All = LowRankTiles<decltype(math)>;
+    constexpr int G = decltype(vectors)::value;
+    using Small = LowRankKernel<Kernel, decltype(math), G, typename All::Small>;
+    using Middle = LowRankKernel<Kernel, decltype(math), G, typename All::Middle>;
+    using Large = LowRankKernel<Kernel, decltype(math), G, std::conditional_t<with_large, typename All::Large, typename All::Middle>>;
+    const auto cost = [&](int64_t found, Tiles tiles) { return cell.tiles == tiles && found != INT64_MAX ? int64_t{-1} : found; };
+    const int64_t large = cost(cost_of<Large>(cell), Tiles::large), small = cost(cost_of<Small>(cell), Tiles::small);
+    if constexpr (!std::is_same_v<Large, Middle>) {
+      const int64_t middle = cost_of<Middle>(cell);
+      if (middle < large && middle < small) return body(static_cast<Middle*>(nullptr));
+    }
+    large < small ? body(static_cast<Large*>(nullptr)) : body(static_cast<Small*>(nullptr));
+  });
+}
+
+// Launches the forward by tiles of so many rows, those of LowRankTiles' middle or small one. Fills in the inputs.
 template <typename T>
-cudaError_t launch_states(const LowRankProblem<T>& problem, int tile_rows, const LowRankForwardArguments<T>& arguments,
-                          cudaStream_t stream);
+void launch_states(const LowRankCell<T>& cell, int tile_rows, const LowRankForwardArguments<T>& arguments);
+
+// Whether rows of z and y are multiples of 16 bytes and start at multiples of 16 bytes.
+template <typename T, typename... Pointers>
+bool ranks_in_vectors(const LowRankCell<T>& cell, Pointers... pointers) {
+  const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
+  return cell.rank() * sizeof(T) % 16 == 0 && (on_boundary(pointers) && ...);
+}
 
 }  // namespace dcrnn_fast::cuda

@@ -1,6 +1,5 @@
-// Gathers the weights of the low-rank cell through the index, once a call, in the order in which its kernels read them: stages of G *
-// `columns` rows of 128 bytes, each row along the inner dimension of a product. What a stage has beyond the matrix is zero; a row whose
-// index is out of range is NaN.
+// Gathers the weights of the low-rank cell from both banks, once a call, in the order in which its kernels read them: stages of G *
+// `columns` rows of 128 bytes, each row along the inner dimension of a product. What a stage has beyond the matrix is zero.
 #pragma once
 
 #include "bank_rows.h"
@@ -24,10 +23,9 @@ struct PackedAxis {
 template <typename T>
 struct PackedMatrix {
   BankRows<T> bank;
-  const int32_t* index;  // [tasks, weight_steps * rows]
-  int rows, size;        // of a step; values of a vector in a row
-  bool transposed;       // the inner dimension counts the bank's rows
-  bool halved;           // both vectors lie side by side in one tile
+  int size;         // values of a vector in a row
+  bool transposed;  // the inner dimension counts the bank's rows
+  bool halved;      // both vectors lie side by side in one tile
   PackedAxis outer, inner;
   int tiles, blocks;
   int64_t first_stage;
@@ -37,20 +35,20 @@ template <typename T>
 struct PackArguments {
   using A = accumulator<T>;
   PackedMatrix<T> matrices[most_matrices];
-  int count, gates, tasks, weight_steps, columns, warp_blocks;  // blocks of 8 columns of a warp
-  int64_t stages;                                               // of a step
-  T* to;                                                        // [tasks, weight_steps, stages, gates, columns, row_values]
+  int count, gates, columns, warp_blocks;  // blocks of 8 columns of a warp
+  int64_t stages;                          // of a step
+  T* to;                                   // [T, W, stages, gates, columns, row_values]
   BankRows<T> bias;
-  const int32_t* index;  // of the biases
-  int dim, padded_dim;
-  A* biases;  // [tasks, weight_steps, gates, padded_dim]
+  int padded_dim;
+  A* biases;                                                                                 // [T, W, gates, padded_dim]
+  DCRNN_DEVICE int64_t steps() const { return bias.banks.tasks * bias.banks.weight_steps; }  // of all tasks
 };
 
 template <typename T>
 DCRNN_DEVICE void pack_chunk(const PackArguments<T>& p, const PackedMatrix<T>& m, int64_t item) {
   const int chunk = item % chunks, column = item / chunks % p.columns, part = item / chunks / p.columns % p.gates;
   const int64_t stage = item / chunks / p.columns / p.gates, in_step = int64_t(m.tiles) * m.blocks, step = stage / in_step;
-  if (step >= int64_t(p.tasks) * p.weight_steps) return;
+  if (step >= p.steps()) return;
   const int tile = stage % in_step / m.blocks, block = stage % in_step % m.blocks, unit = unit_of_column(column, p.warp_blocks);
   if (m.halved && part > 0) return;  // nobody reads it
   const int half = p.columns / 2, gate = m.halved ? unit / half : part;
@@ -61,11 +59,8 @@ DCRNN_DEVICE void pack_chunk(const PackArguments<T>& p, const PackedMatrix<T>& m
     const int inner = m.inner.at(block * row_values<T> + chunk * chunk_values<T> + i);
     if (outer < 0 || inner < 0) continue;
     const int row = m.transposed ? inner : outer, at = m.transposed ? outer : inner;
-    const T* const found = m.bank.row(m.index[step * m.rows + row], step / p.weight_steps, int64_t(p.gates) * m.size);
-    if (found)
-      out.values[i] = found[int64_t(gate) * m.size + at];
-    else
-      round_to(out.values[i], accumulator<T>(__builtin_nanf("")));
+    const int64_t weight_steps = m.bank.banks.weight_steps, size = int64_t(p.gates) * m.size;
+    out.values[i] = m.bank.row(step / weight_steps, step % weight_steps, row, size)[int64_t(gate) * m.size + at];
   }
   const int64_t row = ((step * p.stages + m.first_stage + stage % in_step) * p.gates + part) * p.columns + column;
   *reinterpret_cast<Pack<T, chunk_values<T>>*>(p.to + row * row_values<T> + chunk * chunk_values<T>) = out;
@@ -75,13 +70,10 @@ template <typename T>
 DCRNN_DEVICE void pack_bias(const PackArguments<T>& p, int64_t item) {
   const int unit = item % p.padded_dim, gate = item / p.padded_dim % p.gates;
   const int64_t step = item / p.padded_dim / p.gates;
-  if (step >= int64_t(p.tasks) * p.weight_steps) return;
-  accumulator<T> value = 0;
-  if (unit < p.dim) {
-    const T* const row = p.bias.row(p.index[step * p.dim + unit], step / p.weight_steps, p.gates);
-    value = row ? widen(row[gate]) : accumulator<T>(__builtin_nanf(""));
-  }
-  p.biases[item] = value;
+  if (step >= p.steps()) return;
+  const int64_t weight_steps = p.bias.banks.weight_steps;
+  const bool present = unit < p.bias.banks.rows();
+  p.biases[item] = present ? widen(p.bias.row(step / weight_steps, step % weight_steps, unit, p.gates)[gate]) : accumulator<T>(0);
 }
 
 // In y, the grid has the matrices, then the biases.

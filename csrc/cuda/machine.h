@@ -3,6 +3,8 @@
 // CPU.
 #pragma once
 
+#include <string>
+
 #include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)
@@ -104,21 +106,25 @@ DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4],
                  : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
 }
 
+inline void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string("dcrnn_fast: CUDA error: ") + cudaGetErrorString(error));
+}
+
 // Runs `kernel` with `arguments` on every thread of the grid.
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
-  if (!grid.fits()) return cudaErrorInvalidConfiguration;
+void launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream,
+            const std::type_identity_t<Arguments>& arguments) {
+  grid.check();
   constexpr int always_granted = 48 * 1024;
   if (shared_bytes > always_granted) {
     // all that the device grants: the limit is the kernel's, and another thread or a recorded graph may launch it with more than this one
     int device = 0, most = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    if (error != cudaSuccess) return error;
+    check(cudaGetDevice(&device));
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
   }
   kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments);
-  return cudaGetLastError();
+  check(cudaGetLastError());
 }
 
 }  // namespace dcrnn_fast::cuda

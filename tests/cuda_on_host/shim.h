@@ -49,7 +49,6 @@ struct dim3 {
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 namespace dcrnn_fast::cuda {
 
@@ -303,10 +302,10 @@ void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t rig
 }
 
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
-  if (!size.fits()) return cudaErrorInvalidConfiguration;
-  if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
-  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments}), cudaSuccess;
+void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t,
+            const std::type_identity_t<Arguments>& arguments) {
+  size.check();
+  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments});
   const dim3 grid(size.x, size.y);
   host::Block block(threads, shared_bytes);
   block.accesses.resize(threads);
@@ -330,7 +329,6 @@ cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared
           host::stop("a warp's lanes access shared memory at different lines");
       }
   });
-  return cudaSuccess;
 }
 
 }  // namespace dcrnn_fast::cuda
