@@ -16,7 +16,8 @@ struct Banks {
 
 // A row of `size` values of a task at a step of the weights.
 template <typename T>
-DCRNN_CELL const T* row_of(const Banks& banks, const T* shared, const T* own, int64_t task, int64_t weight_step, int64_t row, int64_t size) {
+DCRNN_CELL const T* row_of(const Banks& banks, const T* shared, const T* own, int64_t task, int64_t weight_step, int64_t row,
+                           int64_t size) {
   return row < banks.shared ? shared + (weight_step * banks.shared + row) * size
                             : own + ((task * banks.weight_steps + weight_step) * banks.own + row - banks.shared) * size;
 }

@@ -91,8 +91,8 @@ using CrossRnn = std::tuple<Tensor, Tensor, Tensor>;                            
 using CrossRnnGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // of x0, the weights and biases, and the context
 
 template <CrossRnn (*kernel)(CellArguments&, int64_t saved)>
-CrossRnn cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, int64_t steps, Text cell,
-                   std::optional<Tensor> context, bool return_states, bool allow_tf32, int64_t saved) {
+CrossRnn cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, int64_t steps,
+                   Text cell, std::optional<Tensor> context, bool return_states, bool allow_tf32, int64_t saved) {
   CellArguments a{x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32};
   return kernel(a, saved);
 }

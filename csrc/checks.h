@@ -171,7 +171,8 @@ class Sizes {
     std::string expected, known;
     for (const char letter : letters) {
       expected += (expected.empty() ? "" : ", ") + std::string(1, letter);
-      if ((*this)[letter] >= 0) known += (known.empty() ? " with " : ", ") + std::string(1, letter) + " = " + std::to_string((*this)[letter]);
+      if ((*this)[letter] >= 0)
+        known += (known.empty() ? " with " : ", ") + std::string(1, letter) + " = " + std::to_string((*this)[letter]);
     }
     fail(name, ": got shape ", shape(tensor), ", expected [", expected, "]", known);
   }

@@ -15,8 +15,7 @@ void check_index(const Tensor& index, const Tensor& other, const char* name) {
 void check_rows(int64_t num_shared, int64_t num_private, const Tensor& index, const char* names) {
   check(num_shared >= 0 && num_shared <= most_rows && num_private >= 0 && num_private <= most_rows, names, ": got ", num_shared, " and ",
         num_private, " rows, expected 0 to ", most_rows, " each");
-  if (num_shared + num_private == 0 && index.numel() > 0)
-    fail_as("IndexError", "index: got values, expected none: the banks have no rows");
+  if (num_shared + num_private == 0 && index.numel() > 0) fail_as("IndexError", "index: got values, expected none: the banks have no rows");
 }
 
 }  // namespace
