@@ -1,6 +1,5 @@
 // Launches of cross_rnn's backward.
 #include "cross_rnn_backward_kernels.h"
-#include "cross_rnn_states_kernels.h"
 #include "tiles.h"
 #include "weight_gradients.h"
 
@@ -29,60 +28,46 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
   using A = accumulator<T>;
   using SmallTile = typename ProductTiles<M>::Small;
   using LargeTile = typename ProductTiles<M>::Large;
+  const Gpu& gpu = cell.gpu;
   const bool large = takes_large<LargeTile>(cell, cell.dim);
-  const int tile_rows = large ? LargeTile::rows : SmallTile::rows, last = cell.steps - 1;
-  const int64_t row_tiles = divide_up(cell.batch, tile_rows), tasks = cell.tasks();
+  const int last = cell.steps - 1;
+  const int64_t row_tiles = divide_up(cell.batch, large ? LargeTile::rows : SmallTile::rows), tasks = cell.tasks();
   const int64_t all = cell.states(), plane = G * all, sums_step = row_tiles * G * cell.dim;
-  const auto states = cell.gpu.template memory<T>(out.weights && last ? tasks * cell.steps * all : 0);
-  const auto gradients = cell.gpu.template memory<T>(tasks * cell.steps * plane),
-             d_memory = cell.gpu.template memory<T>(last ? tasks * all : 0);
-  const auto dx0 = cell.gpu.template memory<A>(out.x0 ? tasks * all : 0),
-             sums = cell.gpu.template memory<A>(tasks * cell.steps * sums_step);
+  const auto states = gpu.memory<T>(out.weights && last ? tasks * cell.steps * all : 0), d = gpu.memory<T>(last ? tasks * all : 0);
+  const auto gradients = gpu.memory<T>(tasks * cell.steps * plane);
+  const auto dx0 = gpu.memory<A>(out.x0 ? tasks * all : 0), sums = gpu.memory<A>(tasks * cell.steps * sums_step);
   const bool vector = in_vectors(cell, cell.x0, cell.context, cell.weight.shared, cell.weight.own, grad, activations, out.context);
 
   if (states) {
     const Grid grid{divide_up(cell.batch * divide_up(cell.dim, element_units), element_threads), tasks};
-    launch(cross_rnn_states<G, T>, grid, element_threads, 0, cell.gpu.stream,
+    launch(cross_rnn_states<G, T>, grid, element_threads, 0, gpu.stream,
            {cell.x0, activations, states.get(), cell.batch, cell.dim, cell.steps, vector});
   }
-  const auto elements_of = [&](int step) {
-    return ElementArguments<T>{.x0 = cell.x0,
-                               .activations = activations + step * plane,
-                               .gradients = gradients.get() + step * plane,
-                               .dx0 = dx0.get(),
-                               .sums = sums.get() + step * sums_step,
-                               .batch = cell.batch,
-                               .activations_stride = cell.steps * plane,
-                               .gradients_stride = cell.steps * plane,
-                               .sums_stride = cell.steps * sums_step,
-                               .dim = cell.dim,
-                               .tile_rows = tile_rows,
-                               .vector = vector};
-  };
-  const int64_t grad_stride = every_state ? (cell.steps + 1) * all : all;
-  const T* const last_grad = every_state ? grad + cell.steps * all : grad;
-  launch(cross_rnn_backward_start<G, T>, Grid{row_tiles * divide_up(cell.dim, 32 * start_units), tasks}, 32 * start_warps,
-         start_shared_bytes<T>(G), cell.gpu.stream, {elements_of(last), last_grad, grad_stride});
-
   ProductArguments<T> a{};
   a.weight = cell.weight, a.batch = cell.batch, a.dim = cell.dim, a.columns = cell.columns, a.vector = vector;
   a.gradients_stride = cell.steps * plane, a.gradients_step = plane;
-  a.dx0 = dx0.get(), a.state_grad_stride = grad_stride, a.dcontext = out.context;
-  for (int step = last; step >= (out.x0 ? 0 : 1); --step) {
-    a.step = step, a.gradients = gradients.get() + step * plane;
-    a.d = step == last ? last_grad : d_memory.get(), a.d_stride = step == last ? grad_stride : all;
-    a.dh = step > 1 || out.x0 ? d_memory.get() : nullptr;
-    a.state_grad = every_state ? grad + step * all : nullptr;
-    if (step > 0) a.before = elements_of(step - 1);
+  a.dx0 = dx0.get(), a.dcontext = out.context;
+  a.state_grad_stride = every_state ? (cell.steps + 1) * all : all;
+  ElementArguments<T>& before = a.before;
+  before.x0 = cell.x0, before.dx0 = dx0.get(), before.batch = cell.batch, before.dim = cell.dim, before.vector = vector;
+  before.stride = cell.steps * plane, before.sums_stride = cell.steps * sums_step;
+  for (int step = cell.steps; step >= (out.x0 ? 0 : 1); --step) {
+    a.step = step, a.start = step > last, a.gradients = gradients.get() + step * plane;
+    a.d = step >= last ? (every_state ? grad + cell.steps * all : grad) : d.get();
+    a.d_stride = step >= last ? a.state_grad_stride : all;
+    a.dh = !a.start && (step > 1 || out.x0) ? d.get() : nullptr;
+    a.state_grad = every_state && !a.start ? grad + step * all : nullptr;
+    before.adds = !a.start, before.activations = activations + (step - 1) * plane;
+    before.gradients = gradients.get() + (step - 1) * plane, before.sums = sums.get() + (step - 1) * sums_step;
     large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, false>>(cell, a)
           : launch_product<ProductKernel<M, G, SmallTile, small_stages, false>>(cell, a);
   }
   if (out.context) {
-    a.gradients = gradients.get();
+    a.start = false, a.gradients = gradients.get();
     large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, true>>(cell, a)
           : launch_product<ProductKernel<M, G, SmallTile, small_stages, true>>(cell, a);
   }
-  if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, cell.gpu);
+  if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, gpu);
   if (!out.weights) return;
   sum_input_products<T>(cell, cell.weight.banks, gradients.get(), states.get(), out.shared_weight, out.private_weight);
   sum_biases<T>(cell, sums.get(), row_tiles, out);

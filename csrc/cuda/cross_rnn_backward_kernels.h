@@ -4,14 +4,14 @@
 //     element-wise:  da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
 //     product:       dh = d + W^T da + V^T dq
 //
-// A product kernel computes dh of one step and then, while dh is in the block, the element-wise part of the step before. There are no
-// atomics: sums over rows add one partial sum a tile, and sums over tasks go in the order of the tasks. d is rounded to T between the
-// steps, as plain PyTorch does; dx0 stays in the accumulator's type.
+// A product kernel computes dh of one step and then, while dh is in the block, the element-wise part of the step before. It begins with the
+// last step's element-wise part alone. There are no atomics: sums over rows add one partial sum a tile, and sums over tasks go in the order
+// of the tasks. d is rounded to T between the steps, as plain PyTorch does; dx0 stays in the accumulator's type.
 #pragma once
 
-#include "bank_rows.h"
+#include "cross_rnn.h"
 #include "cross_rnn_backward_elements.h"
-#include "cross_rnn_forward_kernels.h"
+#include "pipeline.h"
 #include "staged_sums.h"
 
 namespace dcrnn_fast::cuda {
@@ -30,7 +30,8 @@ struct ProductArguments {
   T* dh;                    // or null if nobody reads it
   A* dx0;
   int64_t d_stride, state_grad_stride;
-  int step;  // in the first step, dh is added to dx0
+  int step;    // in the first step, dh is added to dx0
+  bool start;  // the last step's element-wise part alone, from d
   ElementArguments<T> before;
   // for the context's gradient: of each step [B, C]
   T* dcontext;
@@ -129,21 +130,18 @@ struct ProductKernel {
       load(d, p.d + second * p.d_stride + from, left, p.vector);
       if (p.state_grad) {
         load(more, p.state_grad + second * p.state_grad_stride + from, left, p.vector);
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) d[i] += more[i];
+        add(d, more);
       }
       staged.read(more, at, local);
-#pragma unroll
-      for (int i = 0; i < neighbours; ++i) d[i] += more[i];
+      add(d, more);
       if (p.step == 0) {
         A* const dx0 = p.dx0 + second * all + from;
         load(more, dx0, left, p.vector);
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) d[i] += more[i];
+        add(d, more);
         store(dx0, d, left, p.vector);
       } else {
         if (p.dh) store(p.dh + second * all + from, d, left, p.vector);
-        element_gradients<G, true>(p.before, d, second, row, unit, column_sums);
+        element_gradients<G>(p.before, d, second, row, unit, column_sums);
       }
     }
     if (p.step == 0) return;
@@ -162,27 +160,14 @@ struct ProductKernel {
   }
 
   DCRNN_DEVICE void run() const {
-    const int total = (context ? static_cast<int>(p.weight.banks.tasks) : 1) * G * blocks;
+    const int total = p.start ? 0 : (context ? static_cast<int>(p.weight.banks.tasks) : 1) * G * blocks;
     Position loading{context ? 0 : static_cast<int>(second)};
-    for (int stage = 0; stage < stages - 1; ++stage) {
-      if (stage < total) {
-        load_stage(stage, loading);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
     typename Tile::Sums sums = {};
-    for (int i = 0; i < total; ++i) {
-      wait_for_copies<stages - 2>();
-      __syncthreads();
-      if (i + stages - 1 < total) {
-        load_stage((i + stages - 1) % stages, loading);
-        loading.advance(*this);
-      }
-      commit_copies();
-      multiply_across<M, Tile>(sums, left(i % stages), right(i % stages));
-    }
-    wait_for_copies<0>();
+    const auto load_next = [&](int stage) {
+      load_stage(stage, loading);
+      loading.advance(*this);
+    };
+    pipelined<stages>(total, stages, load_next, [&](int stage) { multiply_across<M, Tile>(sums, left(stage), right(stage)); });
     __syncthreads();
     const Staged staged{pipeline};
     staged.take(sums);

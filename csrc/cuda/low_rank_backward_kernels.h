@@ -11,6 +11,7 @@
 // no atomics: sums over rows add one partial sum a tile.
 #pragma once
 
+#include "../cell.h"
 #include "low_rank_pipeline.h"
 
 namespace dcrnn_fast::cuda {
@@ -38,6 +39,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   using Base::column_blocks;
   using Base::columns, Base::left_bytes, Base::neighbours, Base::right_bytes, Base::stage_values, Base::stages, Base::threads;
   using typename Base::A;
+  using typename Base::Operand;
   using typename Base::Sizes;
   using typename Base::Sums;
   using typename Base::T;
@@ -128,8 +130,8 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   DCRNN_DEVICE void load_ranks(int step) const {
     for (int part = 0; part < G; ++part)
-      Base::copy_operand(ranks + part * sizes.rank_blocks * left_bytes, activations_of(step) + part * p.rank, first_row, p.batch,
-                         G * p.rank, p.rank, p.rank_vector);
+      Operand::copy(ranks + part * sizes.rank_blocks * left_bytes, activations_of(step) + part * p.rank, first_row, p.batch, G * p.rank,
+                    p.rank, p.rank_vector);
   }
 
   // sums[part] += left right^T. The left operand is z and y, or dz and dy: r columns a vector.
@@ -159,7 +161,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // From the sums of a tile of units: da and dq, to shared memory for the products; and once a step to global memory, with dx0 and the sums
   // over rows.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
-    const int local = Base::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
+    const int local = Operand::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
     const bool once = at.rank_tile == 0, last = at.step == p.steps - 1;
     const int64_t padded = sizes.unit_tiles * columns;
     A bias[G][neighbours], column_sums[G][neighbours] = {};
@@ -167,14 +169,14 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
     for (int part = 0; part < G; ++part) load(bias[part], p.biases + (weight_step(at.step) * G + part) * padded + unit, neighbours, true);
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
+      const int local_row = Operand::row(half_block);
       const int64_t row = first_row + local_row, from = row * p.dim + unit;
       A gradient[G][neighbours] = {};
       if (row < p.batch && left > 0) {
         A x0[neighbours], d_[neighbours], dx0[neighbours] = {};
         load(x0, p.x0 + from, left, p.vector);
         if (p.on_chip)
-          Base::read(d_, d, local_row, unit);
+          Operand::read(d_, d, local_row, unit);
         else
           load(d_, (last ? grad_of(p.steps) : p.d + task * p.batch * p.dim) + from, left, p.vector);
         A* const sum = once && p.dx0 ? p.dx0 + task * p.batch * p.dim + from : nullptr;
@@ -196,7 +198,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       }
 #pragma unroll
       for (int part = 0; part < G; ++part)
-        Base::write(gradients + part * column_blocks * left_bytes, local_row, local, gradient[part], left);
+        Operand::write(gradients + part * column_blocks * left_bytes, local_row, local, gradient[part], left);
     }
     if (!once) return;
 #pragma unroll
@@ -225,43 +227,39 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // From du of a tile of columns: the context's gradient, or the state's, which in the first step belongs to x0.
   DCRNN_DEVICE void finish_inputs(const Sums (&sums)[G], const Position& at) const {
     const bool upstream = at.tile < sizes.context_tiles;
-    const int column = (at.tile - (upstream ? 0 : sizes.context_tiles)) * columns + Base::first_column();
+    const int column = (at.tile - (upstream ? 0 : sizes.context_tiles)) * columns + Operand::first_column();
     const int width = upstream ? p.columns : p.dim, left = width - column;
     if (left <= 0) return;
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
+      const int local_row = Operand::row(half_block);
       const int64_t row = first_row + local_row, from = row * width + column;
       if (row >= p.batch) continue;
       A du[neighbours], more[neighbours];
 #pragma unroll
       for (int i = 0; i < neighbours; ++i)
         du[i] = Tile::sum_of(sums[0], half_block, i) + (G == 2 ? Tile::sum_of(sums[G - 1], half_block, i) : A(0));
-      const auto add = [&] {
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) du[i] += more[i];
-      };
       if (upstream) {
         store(p.dcontext + of_step(at.step) * p.batch * width + from, du, left, p.vector);
         continue;
       }
       T* const global = p.on_chip ? nullptr : p.d + task * p.batch * p.dim + from;
       if (p.on_chip)
-        Base::read(more, d, local_row, column);
+        Operand::read(more, d, local_row, column);
       else
         load(more, at.step == p.steps - 1 ? grad_of(p.steps) + from : global, left, p.vector);
-      add();
+      add(du, more);
       if (p.every_state) {
         load(more, grad_of(at.step) + from, left, p.vector);
-        add();
+        add(du, more);
       }
       if (at.step == 0) {
         A* const dx0 = p.dx0 + task * p.batch * p.dim + from;
         load(more, dx0, left, p.vector);
-        add();
+        add(du, more);
         store(dx0, du, left, p.vector);
       } else if (p.on_chip) {
-        Base::write(d, local_row, column, du, left);
+        Operand::write(d, local_row, column, du, left);
       } else {
         store(global, du, left, p.vector);
       }
@@ -270,39 +268,27 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   DCRNN_DEVICE void run() const {
     Position loading{p.steps - 1}, at{p.steps - 1};
+    Sums sums[G] = {}, rank_sums[G] = {};
     if (p.on_chip) {
-      Base::copy_operand(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
+      Operand::copy(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
       load_ranks(p.steps - 1);
     }
-    for (int stage = 0; stage < p.depth - 1; ++stage) {
-      if (loading.step >= 0) {
-        load_stage(loading, stage);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
-    Sums sums[G] = {}, rank_sums[G] = {};
-    for (int ring = 0; at.step >= 0; ring = ring == p.depth - 1 ? 0 : ring + 1) {
-      if (at.starts_step())
-        wait_for_copies<0>();  // z and y too
-      else
-        Base::wait_for_stage(p.depth);
-      __syncthreads();
+    const int64_t of_units = int64_t(sizes.rank_tiles) * sizes.unit_tiles * (sizes.rank_blocks + column_blocks);
+    const int64_t of_inputs = int64_t(end_tile(1) - first_tile) * (p.steps - 1) + end_tile(0) - first_tile;
+    // z and y are copied in time for the next step if the pipeline waits for so many stages until then
+    const bool waits = p.on_chip && (end_tile(1) - first_tile) * sizes.rank_blocks < p.depth;
+    const auto load_next = [&](int ring) {
+      load_stage(loading, ring);
+      loading.advance(*this);
+    };
+    pipelined<stages>(of_units * p.steps + of_inputs * sizes.rank_blocks, p.depth, load_next, [&](int ring) {
+      if (waits && at.starts_step()) Base::wait_for_operands();
       if (p.on_chip && at.step > 0 && at.inputs && at.tile == first_tile && at.block == 0) load_ranks(at.step - 1);
-      if (loading.step >= 0) {
-        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
-        loading.advance(*this);
-      }
-      commit_copies();
       if (at.inputs || at.units(*this)) {
         multiply_ranks(sums, at, ring);
         if (at.block == sizes.rank_blocks - 1) {
-          if (at.inputs)
-            finish_inputs(sums, at);
-          else
-            finish_units(sums, at);
-#pragma unroll
-          for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
+          at.inputs ? finish_inputs(sums, at) : finish_units(sums, at);
+          clear<Tile>(sums);
         }
       } else {
         if (at.block == sizes.rank_blocks && at.rank_tile == 0) finish_sums(at);
@@ -310,13 +296,11 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         if (at.tile == sizes.unit_tiles - 1 && at.block == sizes.rank_blocks + column_blocks - 1) {
           Base::finish_rank(rank_sums, sizes, at.rank_tile, p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step), first_row,
                             p.batch, p.rank, p.rank_vector);
-#pragma unroll
-          for (int part = 0; part < G; ++part) Tile::clear(rank_sums[part]);
+          clear<Tile>(rank_sums);
         }
       }
       at.advance(*this);
-    }
-    wait_for_copies<0>();
+    });
   }
 };
 

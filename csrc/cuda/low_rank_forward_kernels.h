@@ -7,6 +7,7 @@
 // go through global memory. Sums, a, g and h' before it is rounded are of the accumulator's type.
 #pragma once
 
+#include "../cell.h"
 #include "low_rank_pipeline.h"
 
 namespace dcrnn_fast::cuda {
@@ -33,6 +34,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   using Base = LowRankTile<M, G, Tile_, stages_>;
   using Base::columns, Base::left_bytes, Base::neighbours, Base::right_bytes, Base::stage_values, Base::stages, Base::threads;
   using typename Base::A;
+  using typename Base::Operand;
   using typename Base::Sizes;
   using typename Base::Sums;
   using typename Base::T;
@@ -136,7 +138,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
 
   // Computes h' from the sums, for this thread's units of a tile.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
-    const int unit = at.tile * columns + Base::first_column(), count = p.dim - unit;
+    const int unit = at.tile * columns + Operand::first_column(), count = p.dim - unit;
     if (count <= 0) return;
     const bool kept = at.step == p.steps - 1 || p.every_state || !p.on_chip;
     const int64_t padded = sizes.unit_tiles * columns, step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
@@ -145,20 +147,14 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     for (int part = 0; part < G; ++part) load(bias[part], p.biases + (step * G + part) * padded + unit, neighbours, true);
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
-      const int64_t row = first_row + local_row, from = row * p.dim + unit;
+      const int64_t row = first_row + Operand::row(half_block), from = row * p.dim + unit;
       if (row >= p.batch) continue;
       A x0[neighbours], h[neighbours];
+      load(x0, p.x0 + from, count, p.vector);
       if (p.on_chip)
-        Base::read(h, state, local_row, unit);
+        Operand::read(h, state, Operand::row(half_block), unit);
       else
         load(h, state_before(at.step) + from, count, p.vector);
-      if (at.step > 0) {
-        load(x0, p.x0 + from, count, p.vector);
-      } else {
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) x0[i] = h[i];
-      }
       if (p.start && at.step == 0) store(p.start + task * p.start_stride + from, x0, count, p.vector);
 #pragma unroll
       for (int i = 0; i < neighbours; ++i) {
@@ -167,40 +163,25 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
         h[i] = next_state<A>(h[i], x0[i], a, g);
       }
       if (kept) store(p.next + task * p.next_stride + (p.every_state ? at.step * p.next_step : 0) + from, h, count, p.vector);
-      if (p.on_chip) Base::write(state, local_row, unit, h, count);
+      if (p.on_chip) Operand::write(state, Operand::row(half_block), unit, h, count);
     }
   }
 
   DCRNN_DEVICE void run() const {
-    const int64_t total = p.steps * in_step - (p.ends_projected ? sizes.units() : 0);
     Position loading, at;
-    if (p.on_chip) Base::copy_operand(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
-    for (int stage = 0; stage < p.depth - 1; ++stage) {
-      if (stage < total) {
-        load_stage(loading, stage);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
     Sums sums[G] = {};
-    int ring = 0;
-    for (int64_t i = 0; i < total; ++i) {
-      Base::wait_for_stage(p.depth);
-      __syncthreads();
-      if (i + p.depth - 1 < total) {
-        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
-        loading.advance(*this);
+    if (p.on_chip) Operand::copy(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
+    const auto load_next = [&](int ring) {
+      load_stage(loading, ring);
+      loading.advance(*this);
+    };
+    pipelined<stages>(p.steps * in_step - (p.ends_projected ? sizes.units() : 0), p.depth, load_next, [&](int ring) {
+      if (p.given && p.on_chip && at.stage == 0) {
+        for (int part = 0; part < G; ++part)
+          Operand::copy(ranks + part * sizes.rank_blocks * left_bytes, activations_of(at.step) + part * p.rank, first_row, p.batch,
+                        G * p.rank, p.rank, p.rank_vector);
+        Base::wait_for_operands();
       }
-      commit_copies();
-      if (p.given && p.on_chip && at.stage == 0)
-        for (int part = 0; part < G; ++part) {
-          unsigned char* const to = ranks + part * sizes.rank_blocks * left_bytes;
-          Base::copy_operand(to, activations_of(at.step) + part * p.rank, first_row, p.batch, G * p.rank, p.rank, p.rank_vector);
-          commit_copies();
-          if (part < G - 1) continue;
-          wait_for_copies<0>();
-          __syncthreads();
-        }
       multiply(sums, at, ring);
       if (at.is_last(*this)) {
         if (at.projects(*this))
@@ -208,13 +189,10 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
                             p.rank_vector);
         else
           finish_units(sums, at);
-#pragma unroll
-        for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
+        clear<Tile>(sums);
       }
       at.advance(*this);
-      ring = ring == p.depth - 1 ? 0 : ring + 1;
-    }
-    wait_for_copies<0>();
+    });
   }
 };
 

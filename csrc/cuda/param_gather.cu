@@ -36,8 +36,7 @@ void sum_rows(const RowIndex& index, const T* gradient, T* shared, T* own, int64
   const auto ranges = gpu.memory<PlaceRange>(bank_rows);
   const auto places = gpu.memory<uint32_t>(2 * banks.tasks * index.rows);
   const InverseIndex inverse{ranges.get(), places.get()};
-  const int64_t blocks = divide_up(banks.shared, invert_rows) + banks.tasks * divide_up(banks.own, invert_rows);
-  launch(invert_index, Grid{blocks}, invert_threads, invert_shared_bytes, gpu.stream, {index, inverse});
+  launch(invert_index, Grid{divide_up(bank_rows, invert_warps)}, 32 * invert_warps, 0, gpu.stream, {index, inverse});
   launch(param_gather_sum<T>, Grid{bank_rows * divide_up(n, row_sum_block)}, row_sum_threads, 0, gpu.stream,
          {gradient, inverse, shared, own, banks, index.rows, n});
 }

@@ -6,6 +6,7 @@
 
 #include "bank_rows.h"
 #include "inverse_index_kernels.h"
+#include "memory.h"
 
 namespace dcrnn_fast::cuda {
 

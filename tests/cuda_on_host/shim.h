@@ -194,17 +194,14 @@ Value __shfl_xor_sync(uint32_t all, Value value, int mask) {
   return __shfl_sync(all, value, static_cast<int>(host::lane()) ^ mask);
 }
 
-inline void __syncwarp() { host::exchange({}); }
-
-// The lanes that hold the same value.
-inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
-  const host::Shown* const shown = host::exchange(host::words(value));
+// The lanes where the condition holds.
+inline uint32_t __ballot_sync(uint32_t, bool holds) {
+  const host::Shown* const shown = host::exchange(host::words(holds));
   uint32_t out = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) out |= uint32_t{shown[lane].words[0] == value} << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
   return out;
 }
 
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
