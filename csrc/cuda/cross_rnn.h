@@ -1,8 +1,8 @@
-// cross_rnn on a GPU, by raw pointers. Every array is contiguous. The functions queue their work on the stream, and throw std::exception
-// where CUDA refuses a launch. Letters as in ops.cpp, and L steps.
+// cross_rnn and low_rank_cross_rnn on a GPU, by raw pointers. Every array is contiguous. The functions queue their work on the stream, and
+// throw std::exception where CUDA refuses a launch. Letters as in ops.cpp, and L steps.
 #pragma once
 
-#include "bank_rows.h"
+#include "../banks.h"
 #include "gpu.h"
 #include "types.h"
 
@@ -12,6 +12,18 @@ namespace dcrnn_fast::cuda {
 // bits.
 enum class Schedule { automatic, step, all_steps };
 enum class Tiles { automatic, small, large };
+
+// The rows of two parameter banks, which kernels read in place.
+template <typename T>
+struct BankRows {
+  Banks banks;
+  const T *shared, *own;  // [W, banks.shared, ...], [T, W, banks.own, ...]
+
+  // A task's row of `size` values at a step of the weights.
+  DCRNN_MEMBER const T* row(int64_t task, int64_t weight_step, int64_t row, int64_t size) const {
+    return row_of(banks, shared, own, task, weight_step, row, size);
+  }
+};
 
 // The inputs of a call.
 template <typename T>
@@ -31,9 +43,20 @@ struct Cell {
   bool is_empty() const { return batch == 0 || tasks() == 0; }
 };
 
-// out is [T, B, D], or [T, L + 1, B, D] with every_state; activations is [T, L, B, G, D] or null.
+// Of rank r: the weights' rows are [G, r]. `schedule` does not matter: all steps are one launch.
+template <typename T>
+struct LowRankCell : Cell<T> {
+  BankRows<T> projection;  // rows [G, K]
+
+  int rank() const { return static_cast<int>(projection.banks.rows()); }
+  int64_t ranks() const { return this->batch * this->gates * rank(); }  // values of a task's z and y in a step
+};
+
+// out is [T, B, D], or [T, L + 1, B, D] with every_state. activations is null, or [T, L, B, G, D], in the low-rank cell [T, L, B, G, r].
 template <typename T>
 void forward(const Cell<T>& cell, T* out, bool every_state, T* activations);
+template <typename T>
+void forward(const LowRankCell<T>& cell, T* out, bool every_state, T* activations);
 
 // Where a backward writes its gradients: shaped as the inputs, and null where they are not asked for or have no values.
 template <typename T>
@@ -43,8 +66,16 @@ struct GradientPointers {
   T *shared_weight, *shared_bias, *private_weight, *private_bias;
 };
 
+template <typename T>
+struct LowRankGradientPointers : GradientPointers<T> {
+  bool projections;
+  T *shared_projection, *private_projection;
+};
+
 // grad has the shape of forward's out. Computes the activations again where they are null. The cell is not empty.
 template <typename T>
 void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out);
+template <typename T>
+void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const LowRankGradientPointers<T>& out);
 
 }  // namespace dcrnn_fast::cuda

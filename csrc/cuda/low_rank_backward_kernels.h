@@ -8,7 +8,7 @@
 //
 // a, g, da and dq exist for one tile of units at a time: each tile's da and dq are the left operands of dz and dy at once, whose sums stay
 // in registers until the last tile of units. If the rank has several tiles, the units' tiles are computed again for each of them. There are
-// no atomics: sums over rows add one partial sum a tile.
+// no atomics: sums over rows add one partial sum a warp.
 #pragma once
 
 #include "../cell.h"
@@ -24,7 +24,7 @@ struct LowRankBackwardArguments {
   const T* weights;                   // packed, [T, W, stages_a_step, stage]: those of a and q, of dz and dy, of du
   const A* biases;                    // packed, [T, W, G, whole tiles of units]
   T *gradients, *rank_gradients, *d;  // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
-  A *dx0, *dcontext, *sums;           // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, G, D]
+  A *dx0, *dcontext, *sums;           // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, warps_m, G, D]
   int64_t batch, stages_a_step, grad_stride;
   int dim, columns, rank, steps, weight_steps, depth;
   bool every_state;
@@ -45,13 +45,12 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   using typename Base::T;
   using typename Base::Tile;
   static constexpr int blocks_at_once = 1;
-  static constexpr int gradient_bytes = G * column_blocks * left_bytes, sum_bytes = Tile::warps_m * G * columns * int(sizeof(A));
+  static constexpr int gradient_bytes = G * column_blocks * left_bytes;
 
-  // The weights' stages; da and dq of a tile of units, and their sums over each warp's rows; then z, y, dz, dy and d, or one block of such
-  // an operand for each vector.
+  // The weights' stages; da and dq of a tile of units; then z, y, dz, dy and d, or one block of such an operand for each vector.
   static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots, int) {
     const int64_t operands = on_chip ? sizes.state_blocks + int64_t(2 * G) * sizes.rank_blocks : G;
-    return slots * right_bytes + gradient_bytes + sum_bytes + operands * left_bytes;
+    return slots * right_bytes + gradient_bytes + operands * left_bytes;
   }
 
   static constexpr int64_t stages_of_step(const Sizes& sizes) { return sizes.units() + sizes.ranks() + sizes.inputs(); }
@@ -61,7 +60,6 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   const int first_tile;  // of the columns of u whose gradient is computed
   const int64_t task, first_row;
   unsigned char *const weights, *const gradients, *const ranks, *const rank_gradients, *const d;
-  A* const partial;  // [warps_m, G, columns]
 
   DCRNN_DEVICE explicit LowRankBackward(const LowRankBackwardArguments<T>& arguments)
       : p(arguments),
@@ -71,10 +69,9 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         first_row(int64_t(blockIdx.x) * Tile::rows),
         weights(shared_memory()),
         gradients(weights + (p.resident ? stages_of_step(sizes) : p.depth) * right_bytes),
-        ranks(gradients + gradient_bytes + sum_bytes),
+        ranks(gradients + gradient_bytes),
         rank_gradients(ranks + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
-        d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
-        partial(reinterpret_cast<A*>(gradients + gradient_bytes)) {}
+        d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)) {}
 
   // A stage, in the order of the products. Of a step, first each tile of the rank goes through all tiles of units: each has `rank_blocks`
   // blocks for a and q, then `column_blocks` for dz and dy. Then come the tiles of u's columns.
@@ -159,7 +156,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   }
 
   // From the sums of a tile of units: da and dq, to shared memory for the products; and once a step to global memory, with dx0 and the sums
-  // over rows.
+  // over a warp's rows.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
     const int local = Operand::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
     const bool once = at.rank_tile == 0, last = at.step == p.steps - 1;
@@ -201,26 +198,14 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         Operand::write(gradients + part * column_blocks * left_bytes, local_row, local, gradient[part], left);
     }
     if (!once) return;
+    const int64_t of_warp = (of_step(at.step) * gridDim.x + blockIdx.x) * Tile::warps_m + threadIdx.x / 32 / Tile::warps_n;
 #pragma unroll
-    for (int part = 0; part < G; ++part)
+    for (int part = 0; part < G; ++part) {
 #pragma unroll
-      for (int i = 0; i < neighbours; ++i) {
+      for (int i = 0; i < neighbours; ++i)
 #pragma unroll
         for (int distance = 4; distance < 32; distance *= 2) column_sums[part][i] += __shfl_xor_sync(~0u, column_sums[part][i], distance);
-        if (Tile::lane() < 4) partial[(threadIdx.x / 32 / Tile::warps_n * G + part) * columns + local + i] = column_sums[part][i];
-      }
-  }
-
-  // The sums of da and dq over the tile's rows, from those of the warps.
-  DCRNN_DEVICE void finish_sums(const Position& at) const {
-    A* const to = p.sums + (of_step(at.step) * gridDim.x + blockIdx.x) * G * p.dim;
-    for (int i = threadIdx.x; i < G * columns; i += threads) {
-      const int unit = at.tile * columns + i % columns;
-      if (unit >= p.dim) continue;
-      A sum = partial[i];
-#pragma unroll
-      for (int warp = 1; warp < Tile::warps_m; ++warp) sum += partial[warp * G * columns + i];
-      to[int64_t(i / columns) * p.dim + unit] = sum;
+      if (Tile::lane() < 4) store(p.sums + (of_warp * G + part) * p.dim + unit, column_sums[part], left, p.vector);
     }
   }
 
@@ -291,7 +276,6 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
           clear<Tile>(sums);
         }
       } else {
-        if (at.block == sizes.rank_blocks && at.rank_tile == 0) finish_sums(at);
         multiply_gradients(rank_sums, at, ring);
         if (at.tile == sizes.unit_tiles - 1 && at.block == sizes.rank_blocks + column_blocks - 1) {
           Base::finish_rank(rank_sums, sizes, at.rank_tile, p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step), first_row,

@@ -26,7 +26,7 @@ void launch_forward(const LowRankCell<T>& cell, LowRankForwardArguments<T> a) {
 }  // namespace
 
 template <typename T>
-void low_rank_forward(const LowRankCell<T>& cell, T* out, bool every_state, T* activations) {
+void forward(const LowRankCell<T>& cell, T* out, bool every_state, T* activations) {
   if (cell.is_empty()) return;
   with_low_rank_kernel<LowRankForward, true>(cell, [&](auto* kernel) {
     using Kernel = std::remove_pointer_t<decltype(kernel)>;
@@ -52,8 +52,8 @@ void launch_states(const LowRankCell<T>& cell, int tile_rows, const LowRankForwa
   });
 }
 
-#define DCRNN_INSTANCE(T)                                              \
-  template void low_rank_forward(const LowRankCell<T>&, T*, bool, T*); \
+#define DCRNN_INSTANCE(T)                                     \
+  template void forward(const LowRankCell<T>&, T*, bool, T*); \
   template void launch_states(const LowRankCell<T>&, int, const LowRankForwardArguments<T>&)
 DCRNN_INSTANCE(float);
 DCRNN_INSTANCE(double);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "low_rank.h"
+#include "cross_rnn.h"
 #include "pipeline.h"
 
 namespace dcrnn_fast::cuda {

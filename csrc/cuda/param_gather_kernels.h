@@ -4,7 +4,7 @@
 //     out[t, r] = shared[index[t, r]]  where index[t, r] < S, else private[t, index[t, r] - S]
 #pragma once
 
-#include "bank_rows.h"
+#include "cross_rnn.h"
 #include "inverse_index_kernels.h"
 #include "memory.h"
 

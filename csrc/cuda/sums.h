@@ -1,7 +1,7 @@
 // Sums that end the backwards, each in one order: there are no atomics, and every run gives the same bits.
 #pragma once
 
-#include "bank_rows.h"
+#include "../banks.h"
 #include "gpu.h"
 #include "memory.h"
 
@@ -32,6 +32,7 @@ __global__ __launch_bounds__(sum_threads) void sum_into_banks(const __grid_const
   const int64_t first = blockIdx.x % blocks * sum_block + threadIdx.x, part = blockIdx.y;
   const From* const from = p.from + step * p.step_stride + (part * p.banks.rows() + row) * p.size + first;
   accumulator<To> sums[sum_values] = {};
+#pragma unroll 4
   for (int64_t task = first_task; task < end; ++task)
 #pragma unroll
     for (int i = 0; i < sum_values; ++i)
@@ -53,24 +54,6 @@ void launch_sum(const BankSum<From, To>& sum, const Gpu& gpu) {
 template <typename T>
 void sum_tasks(const accumulator<T>* from, T* to, int64_t count, int64_t tasks, const Gpu& gpu) {
   launch_sum(BankSum<accumulator<T>, T>{from, count, 0, {tasks, 1, 1, 0}, to, nullptr, 1, count}, gpu);
-}
-
-// Sums over the tiles of rows and, if all steps share their weights, over the steps of a task. A sum replaces its first summand.
-template <typename A>
-struct TileSum {
-  A* sums;  // [groups, count, width]
-  int64_t groups, count, width;
-};
-
-template <typename A>
-__global__ __launch_bounds__(sum_threads) void sum_over_tiles(const __grid_constant__ TileSum<A> p) {
-  const int64_t i = int64_t(blockIdx.x) * sum_threads + threadIdx.x;
-  if (i >= p.groups * p.width) return;
-  A* const first = p.sums + i / p.width * p.count * p.width + i % p.width;
-  A sum = *first;
-#pragma unroll 8
-  for (int64_t tile = 1; tile < p.count; ++tile) sum += first[tile * p.width];
-  *first = sum;
 }
 
 }  // namespace dcrnn_fast::cuda

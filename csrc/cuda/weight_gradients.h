@@ -45,15 +45,17 @@ void sum_input_products(const Cell<T>& cell, const Banks& banks, const T* gradie
   sum_products<T>(cell, banks, products.get(), inner, shared, own);
 }
 
-// The gradients of the biases, from the sums over every tile of rows [T, L, row_tiles, G, D], which change.
+// The gradients of the biases, from the sums over every tile of rows [T, L, row_tiles, G, D].
 template <typename T>
-void sum_biases(const Cell<T>& cell, accumulator<T>* sums, int64_t row_tiles, const GradientPointers<T>& out) {
+void sum_biases(const Cell<T>& cell, const accumulator<T>* sums, int64_t row_tiles, const GradientPointers<T>& out) {
   using A = accumulator<T>;
   const Banks& banks = cell.bias.banks;
-  const int64_t width = int64_t(cell.gates) * cell.dim, count = row_tiles * (cell.steps / cell.weight_steps());
+  const int64_t width = int64_t(cell.gates) * cell.dim, tiles = row_tiles * (cell.steps / cell.weight_steps());
   const int64_t groups = banks.tasks * banks.weight_steps;
-  launch(sum_over_tiles<A>, Grid{divide_up(groups * width, sum_threads)}, sum_threads, 0, cell.gpu.stream, {sums, groups, count, width});
-  launch_sum(BankSum<A, T>{sums, cell.steps * row_tiles * width, count * width, banks, out.shared_bias, out.private_bias, cell.gates, 1},
+  // first over the tiles of the steps that share weights: such a group is a step here, a tile is a task
+  const auto of_groups = cell.gpu.template memory<A>(groups * width);
+  launch_sum(BankSum<A, A>{sums, width, tiles * width, {tiles, groups, 1, 0}, of_groups.get(), nullptr, 1, width}, cell.gpu);
+  launch_sum(BankSum<A, T>{of_groups.get(), banks.weight_steps * width, width, banks, out.shared_bias, out.private_bias, cell.gates, 1},
              cell.gpu);
 }
 
