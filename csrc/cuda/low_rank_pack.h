@@ -123,7 +123,8 @@ class PackedWeights {
       a.matrices[a.count++] = matrix;
       items = std::max(items, steps * tiles * blocks * cell.gates * Base::columns * chunks);
     };
-    PackedMatrix<T> weight{.bank = cell.weight, .size = cell.rank()}, projection{.bank = cell.projection, .size = cell.columns + cell.dim};
+    PackedMatrix<T> weight{}, projection{};
+    weight.bank = cell.weight, weight.size = cell.rank(), projection.bank = cell.projection, projection.size = cell.columns + cell.dim;
     const PackedAxis ranks{0, 0, cell.rank()}, units{0, 0, cell.dim};
     add(weight, units, ranks, sizes.unit_tiles, sizes.rank_blocks, 0);
     if (goes_back) {
