@@ -31,30 +31,17 @@ void backward_by(const LowRankCell<T>& cell, const T* grad, bool every_state, co
   const auto dcontext = gpu.memory<A>(out.context ? tasks * steps * cell.batch * cell.columns : 0);
   const auto sums = gpu.memory<A>(tasks * steps * row_sums * cell.gates * cell.dim);
   const T* const activations = kept ? kept : again.get();
-  const PackedWeights<typename Kernel::Base> packed(cell, !kept, true);
+  if (!kept || states) states_again(cell, states.get(), const_cast<T*>(activations), kept != nullptr);
 
-  if (!kept || states) {
-    LowRankForwardArguments<T> a{};
-    packed.fill(a), a.project_stage = packed.project_stage;
-    a.steps = kept ? cell.steps - 1 : cell.steps, a.every_state = true, a.given = kept, a.ends_projected = !kept;
-    a.start = states.get(), a.next = states ? states.get() + all : nullptr;
-    a.start_stride = a.next_stride = steps * all, a.next_step = all;
-    a.activations = const_cast<T*>(activations);  // only read where they are given
-    launch_states(cell, Kernel::Tile::rows, a);
-  }
-  const typename Kernel::Sizes sizes(cell.dim, cell.columns, cell.rank());
-  const LowRankPlacement placement = place_low_rank<Kernel>(cell, sizes, Kernel::stages_of_step(sizes));
-  const auto d = gpu.memory<T>(placement.on_chip ? 0 : tasks * all);
+  const PackedWeights<typename Kernel::Base> packed(cell, false, true);
   LowRankBackwardArguments<T> a{};
-  packed.fill(a);
-  a.x0 = cell.x0, a.grad = grad, a.activations = activations, a.d = d.get();
-  a.gradients = gradients.get(), a.rank_gradients = rank_gradients.get();
+  const int shared_bytes = fill<Kernel>(a, cell, packed);
+  const auto d = gpu.memory<T>(a.on_chip ? 0 : tasks * all);
+  a.grad = grad, a.activations = activations, a.d = d.get(), a.gradients = gradients.get(), a.rank_gradients = rank_gradients.get();
   a.dx0 = dx0.get(), a.dcontext = dcontext.get(), a.sums = sums.get();
-  a.batch = cell.batch, a.grad_stride = every_state ? (steps + 1) * all : all;
-  a.dim = cell.dim, a.columns = cell.columns, a.rank = cell.rank(), a.steps = cell.steps, a.weight_steps = cell.weight_steps();
-  a.every_state = every_state, a.on_chip = placement.on_chip, a.resident = placement.resident, a.depth = placement.depth;
+  a.steps = cell.steps, a.every_state = every_state, a.grad_stride = every_state ? (steps + 1) * all : all;
   a.vector = in_vectors(cell, cell.x0, grad), a.rank_vector = ranks_in_vectors(cell, activations);
-  launch(low_rank_backward_steps<Kernel>, Grid{row_tiles, tasks}, Kernel::threads, static_cast<int>(placement.shared_bytes), gpu.stream, a);
+  launch(low_rank_backward_steps<Kernel>, Grid{row_tiles, tasks}, Kernel::threads, shared_bytes, gpu.stream, a);
 
   if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, gpu);
   if (out.context) sum_tasks<T>(dcontext.get(), out.context, steps * cell.batch * cell.columns, tasks, gpu);

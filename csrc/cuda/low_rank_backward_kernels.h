@@ -16,21 +16,15 @@
 
 namespace dcrnn_fast::cuda {
 
+// Of the packed weights, those of a and q come first, then those of dz and dy, then those of du.
 template <typename T>
-struct LowRankBackwardArguments {
-  using A = accumulator<T>;
-  const T *x0, *grad;                 // [B, D], of each task [B, D], or with every_state [L + 1, B, D]
-  const T* activations;               // z|y [T, L, B, G, r]
-  const T* weights;                   // packed, [T, W, stages_a_step, stage]: those of a and q, of dz and dy, of du
-  const A* biases;                    // packed, [T, W, G, whole tiles of units]
-  T *gradients, *rank_gradients, *d;  // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
-  A *dx0, *dcontext, *sums;           // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, warps_m, G, D]
-  int64_t batch, stages_a_step, grad_stride;
-  int dim, columns, rank, steps, weight_steps, depth;
+struct LowRankBackwardArguments : LowRankArguments<T> {
+  const T *grad, *activations;           // of each task [B, D], or with every_state [L + 1, B, D]; z|y [T, L, B, G, r]
+  T *gradients, *rank_gradients, *d;     // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
+  accumulator<T>*dx0, *dcontext, *sums;  // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, warps_m, G, D]
+  int64_t grad_stride;
+  int steps;
   bool every_state;
-  bool on_chip;   // d, z, y, dz and dy are
-  bool resident;  // all stages have a place on the chip, and are read once
-  bool vector, rank_vector;
 };
 
 template <typename M, int G, typename Tile_, int stages_>

@@ -14,19 +14,14 @@ namespace dcrnn_fast::cuda {
 
 // Strides are in values, from task to task and from step to step.
 template <typename T>
-struct LowRankForwardArguments {
-  const T *x0, *context;          // [B, D], of each step [B, C] or null
-  const T* weights;               // packed, [T, W, stages_a_step, stage]: the units' products from stage 0 on, the projections' elsewhere
-  const accumulator<T>* biases;   // packed, [T, W, G, whole tiles of units]
+struct LowRankForwardArguments : LowRankArguments<T> {
+  const T* context;               // of each step [B, C], or null
   T *next, *activations, *start;  // of each task [B, D]; z|y [B, G, r] or null; [B, D] or null: a copy of x0 goes there
-  int64_t batch, stages_a_step, project_stage, next_stride, next_step, start_stride, activations_stride, activations_step;
-  int dim, columns, rank, steps, weight_steps, depth;
-  bool every_state;          // next takes every state, not the last one alone
-  bool given;                // z and y are read from activations
-  bool ends_projected;       // the last step ends with z and y
-  bool on_chip;              // state, z and y are
-  bool resident;             // all stages have a place on the chip, and are read once
-  bool vector, rank_vector;  // rows of the units and the context, and of z, are multiples of 16 bytes and start at multiples of 16 bytes
+  int64_t next_stride, next_step, start_stride, activations_stride, activations_step;
+  int steps;
+  bool every_state;     // next takes every state, not the last one alone
+  bool given;           // z and y are read from activations
+  bool ends_projected;  // the last step ends with z and y
 };
 
 template <typename M, int G, typename Tile_, int stages_>
@@ -90,7 +85,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     const bool projects = at.projects(*this);
     if (!p.resident || at.step == 0) {
       const int64_t step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
-      const int64_t stage = step * p.stages_a_step + (projects ? p.project_stage + at.stage : at.stage - project);
+      const int64_t stage = step * p.stages_a_step + (projects ? sizes.units() + at.stage : at.stage - project);
       Base::copy_weights(slot(at, ring), p.weights + stage * stage_values, projects && sizes.halved ? 1 : G);
     }
     if (projects && at.block < sizes.context_blocks)

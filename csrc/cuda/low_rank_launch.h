@@ -2,8 +2,8 @@
 // states.
 #pragma once
 
-#include "low_rank_forward_kernels.h"
 #include "low_rank_pack.h"
+#include "low_rank_pipeline.h"
 #include "tiles.h"
 
 namespace dcrnn_fast::cuda {
@@ -27,23 +27,20 @@ inline constexpr int weights_rows = 16;
 
 constexpr int64_t low_rank_cost(int64_t waves, int tile_rows) { return waves * (tile_rows + weights_rows); }
 
-// How a kernel's operands and weights are kept, and the stages of its pipeline.
-struct LowRankPlacement {
-  bool on_chip, resident;
-  int depth;
-  int64_t shared_bytes;
-};
-
-// The placement of a kernel whose stages of a step, `all`, could stay on the chip.
+// Fills in the call and its packed weights, and where the operands and the stages have places. Returns the shared memory for them.
 template <typename Kernel, typename T>
-LowRankPlacement place_low_rank(const LowRankCell<T>& cell, const typename Kernel::Sizes& sizes, int64_t all) {
-  const auto fits = [&](int64_t bytes) { return bytes <= cell.gpu.shared_memory; };
-  for (const int depth : {Kernel::stages, 2}) {
-    const int64_t streamed = Kernel::shared_bytes(sizes, true, depth, depth), whole = Kernel::shared_bytes(sizes, true, all, depth);
-    if (cell.weight_steps() == 1 && cell.steps > 1 && sizes.rank_tiles == 1 && fits(whole)) return {true, true, depth, whole};
-    if (fits(streamed)) return {true, false, depth, streamed};
-  }
-  return {false, false, Kernel::stages, Kernel::shared_bytes(sizes, false, Kernel::stages, Kernel::stages)};
+int fill(LowRankArguments<T>& a, const LowRankCell<T>& cell, const PackedWeights<typename Kernel::Base>& packed) {
+  a.x0 = cell.x0, a.weights = packed.weights.get(), a.biases = packed.biases.get(), a.stages_a_step = packed.stages;
+  a.batch = cell.batch, a.dim = cell.dim, a.columns = cell.columns, a.rank = cell.rank(), a.weight_steps = cell.weight_steps();
+  const bool may_stay = cell.weight_steps() == 1 && cell.steps > 1 && packed.sizes.rank_tiles == 1;
+  for (const int64_t depth : {Kernel::stages, 2})
+    for (const int64_t slots : {may_stay ? packed.stages : depth, depth}) {
+      const int64_t bytes = Kernel::shared_bytes(packed.sizes, true, slots, depth);
+      a.on_chip = bytes <= cell.gpu.shared_memory, a.resident = may_stay && slots == packed.stages, a.depth = static_cast<int>(depth);
+      if (a.on_chip) return static_cast<int>(bytes);
+    }
+  a.resident = false, a.depth = Kernel::stages;
+  return static_cast<int>(Kernel::shared_bytes(packed.sizes, false, a.depth, a.depth));
 }
 
 // The cost of a kernel whose operands fit on the chip; where they do not, more than any.
@@ -77,9 +74,9 @@ void with_low_rank_kernel(const LowRankCell<T>& cell, const Body& body) {
   });
 }
 
-// Launches the forward by tiles of so many rows, those of LowRankTiles' middle or small one. Fills in the inputs.
+// The states before each step [T, L, B, D], null for one step; and z and y, unless they are given.
 template <typename T>
-void launch_states(const LowRankCell<T>& cell, int tile_rows, const LowRankForwardArguments<T>& arguments);
+void states_again(const LowRankCell<T>& cell, T* states, T* activations, bool given);
 
 // Whether rows of z and y are multiples of 16 bytes and start at multiples of 16 bytes.
 template <typename T, typename... Pointers>

@@ -92,30 +92,23 @@ __global__ __launch_bounds__(pack_threads) void low_rank_pack(const __grid_const
 template <typename Base, typename T = typename Base::T>
 class PackedWeights {
   using A = accumulator<T>;
-  using Sizes = typename Base::Sizes;
 
  public:
-  const int64_t project_stage, stages;  // where the projections' stages start, and how many stages a step has
+  const typename Base::Sizes sizes;
+  const int64_t stages;  // of a step
+  std::shared_ptr<T> weights;
+  std::shared_ptr<A> biases;
 
-  // For a kernel that multiplies by the projections, and for one that goes back.
+  // For a forward that projects or is given z and y, or for a kernel that goes back. The units' stages come first, the projections' last.
   PackedWeights(const LowRankCell<T>& cell, bool projects, bool goes_back)
-      : PackedWeights(cell, Sizes(cell.dim, cell.columns, cell.rank()), projects, goes_back) {}
-
-  template <typename Arguments>
-  void fill(Arguments& a) const {
-    a.weights = weights_.get(), a.biases = biases_.get(), a.stages_a_step = stages;
-  }
-
- private:
-  PackedWeights(const LowRankCell<T>& cell, const Sizes& sizes, bool projects, bool goes_back)
-      : project_stage(sizes.units() + (goes_back ? sizes.ranks() + sizes.inputs() : 0)),
-        stages(project_stage + (projects ? sizes.project() : 0)) {
+      : sizes(cell.dim, cell.columns, cell.rank()),
+        stages(sizes.units() + (goes_back ? sizes.ranks() + sizes.inputs() : 0) + (projects ? sizes.project() : 0)) {
     PackArguments<T> a{};
     a.gates = cell.gates, a.columns = Base::columns, a.warp_blocks = Base::Tile::blocks_n, a.stages = stages;
     a.bias = cell.bias, a.padded_dim = sizes.unit_tiles * Base::columns;
     const int64_t steps = int64_t(cell.tasks()) * cell.weight_steps();
-    weights_ = cell.gpu.template memory<T>(steps * stages * Base::stage_values), a.to = weights_.get();
-    biases_ = cell.gpu.template memory<A>(steps * cell.gates * a.padded_dim), a.biases = biases_.get();
+    weights = cell.gpu.template memory<T>(steps * stages * Base::stage_values), a.to = weights.get();
+    biases = cell.gpu.template memory<A>(steps * cell.gates * a.padded_dim), a.biases = biases.get();
 
     int64_t items = steps * cell.gates * a.padded_dim;
     const auto add = [&](PackedMatrix<T> matrix, const PackedAxis& outer, const PackedAxis& inner, int tiles, int blocks, int64_t stage) {
@@ -136,13 +129,10 @@ class PackedWeights {
     if (projects) {
       projection.transposed = false, projection.halved = sizes.halved;
       const PackedAxis inputs{cell.columns, sizes.context_blocks * row_values<T>, cell.dim};
-      add(projection, ranks, inputs, sizes.rank_tiles, sizes.context_blocks + sizes.state_blocks, project_stage);
+      add(projection, ranks, inputs, sizes.rank_tiles, sizes.context_blocks + sizes.state_blocks, sizes.units());
     }
     launch(low_rank_pack<T>, Grid{divide_up(items, pack_threads), a.count + 1}, pack_threads, 0, cell.gpu.stream, a);
   }
-
-  std::shared_ptr<T> weights_;
-  std::shared_ptr<A> biases_;
 };
 
 }  // namespace dcrnn_fast::cuda

@@ -7,6 +7,19 @@
 
 namespace dcrnn_fast::cuda {
 
+// What both kernels need to know.
+template <typename T>
+struct LowRankArguments {
+  const T *x0, *weights;         // [B, D]; packed [T, W, stages_a_step, stage]
+  const accumulator<T>* biases;  // packed [T, W, G, whole tiles of units]
+  int64_t batch, stages_a_step;
+  int dim, columns, rank, weight_steps;
+  int depth;                 // of the pipeline
+  bool on_chip;              // the left operands have their places there
+  bool resident;             // all stages have places there, and are read once
+  bool vector, rank_vector;  // rows of the units and the context, and of z, are multiples of 16 bytes and start at multiples of 16 bytes
+};
+
 template <typename M, int G, typename Tile_, int stages_>
 struct LowRankTile {
   using Tile = Tile_;
