@@ -9,28 +9,21 @@ namespace {
 constexpr int64_t most_columns = int64_t{1} << 30;  // kernels round it up to whole tiles in 32 bits
 
 template <typename T>
-void read_arguments(Cell<T>& cell, const CellArguments& a) {
+Cell<T> cell_of(const CellArguments& a) {
+  Cell<T> cell{};
   cell.x0 = data<const T>(a.x0), cell.context = a.context ? data<const T>(*a.context) : nullptr;
   cell.weight = {a.banks(), data<const T>(a.shared_weight), data<const T>(a.private_weight)};
   cell.bias = {a.banks(), data<const T>(a.shared_bias), data<const T>(a.private_bias)};
   cell.batch = a.batch(), cell.dim = static_cast<int>(a.dim()), cell.columns = static_cast<int>(a.context_columns());
   cell.gates = static_cast<int>(a.gates()), cell.steps = static_cast<int>(a.steps), cell.tf32 = a.allow_tf32;
   cell.schedule = schedule_override, cell.tiles = tiles_override;
-}
-
-template <typename T>
-Cell<T> cell_of(const CellArguments& a) {
-  Cell<T> cell{};
-  read_arguments(cell, a);
   return cell;
 }
 
 template <typename T>
 LowRankCell<T> cell_of(const LowRankArguments& a) {
-  LowRankCell<T> cell{};
-  read_arguments(cell, a);
-  cell.projection = {a.projection_banks(), data<const T>(a.shared_projection), data<const T>(a.private_projection)};
-  return cell;
+  return {cell_of<T>(static_cast<const CellArguments&>(a)),
+          {a.projection_banks(), data<const T>(a.shared_projection), data<const T>(a.private_projection)}};
 }
 
 template <typename SomeArguments>

@@ -14,14 +14,6 @@ void launch_product(const Cell<T>& cell, const ProductArguments<T>& arguments) {
   launch(cross_rnn_backward<Kernel>, grid, Kernel::threads, Kernel::shared_bytes(), cell.gpu.stream, arguments);
 }
 
-template <typename T>
-std::shared_ptr<T> activations_again(const Cell<T>& cell) {
-  const auto out = cell.gpu.template memory<T>(cell.tasks() * cell.states());
-  const auto activations = cell.gpu.template memory<T>(int64_t(cell.tasks()) * cell.steps * cell.gates * cell.states());
-  forward(cell, out.get(), false, activations.get());
-  return activations;
-}
-
 // With M the kind of mathematics, and G vectors a unit.
 template <typename M, int G, typename T = typename M::Value>
 void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out) {
@@ -36,7 +28,8 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
   const auto states = gpu.memory<T>(out.weights && last ? tasks * cell.steps * all : 0), d = gpu.memory<T>(last ? tasks * all : 0);
   const auto gradients = gpu.memory<T>(tasks * cell.steps * plane);
   const auto dx0 = gpu.memory<A>(out.x0 ? tasks * all : 0), sums = gpu.memory<A>(tasks * cell.steps * sums_step);
-  const bool vector = in_vectors(cell, cell.x0, cell.context, cell.weight.shared, cell.weight.own, grad, activations, out.context);
+  const bool vector =
+      in_vectors<T>({cell.dim, cell.columns}, cell.x0, cell.context, cell.weight.shared, cell.weight.own, grad, activations, out.context);
 
   if (states) {
     const Grid grid{divide_up(cell.batch * divide_up(cell.dim, element_units), element_threads), tasks};
@@ -77,7 +70,9 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
 
 template <typename T>
 void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out) {
-  const auto again = activations ? nullptr : activations_again(cell);
+  const int64_t all = cell.tasks() * cell.states();
+  const auto again = cell.gpu.template memory<T>(activations ? 0 : cell.steps * cell.gates * all);
+  if (again) forward(cell, cell.gpu.template memory<T>(all).get(), false, again.get());
   with_kernels(cell, [&](auto math, auto vectors) {
     backward_by<decltype(math), decltype(vectors)::value>(cell, grad, every_state, again ? again.get() : activations, out);
   });

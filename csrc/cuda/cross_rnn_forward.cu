@@ -42,7 +42,7 @@ void forward(const Cell<T>& cell, T* out, bool every_state, T* activations) {
     a.batch = cell.batch, a.dim = cell.dim, a.columns = cell.columns;
     a.activations_step = G * all, a.activations_stride = cell.steps * a.activations_step;
     a.every_state = every_state, a.next_step = all, a.start_stride = out_stride;
-    a.vector = in_vectors(cell, cell.x0, cell.context, cell.weight.shared, cell.weight.own, out, activations);
+    a.vector = in_vectors<T>({cell.dim, cell.columns}, cell.x0, cell.context, cell.weight.shared, cell.weight.own, out, activations);
 
     const bool large = takes_large<typename StepTiles<M>::Large>(cell, cell.dim);
     if (large ? takes_all_steps<AllSteps, Large>(cell) : takes_all_steps<AllSteps, Small>(cell)) {

@@ -40,7 +40,7 @@ void backward_by(const LowRankCell<T>& cell, const T* grad, bool every_state, co
   a.grad = grad, a.activations = activations, a.d = d.get(), a.gradients = gradients.get(), a.rank_gradients = rank_gradients.get();
   a.dx0 = dx0.get(), a.dcontext = dcontext.get(), a.sums = sums.get();
   a.steps = cell.steps, a.every_state = every_state, a.grad_stride = every_state ? (steps + 1) * all : all;
-  a.vector = in_vectors(cell, cell.x0, grad), a.rank_vector = ranks_in_vectors(cell, activations);
+  a.vector = in_vectors<T>({cell.dim, cell.columns}, cell.x0, grad), a.rank_vector = in_vectors<T>({cell.rank()}, activations);
   launch(low_rank_backward_steps<Kernel>, Grid{row_tiles, tasks}, Kernel::threads, shared_bytes, gpu.stream, a);
 
   if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, gpu);

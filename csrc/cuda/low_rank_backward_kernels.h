@@ -101,7 +101,6 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // The last of u's columns count where an earlier step or dx0 needs them.
   DCRNN_DEVICE int end_tile(int step) const { return sizes.context_tiles + (step > 0 || p.dx0 ? sizes.unit_tiles : 0); }
 
-  DCRNN_DEVICE int64_t weight_step(int step) const { return task * p.weight_steps + (p.weight_steps > 1 ? step : 0); }
   DCRNN_DEVICE int64_t of_step(int step) const { return task * p.steps + step; }
   DCRNN_DEVICE const T* activations_of(int step) const { return p.activations + of_step(step) * p.batch * G * p.rank; }
   DCRNN_DEVICE T* rank_gradients_of(int step) const { return p.rank_gradients + of_step(step) * p.batch * G * p.rank; }
@@ -115,7 +114,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   DCRNN_DEVICE void load_stage(const Position& at, int ring) const {
     if (p.resident && at.step < p.steps - 1) return;
-    const T* const from = p.weights + (weight_step(at.step) * p.stages_a_step + at.stage(*this)) * stage_values;
+    const T* const from = p.weights + (p.weight_step(task, at.step) * p.stages_a_step + at.stage(*this)) * stage_values;
     Base::copy_weights(slot(at, ring), from, !at.inputs && !at.units(*this) && sizes.halved ? 1 : G);
   }
 
@@ -157,7 +156,8 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
     const int64_t padded = sizes.unit_tiles * columns;
     A bias[G][neighbours], column_sums[G][neighbours] = {};
 #pragma unroll
-    for (int part = 0; part < G; ++part) load(bias[part], p.biases + (weight_step(at.step) * G + part) * padded + unit, neighbours, true);
+    for (int part = 0; part < G; ++part)
+      load(bias[part], p.biases + (p.weight_step(task, at.step) * G + part) * padded + unit, neighbours, true);
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
       const int local_row = Operand::row(half_block);

@@ -19,7 +19,8 @@ void launch_forward(const LowRankCell<T>& cell, LowRankForwardArguments<T> a) {
       of_step = cell.gpu.template memory<T>(cell.tasks() * cell.ranks());
       a.activations = of_step.get(), a.activations_stride = cell.ranks(), a.activations_step = 0;
     }
-    a.vector = in_vectors(cell, cell.x0, cell.context, a.next), a.rank_vector = ranks_in_vectors(cell, a.activations);
+    a.vector = in_vectors<T>({cell.dim, cell.columns}, cell.x0, cell.context, a.next),
+    a.rank_vector = in_vectors<T>({cell.rank()}, a.activations);
     const Grid grid{divide_up(cell.batch, Kernel::Tile::rows), cell.tasks()};
     launch(low_rank_forward_steps<Kernel>, grid, Kernel::threads, shared_bytes, cell.gpu.stream, a);
   });

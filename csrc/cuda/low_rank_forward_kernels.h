@@ -84,8 +84,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   DCRNN_DEVICE void load_stage(const Position& at, int ring) const {
     const bool projects = at.projects(*this);
     if (!p.resident || at.step == 0) {
-      const int64_t step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
-      const int64_t stage = step * p.stages_a_step + (projects ? sizes.units() + at.stage : at.stage - project);
+      const int64_t stage = p.weight_step(task, at.step) * p.stages_a_step + (projects ? sizes.units() + at.stage : at.stage - project);
       Base::copy_weights(slot(at, ring), p.weights + stage * stage_values, projects && sizes.halved ? 1 : G);
     }
     if (projects && at.block < sizes.context_blocks)
@@ -136,7 +135,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
     const int unit = at.tile * columns + Operand::first_column(), count = p.dim - unit;
     if (count <= 0) return;
     const bool kept = at.step == p.steps - 1 || p.every_state || !p.on_chip;
-    const int64_t padded = sizes.unit_tiles * columns, step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
+    const int64_t padded = sizes.unit_tiles * columns, step = p.weight_step(task, at.step);
     A bias[G][neighbours];
 #pragma unroll
     for (int part = 0; part < G; ++part) load(bias[part], p.biases + (step * G + part) * padded + unit, neighbours, true);

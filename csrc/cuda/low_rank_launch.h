@@ -78,11 +78,4 @@ void with_low_rank_kernel(const LowRankCell<T>& cell, const Body& body) {
 template <typename T>
 void states_again(const LowRankCell<T>& cell, T* states, T* activations, bool given);
 
-// Whether rows of z and y are multiples of 16 bytes and start at multiples of 16 bytes.
-template <typename T, typename... Pointers>
-bool ranks_in_vectors(const LowRankCell<T>& cell, Pointers... pointers) {
-  const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
-  return cell.rank() * sizeof(T) % 16 == 0 && (on_boundary(pointers) && ...);
-}
-
 }  // namespace dcrnn_fast::cuda

@@ -14,9 +14,10 @@ struct LowRankArguments {
   const accumulator<T>* biases;  // packed [T, W, G, whole tiles of units]
   int64_t batch, stages_a_step;
   int dim, columns, rank, weight_steps;
-  int depth;                 // of the pipeline
-  bool on_chip;              // the left operands have their places there
-  bool resident;             // all stages have places there, and are read once
+  int depth;      // of the pipeline
+  bool on_chip;   // the left operands have their places there
+  bool resident;  // all stages have places there, and are read once
+  DCRNN_DEVICE int64_t weight_step(int64_t task, int step) const { return task * weight_steps + (weight_steps > 1 ? step : 0); }
   bool vector, rank_vector;  // rows of the units and the context, and of z, are multiples of 16 bytes and start at multiples of 16 bytes
 };
 

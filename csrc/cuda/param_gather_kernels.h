@@ -26,26 +26,20 @@ struct alignas(16) Word16 {
   uint32_t words[4];
 };
 
-template <typename Word>
-DCRNN_DEVICE Word all_ones() {
-  if constexpr (std::is_same_v<Word, Word16>)
-    return {{~0u, ~0u, ~0u, ~0u}};
-  else
-    return static_cast<Word>(~Word(0));
-}
-
 // A grid of any size covers all places t * R + r. A kernel cannot raise an error: of an index out of range nothing is read, and the row
 // becomes NaN, which is all ones in every dtype.
 template <typename Word>
 __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_constant__ GatherArguments<Word> p) {
   const int64_t thread = int64_t(blockIdx.x) * gather_threads + threadIdx.x, threads = int64_t(gridDim.x) * gather_threads;
   const int64_t lane = thread & ((int64_t(1) << p.lanes) - 1);
+  Word nan;
+  __builtin_memset(&nan, 0xff, sizeof nan);
   for (int64_t at = thread >> p.lanes; at < p.bank.banks.tasks * p.rows; at += threads >> p.lanes) {
     const int value = p.index[at];
     const bool valid = value >= 0 && value < p.bank.banks.rows();
     const Word* const row = valid ? p.bank.row(at / p.rows, 0, value, p.words) : nullptr;
     for (int64_t word = lane; word < p.words; word += int64_t(1) << p.lanes)
-      p.out[at * p.words + word] = valid ? row[word] : all_ones<Word>();
+      p.out[at * p.words + word] = valid ? row[word] : nan;
   }
 }
 

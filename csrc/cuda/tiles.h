@@ -1,6 +1,8 @@
 // The kernels' instances: which tiles each kind of mathematics has, and which tiles a call gets.
 #pragma once
 
+#include <initializer_list>
+
 #include "cross_rnn.h"
 #include "multiply.h"
 
@@ -52,11 +54,12 @@ auto with_kernels(const Cell<T>& cell, const Body& body) {
     return with_gates(Math<T, !std::is_same_v<T, double>>());
 }
 
-// Whether rows are multiples of 16 bytes and start at multiples of 16 bytes.
+// Whether rows of so many values are multiples of 16 bytes and start at multiples of 16 bytes.
 template <typename T, typename... Pointers>
-bool in_vectors(const Cell<T>& cell, Pointers... pointers) {
-  const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
-  return cell.dim * sizeof(T) % 16 == 0 && cell.columns * sizeof(T) % 16 == 0 && (on_boundary(pointers) && ...);
+bool in_vectors(std::initializer_list<int> widths, Pointers... pointers) {
+  uintptr_t all = (reinterpret_cast<uintptr_t>(pointers) | ...);
+  for (const int width : widths) all |= width * sizeof(T);
+  return all % 16 == 0;
 }
 
 }  // namespace dcrnn_fast::cuda
