@@ -1,11 +1,15 @@
 // Runs the kernels on the CPU from C++, without PyTorch, and compares them with a reference in double. Sanitizers can watch this program.
 //
-//     cuda_on_host [all | short | tiny] [words that a case's name must contain]
+//     cuda_on_host [all | short | tiny | banks] [words that a case's name must contain]
 //
-// Prints every case with its largest error. The exit code is 1 if a case is wrong.
+// Prints every case with its largest error. The exit code is 1 if a case is wrong. banks checks that accesses to shared memory of full
+// tiles meet no conflict of memory banks: copies into the pipeline, loads of operands, and the sums that the backward stages.
+#include <bit>
 #include <csignal>
 #include <cstdlib>
+#include <map>
 
+#include "../cell.h"
 #include "cross_rnn.h"
 #include "gather_checks.h"
 
@@ -70,15 +74,15 @@ class Runner {
     return verdict;
   }
 
-  // A NaN of any bits in the gate's bias makes the state NaN: the bits that the exponential adds to the exponent could make a number of it.
-  // GPUs make 0x7fffffff of every NaN. For gated cells.
-  Verdict run_nan(const Kernels& kernels, const std::vector<uint64_t>& nans) {
-    Verdict verdict{allowed_};
+  // Counts the wavefronts of each line of the sources that accesses shared memory.
+  std::map<std::string, host::Wavefronts> count(const Kernels& kernels) {
+    std::map<std::string, host::Wavefronts> lines;
     choose(kernels);
-    for (size_t i = 1; i < inputs_[3].size(); i += 2) std::memcpy(&inputs_[3][i], &nans[i / 2 % nans.size()], sizeof(T));
-    for (const T& x : run_forward(nullptr))
-      if (widen(x) == widen(x)) verdict.add("a state is no NaN", INFINITY);
-    return verdict;
+    host::counted = &lines;
+    run_forward(nullptr);
+    if (kernels.schedule == Schedule::step) run_backward(typed<T>(reference_.activations).data(), true);
+    host::counted = nullptr;
+    return lines;
   }
 
  private:
@@ -120,40 +124,10 @@ class Runner {
   std::vector<T> first_out_, first_activations_;
 };
 
-// Checks the reference's own gradients by differences of its loss along a random direction of each input.
-void check_reference(Report& report) {
-  const std::string name = "reference: its gradients against differences";
-  if (!report.wanted(Level::all, name)) return;
-  Verdict verdict{1e-8};
-  for (const bool every : {false, true})
-    for (const int rank : {0, 3}) {
-      Reference reference({Level::all, 3, 5, 4, 2, 3, every, every, every, rank});
-      Random random;
-      for (int i = 0; i < (rank ? 5 : 4); ++i) {
-        Doubles& values = *reference.in.arrays()[i];
-        const Doubles before = values, direction = random.values(values.size(), 1), gradient = *reference.gradients.arrays()[i];
-        double expected = 0, losses[2];
-        for (size_t k = 0; k < values.size(); ++k) expected += gradient[k] * direction[k];
-        for (const int side : {0, 1}) {
-          for (size_t k = 0; k < values.size(); ++k) values[k] = before[k] + (side ? 1e-5 : -1e-5) * direction[k];
-          reference.compute();
-          losses[side] = reference.loss();
-        }
-        values = before;
-        reference.compute();
-        verdict.add("a gradient", std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
-      }
-    }
-  report.add(name, verdict);
-}
-
-// From `level` on, or that of the shape. With `nans`, those in the gate's bias instead.
+// From `level` on, or that of the shape.
 template <typename T>
-void check(Report& report, Level level, const Shape& shape, const char* math, double allowed, bool tf32 = false,
-           const std::vector<uint64_t>& nans = {}) {
-  const auto name_of = [&](const Kernels& kernels) {
-    return std::string(math) + " " + shape.name() + " " + kernels.name + (nans.empty() ? "" : ", NaN of many bits");
-  };
+void check(Report& report, Level level, const Shape& shape, const char* math, double allowed, bool tf32 = false) {
+  const auto name_of = [&](const Kernels& kernels) { return std::string(math) + " " + shape.name() + " " + kernels.name; };
   const auto wanted = [&](const Kernels& kernels) {
     return kernels.low_rank == (shape.rank > 0) && report.wanted(std::max(level, shape.level), name_of(kernels));
   };
@@ -161,7 +135,26 @@ void check(Report& report, Level level, const Shape& shape, const char* math, do
   Reference reference(shape);
   Runner<T> runner(reference, tf32, allowed);
   for (const Kernels& kernels : every_kernel)
-    if (wanted(kernels)) report.add(name_of(kernels), nans.empty() ? runner.run(kernels) : runner.run_nan(kernels, nans));
+    if (wanted(kernels) && shape.level != Level::banks)
+      report.add(name_of(kernels), runner.run(kernels));
+    else if (wanted(kernels))
+      for (const auto& [line, w] : runner.count(kernels)) {
+        // A warp's accesses to left operands that stay on the chip, at the end of a tile, of neighbouring columns from several rows, take
+        // twice the wavefronts.
+        Verdict verdict{line.starts_with("pipeline.h") ? 2.0 : 1.0};
+        verdict.add("times the least wavefronts", double(w.taken) / w.least);
+        report.add(name_of(kernels) + " " + line, verdict);
+      }
+}
+
+// NaN of any bits: those that the exponential adds to the exponent could make a number of it. GPUs make 0x7fffffff of every NaN.
+void check_sigmoid(Report& report) {
+  Verdict verdict{0};
+  for (const uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00000u, 0xffc00000u, 0x7f800001u, 0xff812345u, 0x7fc12345u})
+    if (!std::isnan(dcrnn_fast::sigmoid(std::bit_cast<float>(bits)))) verdict.add("float", INFINITY);
+  for (const uint64_t bits : {0x7fffffffffffffffu, 0xffffffffffffffffu, 0x7ff8000000000000u, 0x7ff0000000000001u, 0xfff123456789abcdu})
+    if (!std::isnan(dcrnn_fast::sigmoid(std::bit_cast<double>(bits)))) verdict.add("double", INFINITY);
+  report.add("the sigmoid of NaN", verdict);
 }
 
 // In some shapes all rows are multiples of 16 bytes in every dtype, so that copies are asynchronous; in others not. The second shape's
@@ -184,21 +177,22 @@ constexpr Shape shapes[] = {
     {Level::all, 130, 72, 16, 1, 2, false, true, false, 16},
     {Level::all, 5, 71, 67, 3, 3, true, false, true, 40},
     {Level::all, 1, 1, 1, 1, 1, false, true, false, 1},
+    // full tiles
+    {Level::banks, 128, 128, 128, 1, 2, false, true, false},
+    {Level::banks, 128, 128, 128, 1, 2, false, true, false, 32},
+    {Level::banks, 128, 128, 128, 1, 2, false, true, false, 64},
 };
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  const std::string level = count > 1 ? arguments[1] : "all";
-  if (level != "tiny" && level != "short" && level != "all") {
-    std::fprintf(stderr, "got %s, expected all, short or tiny\n", level.c_str());
-    return 1;
-  }
+  const std::string name = count > 1 ? arguments[1] : "all";
+  const Level level = name == "tiny" ? Level::tiny : name == "short" ? Level::brief : name == "banks" ? Level::banks : Level::all;
   std::signal(SIGABRT, [](int) { std::_Exit(3); });  // CTest reads no report of a program that a signal ended
-  Report report(level == "tiny" ? Level::tiny : level == "short" ? Level::brief : Level::all, count > 2 ? arguments[2] : "");
+  Report report(level, count > 2 ? arguments[2] : "");
   constexpr double of_float = 5e-6, of_tf32 = 2e-3, of_double = 1e-14, of_bfloat16 = 2e-2, of_float16 = 2e-3;
-  check_reference(report);
   for (const Shape& shape : shapes) {
+    if ((shape.level == Level::banks) != (level == Level::banks)) continue;
     const Level brief = shape.rank ? Level::brief : Level::tiny, all = shape.rank ? Level::all : Level::tiny;
     check<float>(report, all, shape, "float32", of_float);
     check<float>(report, brief, shape, "tf32", of_tf32, true);
@@ -206,12 +200,9 @@ int main(int count, char** arguments) {
     check<BFloat16>(report, Level::tiny, shape, "bfloat16", of_bfloat16);
     check<Half>(report, all, shape, "float16", of_float16);
   }
-  constexpr Shape nan{Level::tiny, 3, 19, 0, 2, 1, false, true, false};
-  check<float>(report, nan.level, nan, "float32", 0, false, {0x7fffffff, 0xffffffff, 0x7fc00000, 0xffc00000, 0x7f800001, 0xff812345});
-  check<double>(report, nan.level, nan, "float64", 0, false,
-                {0x7fffffffffffffff, 0xffffffffffffffff, 0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001, 0xfff123456789abcd});
-  check<BFloat16>(report, nan.level, nan, "bfloat16", 0, false, {0x7fff, 0xffff, 0x7fc0, 0xffc0, 0x7f81, 0xff92});
-  check<Half>(report, nan.level, nan, "float16", 0, false, {0x7fff, 0xffff, 0x7e00, 0xfe00, 0x7c01, 0xfd23});
-  check_param_gather(report, of_float, of_double, of_bfloat16, of_float16);
+  if (level != Level::banks) {
+    check_sigmoid(report);
+    check_param_gather(report, of_float, of_double, of_bfloat16, of_float16);
+  }
   return report.finish();
 }
