@@ -38,8 +38,7 @@ __global__ __launch_bounds__(gather_threads) void param_gather(const __grid_cons
     const int value = p.index[at];
     const bool valid = value >= 0 && value < p.bank.banks.rows();
     const Word* const row = valid ? p.bank.row(at / p.rows, 0, value, p.words) : nullptr;
-    for (int64_t word = lane; word < p.words; word += int64_t(1) << p.lanes)
-      p.out[at * p.words + word] = valid ? row[word] : nan;
+    for (int64_t word = lane; word < p.words; word += int64_t(1) << p.lanes) p.out[at * p.words + word] = valid ? row[word] : nan;
   }
 }
 

@@ -13,14 +13,14 @@ constexpr int stages_of(int values) {
 
 // Loads `total` stages by load(place) and uses them by use(place), in order. A pipeline has `depth` places: `most`, or 2. Each stage is
 // loaded depth - 1 stages before its use.
-template <int most, typename Load, typename Use>
-DCRNN_DEVICE void pipelined(int64_t total, int depth, const Load& load, const Use& use) {
+template <int most, typename Count, typename Load, typename Use>
+DCRNN_DEVICE void pipelined(Count total, int depth, const Load& load, const Use& use) {
   for (int place = 0; place < depth - 1; ++place) {
     if (place < total) load(place);
     commit_copies();
   }
   int place = 0;
-  for (int64_t i = 0; i < total; ++i) {
+  for (Count i = 0; i < total; ++i) {
     if (depth == most)
       wait_for_copies<most - 2>();
     else
