@@ -2,36 +2,36 @@
 // the threads of a block run.
 //
 // Modelled:
-//  - Blocks run one after another. __syncthreads is a barrier of all threads of the block. Shared memory is filled with NaN before each
-//    block.
-//  - A warp has 32 threads. Shuffles, votes, matrix loads and products exchange values between them, in the lane layouts that the PTX
-//    manual documents.
+//  - Blocks run one after another, with shared memory that is NaN before. __syncthreads is a barrier of all threads of the block.
+//  - Shuffles, votes, matrix loads and products exchange values between a warp's 32 threads, in the lane layouts of the PTX manual.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
+//  - Where `counted` asks for it, the memory banks of shared memory, see Wavefronts.
 //  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
 //    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
-//  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
-//  - Warps in lockstep. Divergence costs nothing.
-//  - Limits on registers and shared memory, and launches that fail for another reason than their grid. launches.cpp checks the sizes of
-//    launches that it records.
+//  - Blocks that run at the same time, caches, warps in lockstep, streams, and limits of registers and shared memory. launches.cpp checks
+//    the sizes of launches that it records.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
-//  - Streams: a launch returns when its work is done.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <set>
+#include <source_location>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "banks.h"
 #include "threads.h"
 #include "types.h"
 
@@ -44,16 +44,65 @@
 #define DCRNN_DEVICE inline
 
 struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
-  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+  unsigned x = 1, y = 1;
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 namespace dcrnn_fast::cuda {
 
 namespace host {
+
+struct Access {
+  const char* file;
+  unsigned line, bytes;
+  uintptr_t address;
+};
+
+// What the accesses at one line of the sources took, and what they would take without conflicts. Shared memory has 32 banks of 4 bytes.
+// Lanes whose words differ but lie in the same bank wait for one another. 32 lanes are served together if each accesses 4 bytes or less, 16
+// of 8 bytes, 8 of 16 bytes: these are 1, 2 and 4 wavefronts without a conflict.
+struct Wavefronts {
+  int64_t accesses = 0, taken = 0, least = 0;
+};
+
+// Where launches count, if anywhere. Only the first block of a launch counts.
+inline std::map<std::string, Wavefronts>* counted = nullptr;
+
+inline Wavefronts wavefronts(const Access* const (&lanes)[32]) {
+  const unsigned bytes = lanes[0]->bytes, together = bytes <= 4 ? 32 : 128 / bytes;
+  Wavefronts out{1, 0, 32 / together};
+  for (unsigned first = 0; first < 32; first += together) {
+    std::set<uintptr_t> words[32];
+    for (unsigned lane = first; lane < first + together; ++lane)
+      for (unsigned byte = 0; byte < bytes; byte += 4) {
+        const uintptr_t word = (lanes[lane]->address + byte) / 4;
+        words[word % 32].insert(word);
+      }
+    size_t most = 0;
+    for (const auto& bank : words) most = std::max(most, bank.size());
+    out.taken += most;
+  }
+  return out;
+}
+
+// Adds the accesses of a block's threads, each in the order of its thread. Returns whether all lanes of each warp made the same ones.
+inline bool count(const std::vector<std::vector<Access>>& threads) {
+  for (size_t warp = 0; warp < threads.size(); warp += 32)
+    for (size_t i = 0; i < threads[warp].size(); ++i) {
+      const Access* lanes[32];
+      for (size_t lane = 0; lane < 32; ++lane) {
+        const auto& own = threads[warp + lane];
+        if (own.size() != threads[warp].size() || own[i].line != threads[warp][i].line) return false;
+        lanes[lane] = &own[i];
+      }
+      const std::string path = lanes[0]->file;
+      Wavefronts& sum = (*counted)[path.substr(path.rfind('/') + 1) + ":" + std::to_string(lanes[0]->line)];
+      const Wavefronts more = wavefronts(lanes);
+      sum.accesses += more.accesses, sum.taken += more.taken, sum.least += more.least;
+    }
+  return true;
+}
 
 // What one lane shows the others: an address, 32-bit values, or the values of its registers in a product.
 union Shown {
@@ -90,9 +139,7 @@ inline std::function<void(const Launch&)> record;
 struct Copy {
   void* to;
   const void* from;
-  bool present;
-
-  void arrive() const { present ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
+  void arrive() const { from ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
 };
 
 inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::strcmp(std::getenv("DCRNN_COPIES"), "early");
@@ -100,7 +147,7 @@ inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::str
 // A thread of a block.
 struct Thread {
   Block* block;
-  dim3 grid_size, block_size, thread_index, block_index;
+  dim3 grid_size, thread_index, block_index{};
   unsigned round_of_warp = 0;
   std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
   bool counts = false;
@@ -119,8 +166,9 @@ inline void wait_at(Barrier& barrier) {
 }
 
 [[noreturn]] inline void stop(const char* words) {
-  const dim3 block = current()->block_index;
-  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block.x, block.y, current()->thread_index.x);
+  const Thread& thread = *current();
+  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, thread.block_index.x, thread.block_index.y,
+               thread.thread_index.x);
   std::abort();
 }
 
@@ -144,41 +192,26 @@ inline const Shown* exchange(const Shown& mine) {
   return shown;
 }
 
-inline Shown words(uint32_t first) {
-  Shown out{};
-  out.words[0] = first;
-  return out;
-}
-
-template <typename To, typename From>
-To bits_of(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 }  // namespace host
 
 #define threadIdx (::dcrnn_fast::cuda::host::current()->thread_index)
 #define blockIdx (::dcrnn_fast::cuda::host::current()->block_index)
 #define gridDim (::dcrnn_fast::cuda::host::current()->grid_size)
-#define blockDim (::dcrnn_fast::cuda::host::current()->block_size)
 
 inline unsigned fresh_thread_index() { return threadIdx.x; }
 inline unsigned char* shared_memory() { return host::current()->block->shared.data()->bytes; }
 
 inline void __syncthreads() { host::wait_at(host::current()->block->together); }
 
-inline float widen(BFloat16 x) { return host::bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
+inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 inline void round_to(BFloat16& out, float x) {
-  const uint32_t bits = host::bits_of<uint32_t>(x);
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
   out.bits = static_cast<uint16_t>(x != x ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-inline float widen(Half x) { return static_cast<float>(host::bits_of<_Float16>(x.bits)); }
-inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(static_cast<_Float16>(x)); }
+inline float widen(Half x) { return static_cast<float>(std::bit_cast<_Float16>(x.bits)); }
+inline void round_to(Half& out, float x) { out.bits = std::bit_cast<uint16_t>(static_cast<_Float16>(x)); }
 
 inline uint32_t round_to_tf32(uint32_t bits) { return bits << 1 > 0xff000000u ? bits : (bits + 0x1000) & 0xffffe000u; }  // NaN stays
 
@@ -195,17 +228,16 @@ Value __shfl_xor_sync(uint32_t all, Value value, int mask) {
   return __shfl_sync(all, value, static_cast<int>(host::lane()) ^ mask);
 }
 
-inline void __syncwarp() { host::exchange({}); }
-
-// The lanes that hold the same value.
-inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
-  const host::Shown* const shown = host::exchange(host::words(value));
+// The lanes where the condition holds.
+inline uint32_t __ballot_sync(uint32_t, bool holds) {
+  host::Shown mine{};
+  mine.words[0] = holds;
+  const host::Shown* const shown = host::exchange(mine);
   uint32_t out = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) out |= uint32_t{shown[lane].words[0] == value} << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
   return out;
 }
 
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
@@ -226,7 +258,7 @@ inline void copy_async(void* to, const void* from, bool present, const std::sour
   host::access_shared(to, 16, where);
   if (present) host::check_aligned(from, 16);
   std::vector<host::Copy>& open = host::current()->copies.back();
-  open.push_back({to, from, present});
+  open.push_back({to, present ? from : nullptr});
   if (host::copies_arrive_early) open.back().arrive();
 }
 
@@ -242,27 +274,26 @@ void wait_for_copies() {
   }
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+// What the lanes name as rows of four matrices.
+inline const host::Shown* exchange_rows(const void* row, const std::source_location& where) {
   host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
-  const host::Shown* const shown = host::exchange(mine);
+  return host::exchange(mine);
+}
+
+inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+  const host::Shown* const shown = exchange_rows(row, where);
   for (unsigned i = 0; i < 4; ++i)
-    std::memcpy(&out[i], static_cast<const unsigned char*>(shown[8 * i + host::lane() / 4].address) + 4 * (host::lane() % 4), 4);
+    std::memcpy(&out[i], static_cast<const uint32_t*>(shown[8 * i + host::lane() / 4].address) + host::lane() % 4, 4);
 }
 
 inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
                                      const std::source_location& where = std::source_location::current()) {
-  host::access_shared(row, 16, where);
-  host::Shown mine{};
-  mine.address = row;
-  const host::Shown* const shown = host::exchange(mine);
-  for (unsigned i = 0; i < 4; ++i) {
-    uint16_t pair[2];
-    for (unsigned j = 0; j < 2; ++j)
-      std::memcpy(&pair[j], static_cast<const unsigned char*>(shown[8 * i + 2 * (host::lane() % 4) + j].address) + 2 * (host::lane() / 4),
-                  2);
-    std::memcpy(&out[i], pair, 4);
+  const host::Shown* const shown = exchange_rows(row, where);
+  for (unsigned i = 0; i < 8; ++i) {
+    const void* const in_row = shown[8 * (i / 2) + 2 * (host::lane() % 4) + i % 2].address;
+    std::memcpy(reinterpret_cast<uint16_t*>(out) + i, static_cast<const uint16_t*>(in_row) + host::lane() / 4, 2);
   }
 }
 
@@ -303,15 +334,15 @@ void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t rig
 }
 
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
-  if (!size.fits()) return cudaErrorInvalidConfiguration;
-  if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
-  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments}), cudaSuccess;
-  const dim3 grid(size.x, size.y);
+void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t,
+            const std::type_identity_t<Arguments>& arguments) {
+  size.check();
+  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments});
+  const dim3 grid(static_cast<unsigned>(size.x), static_cast<unsigned>(size.y));
   host::Block block(threads, shared_bytes);
   block.accesses.resize(threads);
-  host::run_together(threads, [&](unsigned index) {
-    host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
+  host::Fibers(threads, [&](unsigned index) {
+    host::Thread thread{&block, grid, dim3{index}};
     host::set_current(&thread);
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -330,7 +361,6 @@ cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared
           host::stop("a warp's lanes access shared memory at different lines");
       }
   });
-  return cudaSuccess;
 }
 
 }  // namespace dcrnn_fast::cuda
