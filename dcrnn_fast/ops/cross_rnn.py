@@ -228,7 +228,7 @@ def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callabl
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        saves: what the namespace saves for a backward. With ``recompute`` it saves no activations, and the backward computes them again.
+        saves: what the namespace saves for a backward. With ``recompute`` it saves nothing, and the backward computes it again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
@@ -264,8 +264,8 @@ def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callabl
         steps: int, cell: str, return_states: bool, recompute: bool,
     ) -> Tensor:  # fmt: skip
         saved = Saved.NOTHING
-        if needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
-            saved = saves & ~Saved.ACTIVATIONS if recompute else saves
+        if not recompute and needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
+            saved = saves
         tensors = x0, shared_weight, shared_bias, private_weight, private_bias
         out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[
             0
