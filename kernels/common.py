@@ -182,14 +182,22 @@ def kind_of(dtype: torch.dtype, precision: str) -> str:
     return "tf32" if precision == "tf32" else str(dtype).removeprefix("torch.")
 
 
-def product_operand(weight: Tensor, allow_tf32: bool) -> Tensor:
-    """Weights as a product's right operand: contiguous, and rounded to tf32 if the product is in tf32."""
-    weight = weight.contiguous()
-    if precision(weight.dtype, allow_tf32) != "tf32" or weight.numel() == 0:
-        return weight
-    out = torch.empty_like(weight)
-    launch(tf32_copy, (divide_up(weight.numel(), 1024),), x=weight, out=out, N=weight.numel(), BLOCK=1024)
-    return out
+def aligned(bank: Tensor) -> Tensor:
+    """The bank, contiguous and from a multiple of 16 bytes on, as :func:`bank_rows` promises the compiler.
+
+    A tensor that is traced has no address; PyTorch's allocators begin its storage on a boundary of more than 16 bytes.
+    """
+    bank = bank.contiguous()
+    traced = torch.compiler.is_compiling() or type(bank) not in (Tensor, torch.nn.Parameter)
+    start = bank.storage_offset() * bank.element_size() if traced else bank.data_ptr()
+    return bank.clone() if start % 16 else bank
+
+
+@triton.jit
+def bank_rows(is_shared, shared, private, SIZE: tl.constexpr):
+    """Pointers to rows of SIZE values in one of two banks. The compiler cannot derive through the choice how they are aligned."""
+    ROW: tl.constexpr = SIZE * (shared.dtype.element_ty.primitive_bitwidth // 8)
+    return tl.multiple_of(tl.where(is_shared, shared, private), (ROW | 16) & -(ROW | 16))
 
 
 @triton.jit
@@ -213,6 +221,16 @@ def tf32_copy(x, out, N, BLOCK: tl.constexpr):
     """Copy N values, rounded to tf32."""
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + n, to_tf32(tl.load(x + n, mask=n < N)), mask=n < N)
+
+
+def product_operand(weight: Tensor, allow_tf32: bool) -> Tensor:
+    """Weights as a product's right operand: aligned, and rounded if the product is in tf32."""
+    weight = aligned(weight)
+    if weight.numel() == 0 or precision(weight.dtype, allow_tf32) != "tf32":
+        return weight
+    out = torch.empty_like(weight)
+    launch(tf32_copy, (divide_up(weight.numel(), 1024),), x=weight, out=out, N=weight.numel(), BLOCK=1024)
+    return out
 
 
 @triton.jit

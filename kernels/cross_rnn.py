@@ -21,7 +21,7 @@ from torch import Tensor
 from dcrnn_fast.sharing import GATES
 
 from . import common
-from .common import ITEMSIZE, Tile, Tiles, add_product, divide_up, inside, parts, precision, product_operand, sigmoid, store
+from .common import ITEMSIZE, Tile, Tiles, add_product, bank_rows, divide_up, inside, parts, precision, product_operand, sigmoid, store
 
 MAX_TASKS = 65535
 """The most programs in the second dimension of a GPU's grid."""
@@ -146,7 +146,7 @@ def cross_rnn_step(
     unit = tl.minimum(first_unit + n // G, D - 1)
     own_step, shared_step = task * W + step % W, tl.cast(step % W, tl.int64)
     own_row, shared_row = own_step * (D - S) + unit - S, shared_step * S + unit
-    weight = tl.where(unit < S, shared_weight + shared_row * (G * K), private_weight + own_row * (G * K)) + n % G * K
+    weight = bank_rows(unit < S, shared_weight + shared_row * (G * K), private_weight + own_row * (G * K), K) + n % G * K
 
     # the sums start at the biases: loaded after the loop, the biases would need registers that the accumulator holds
     ACC: tl.constexpr = tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32

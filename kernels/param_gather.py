@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import common
-from .common import divide_up, store
+from .common import aligned, bank_rows, divide_up, store
 
 GATHER_COLUMNS, GATHER_VALUES = 1024, 2048
 """Columns and values of a tile of the gather, at most."""
@@ -32,7 +32,7 @@ def param_gather_rows(
     valid = (row >= 0) & (row < num_shared + num_private)
     row = tl.where(valid, row, 0)
     own = safe // R * num_private + row - num_shared
-    rows = tl.where(row < num_shared, shared + row * N, private + own * N)
+    rows = bank_rows(row < num_shared, shared + row * N, private + own * N, N)
     values = tl.load(rows[:, None] + n[None, :], mask=valid[:, None] & (n < N)[None, :], other=float("nan"))
     tl.store(out + place[:, None] * N + n[None, :], values, mask=(place < places)[:, None] & (n < N)[None, :])
 
@@ -57,7 +57,7 @@ def param_gather_sum(
         reads = first + number < last
         place = tl.load(order + first + number, mask=reads, other=0)
         total += tl.load(grad + place[:, None] * N + n[None, :], mask=reads[:, None] & inside, other=0.0).to(total.dtype)
-    target = tl.where(row < num_shared, shared + row * N, private + (row - num_shared) * N)
+    target = bank_rows(row < num_shared, shared + row * N, private + (row - num_shared) * N, N)
     store(target[:, None] + n[None, :], total, there[:, None] & inside)
 
 
@@ -70,7 +70,7 @@ def param_gather(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
         block_r = max(1, GATHER_VALUES // block_n)
         common.launch(
             param_gather_rows, (divide_up(places, block_r) * divide_up(columns, block_n),),
-            shared=shared.contiguous(), private=private.contiguous(), index=index.contiguous(), out=out, places=places, R=index.shape[1],
+            shared=aligned(shared), private=aligned(private), index=index.contiguous(), out=out, places=places, R=index.shape[1],
             num_shared=shared.shape[0], num_private=private.shape[1], N=columns, BLOCK_R=block_r, BLOCK_N=block_n,
         )  # fmt: skip
     return out
