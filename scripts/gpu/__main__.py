@@ -90,7 +90,7 @@ class Run:
 
 
 def build(runs: Run, capability: str | None) -> None:
-    """Build the extensions, as ninja sees what has changed. After a failure none is left, and Triton's kernels run all the same."""
+    """Build the extensions; ninja compiles what has changed. After a failure none is there, and Triton's kernels run all the same."""
     environment = {name: os.environ.get(name, "auto") for name in ("DCRNN_FAST_CPP", "DCRNN_FAST_CUDA")}
     environment |= {"TORCH_CUDA_ARCH_LIST": capability} if capability else {"DCRNN_FAST_O": "0"}  # without a GPU, nothing is timed
     for old in (runs.where / "dcrnn_fast").glob("_C*.so"):

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -111,5 +112,5 @@ def requests(weights: str, packed: str, device: str) -> int:
 
 
 if __name__ == "__main__":
-    what, *rest = sys.argv[1:]
-    sys.exit({"facts": facts, "train": train, "requests": requests}[what](*rest))
+    commands: dict[str, Callable[..., int]] = {"facts": facts, "train": train, "requests": requests}
+    sys.exit(commands[sys.argv[1]](*sys.argv[2:]))
