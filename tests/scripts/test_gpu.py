@@ -230,8 +230,6 @@ def test_in_a_dry_run_pytest_sees_no_package_that_a_machine_with_a_gpu_may_lack(
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 def test_make_gpu_needs_no_virtual_environment():
-    if not (ROOT / "Makefile").is_file():
-        pytest.skip("the tests lie without the Makefile")
     command = ["make", "--no-print-directory", "-n", "gpu", "PYTHON=python3.12", "OPTIONS=--only tests"]
     own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}  # these tests may run under make
     done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
