@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from ..sources import KERNELS
-from .multiprocessor import SHARED_MEMORY, programs
+from . import SHARED_MEMORY
 from .recorded import digest_of, recorded_result, with_differences
 
 KINDS = ("bfloat16", "tf32", "float32", "float64")
@@ -47,7 +47,7 @@ STACK = {"low_rank_inputs": 48}
 REREADS = ("low_rank_forward", "low_rank_backward")
 """The kernels that read what they wrote themselves: their loads must see it."""
 TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma")
-COLUMNS = ("registers", "stack", "shared", "programs")
+COLUMNS = ("registers", "stack", "shared")
 """What is printed of a row, after its names."""
 ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int32": "i32", "int64": "i64"}
 
@@ -205,7 +205,7 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
     if usage is None:
         raise RuntimeError(f"cuobjdump's output is not understood: {text[:400]}")
     return {
-        "registers": int(usage[1]), "stack": int(usage[2]), "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size,
+        "registers": int(usage[1]), "stack": int(usage[2]), "shared": kernel.metadata.shared,
         "tensor_cores": bool(TENSOR_CORES.search(kernel.asm["ptx"])), "stale_loads": kernel.asm["ptx"].count("ld.global.nc"),
         "additions": dict(sorted(Counter(re.findall(r"\b([FD]ADD|[FD]FMA)\b", text)).items())),
     }  # fmt: skip
@@ -218,7 +218,6 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in facts:
         return row | {"failures": [f"does not compile: {facts['error']}"]}
     row |= {name: facts[name] for name in ("registers", "stack", "shared")}
-    row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
     most = STACK.get(job.kernel, 0)
     found = [f"takes {facts['stack']} bytes of stack, the limit is {most}"] if facts["stack"] > most else []
     kernel = kernel_of(package, job)
