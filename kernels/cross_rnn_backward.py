@@ -190,16 +190,17 @@ def _x0_end(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexp
     at = b.to(tl.int64)[:, None] * D + n[None, :]
     saved = b.to(tl.int64)[:, None] * (G * D) + n[None, :]
     for task in range(T):
-        first = tl.cast(task, tl.int64) * steps
-        acc += tl.load(d + first * size + at, mask=mask, other=0.0).to(acc.dtype)
+        acc += tl.load(d + at, mask=mask, other=0.0).to(acc.dtype)
         if STATES:
-            acc += tl.load(grad + (first + task) * size + at, mask=mask, other=0.0).to(acc.dtype)
-        for step in range(steps):
-            dg = tl.load(d + (first + step) * size + at, mask=mask, other=0.0).to(acc.dtype)
-            of_step = activations + (first + step) * G * size + saved
+            acc += tl.load(grad + at, mask=mask, other=0.0).to(acc.dtype)
+            grad += (steps + 1) * size
+        for _ in range(steps):
+            dg = tl.load(d + at, mask=mask, other=0.0).to(acc.dtype)
             if G == 2:
-                dg *= tl.load(of_step + D, mask=mask, other=0.0).to(acc.dtype)
-            acc = tl.fma(dg, tl.load(of_step, mask=mask, other=0.0).to(acc.dtype), acc)
+                dg *= tl.load(activations + D + saved, mask=mask, other=0.0).to(acc.dtype)
+            acc = tl.fma(dg, tl.load(activations + saved, mask=mask, other=0.0).to(acc.dtype), acc)
+            d += size
+            activations += G * size
     store(dx0 + at, acc, mask)
 
 

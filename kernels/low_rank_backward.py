@@ -68,7 +68,7 @@ TILES = Tiles(
             64: [(32, 32, 64, 4, 2), (16, 32, 64, 4, 2)],
             256: [(16, 16, 64, 8, 2)],
         },
-        "float32": {32: [(32, 16, 16, 8, 1), (16, 32, 16, 8, 1)], 256: [(16, 16, 16, 8, 1)]},
+        "float32": {32: [(32, 16, 16, 8, 2), (16, 16, 16, 8, 2)], 256: [(16, 16, 16, 8, 1)]},
         "float64": {16: [(16, 16, 16, 8, 1)], 256: [(16, 16, 64, 8, 1)]},
     },
     lambda tile, kind, gates, rank: shared_bytes(tile, kind, gates, rank, held=2),
@@ -125,6 +125,9 @@ def low_rank_backward(
     d = terms + tl.num_programs(1) * size
     activations += task * steps * saved_step + first * (G * RANK)
     z_gradients += task * steps * saved_step + first * (G * RANK)
+    if gradients is not None:
+        gradients += task * steps * (G * size) + first * (G * D)
+        bias_sums += (task * steps * tl.num_programs(0) + tl.program_id(0)) * (G * D)
     last = steps - 1
     if STATES:
         grad += task * (steps + 1) * size + first * D
@@ -172,11 +175,10 @@ def low_rank_backward(
                 if gate == 1:
                     gradient = dq
                 if gradients is not None:
-                    place = task * steps + step
-                    kept = gradients + place * (G * size) + (first + b)[:, None] * (G * D) + gate * D + n[None, :]
-                    sums = bias_sums + (place * tl.num_programs(0) + tl.program_id(0)) * (G * D) + n * G + gate
-                    store(kept, gradient, stored)
-                    store(sums, tl.sum(gradient, axis=0), n < D)
+                    place = gradients + step * (G * size) + gate * D
+                    sums = bias_sums + step * (tl.num_programs(0) * tl.cast(G * D, tl.int64)) + gate
+                    store(place + b[:, None] * (G * D) + n[None, :], gradient, stored)
+                    store(sums + n * G, tl.sum(gradient, axis=0), n < D)
                 acc = add_slices(acc, rounded(gradient, x0.dtype.element_ty), tiles, gate, G, PRECISION)
     through_memory(z_gradients, acc, b, row, rows, G, RANK, BLOCK_K)
 
