@@ -86,7 +86,8 @@ def check_inputs(x0: Tensor, context: Tensor | None, steps: int, cell: str) -> d
     if isinstance(steps, int):  # a traced graph may leave it open
         check_count("steps", steps, maximum=MAX_STEPS)
     sizes = {"L": steps, "G": GATES[cell]}
-    check_tensors(("x0", x0), [("x0", x0, "BD"), ("context", context, "LBC")], sizes)
+    given = [("x0", x0, "BD")] if context is None else [("x0", x0, "BD"), ("context", context, "LBC")]
+    check_tensors(("x0", x0), given, sizes)
     if sizes["D"] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     sizes["K"] = sizes.setdefault("C", 0) + sizes["D"]
