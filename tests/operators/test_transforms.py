@@ -70,8 +70,8 @@ def test_a_tensor_without_a_tangent_passes_a_kernel_in_forward_mode(backend):
 
 
 def test_auto_computes_forward_mode_by_the_reference():
-    arguments, _ = problem()
-    for names in (("x0",), ("context", "private_bias")):
+    for rank, names in ((None, ("x0",)), (None, ("context", "private_bias")), (1, ("shared_projection",))):
+        arguments = cross_arguments(batch=3, steps=2, context_dim=2, rank=rank)
         fast, plain = (as_function_of(arguments, run, *names) for run in (functional.cross_rnn, reference.cross_rnn))
         point = tuple(arguments[name] for name in names)
         tangent = tuple(torch.randn_like(value) for value in point)
