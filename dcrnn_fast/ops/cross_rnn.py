@@ -121,7 +121,8 @@ def check_saved(
     like: Tensor, grad: Tensor, expected: list[int], grad_mask: int, most: int, context: Tensor | None, **saved: tuple[Tensor, list[int]]
 ) -> None:
     """Raise TypeError or ValueError unless a backward's gradient and mask are right, and what was saved has its shape, or is [0]."""
-    for name, (tensor, *shapes) in {"grad": (grad, expected), **{name: (*pair, [0]) for name, pair in saved.items()}}.items():
+    every = [("grad", grad, [expected]), *[(name, tensor, [shape, [0]]) for name, (tensor, shape) in saved.items()]]
+    for name, tensor, shapes in every:
         check_tensor(name, tensor, "floats")
         check_memory(name, tensor)
         check_alike("x0", like, {name: tensor})
@@ -207,9 +208,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backwa
 
 def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
     """The reference's result. It saves what autograd saves."""
-    x0, *weights, context, steps, cell, return_states, _ = tensors_and_options
-    check(x0, *weights, steps, cell, context)
-    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states)
+    *tensors, context, steps, cell, return_states, _ = tensors_and_options
+    check(*tensors, steps, cell, context)
+    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states)
 
 
 @constant_in_graphs

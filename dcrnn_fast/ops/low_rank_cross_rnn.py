@@ -121,10 +121,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {"low_rank_cross_rnn": fake, "low_ran
 
 def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
     """The reference's result. It saves what autograd saves."""
-    x0, *weights, context, shared_projection, private_projection, steps, cell, return_states, _ = tensors_and_options
-    check(x0, *weights, shared_projection, private_projection, steps, cell, context)
+    *tensors, context, shared_projection, private_projection, steps, cell, return_states, _ = tensors_and_options
+    check(*tensors, shared_projection, private_projection, steps, cell, context)
     projections = {"shared_projection": shared_projection, "private_projection": private_projection}
-    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
+    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
 
 
 def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:
