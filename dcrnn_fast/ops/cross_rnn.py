@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
-from ..sharing import GATES
+from ..sharing import GATES, Cell
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
@@ -206,9 +206,12 @@ OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backwa
 """By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
 
 
-def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
+def by_plain_pytorch(
+    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
+    steps: int, cell: Cell, return_states: bool, recompute: bool,
+) -> Tensor:  # fmt: skip
     """The reference's result. It saves what autograd saves."""
-    *tensors, context, steps, cell, return_states, _ = tensors_and_options
+    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
     check(*tensors, steps, cell, context)
     return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states)
 
