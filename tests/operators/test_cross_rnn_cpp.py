@@ -53,7 +53,7 @@ def test_the_gradient_of_x0_is_as_exact_where_the_terms_are_small(backend):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_recurrence_that_amplifies_rounding_is_as_exact(backend, dtype):
     """Weights twice as large make six steps chaotic: one draw's error may be a hundredth or a hundred times plain PyTorch's."""
-    arguments = cross_arguments(batch=3, dim=23, tasks=5, steps=6)
+    arguments = cross_arguments(batch=3, dim=23, tasks=5, steps=6, seed=1)
     weights = {name: 2 * value for name, value in arguments.items() if name.startswith(("shared", "private"))}
     assert_as_exact_as_plain_pytorch({**arguments, **weights}, dtype)
 
