@@ -11,7 +11,9 @@
 
 #if defined(__CUDACC__)
 #define DCRNN_CELL static __host__ __device__ __forceinline__
+#define DCRNN_MEMBER __host__ __device__
 #else
+#define DCRNN_MEMBER
 #define DCRNN_CELL [[maybe_unused]] static inline __attribute__((always_inline))
 #endif
 

@@ -1,16 +1,20 @@
-// Checks of an operator's arguments. The Python functions give longer messages. These checks protect calls that do not pass through them,
-// from C++ or from a compiled graph, against reading outside their tensors.
+// Checks of an operator's arguments, with the words of dcrnn_fast/ops/checks.py. A message begins with the type of the error in Python:
+// PyTorch hands all C++ exceptions on as one type.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <iterator>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace dcrnn_fast {
@@ -19,11 +23,16 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <typename... Words>
-[[noreturn]] void fail(const Words&... words) {
+[[noreturn]] void fail_as(const char* type, const Words&... words) {
   std::ostringstream message;
-  message << "dcrnn_fast: ";
+  message << "dcrnn_fast: " << type << ": ";
   (message << ... << words);
   throw std::invalid_argument(message.str());
+}
+
+template <typename... Words>
+[[noreturn]] void fail(const Words&... words) {
+  fail_as("ValueError", words...);
 }
 
 template <typename... Words>
@@ -72,22 +81,38 @@ inline int32_t device_type(const Tensor& tensor) {
   return type;
 }
 
-// Checks what the dispatcher does not: it takes the operator of one argument's device for all of them. `device` is the type of the
-// kernels' device.
-inline void check_memory(const Tensor& tensor, const char* name, int32_t device) {
-  check(tensor.defined(), name, ": got an undefined tensor");
-  check(device_type(tensor) == device, name, ": got a tensor on another device, expected one on ",
-        device == aoti_torch_device_type_cpu() ? "the CPU" : "a GPU", " as other arguments are");
+inline const char* words_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return "torch.float64";
+    case ScalarType::Float:
+      return "torch.float32";
+    case ScalarType::BFloat16:
+      return "torch.bfloat16";
+    case ScalarType::Half:
+      return "torch.float16";
+    case ScalarType::Int:
+      return "torch.int32";
+    case ScalarType::Long:
+      return "torch.int64";
+    default:
+      return torch::headeronly::toString(dtype);
+  }
+}
+
+// The dispatcher takes the operator of one argument's device for all of them, so that these may be of any kind.
+inline void check_memory(const Tensor& tensor, const char* name) {
+  if (!tensor.defined()) fail_as("TypeError", name, ": got NoneType, expected a tensor");
   int32_t layout = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
-  check(layout == aoti_torch_layout_strided(), name, ": got a sparse or packed tensor, expected a dense one (layout torch.strided)");
+  check(layout == aoti_torch_layout_strided(), name, ": got a sparse or packed tensor, expected a dense one (torch.strided)");
   int64_t last = 0, bytes = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &last));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
   bool empty = false, overflow = false;
   for (int64_t i = 0; i < tensor.dim(); ++i) {
     const int64_t size = tensor.size(i);
-    check(size <= most_size, name, ": got shape ", shape(tensor), ", expected sizes of at most ", most_size);
+    check(size <= most_size, name, ": got shape ", shape(tensor), ", expected sizes below 2**31");
     empty = empty || size == 0;
     int64_t span = 0;
     overflow = __builtin_mul_overflow(size - 1, tensor.stride(i), &span) || __builtin_add_overflow(last, span, &last) || overflow;
@@ -96,13 +121,64 @@ inline void check_memory(const Tensor& tensor, const char* name, int32_t device)
         " in a storage of ", bytes, " bytes, expected memory for every value (was its storage freed?)");
 }
 
-inline void check_dim(const Tensor& tensor, const char* name, int64_t dim) {
-  check(tensor.dim() == dim, name, ": got shape ", shape(tensor), ", expected ", dim, " dimensions");
+inline void check_floats(const Tensor& tensor, const char* name) {
+  const ScalarType dtype = tensor.scalar_type();
+  if (dtype != ScalarType::Float && dtype != ScalarType::Double && dtype != ScalarType::BFloat16 && dtype != ScalarType::Half)
+    fail_as("TypeError", name, ": got dtype ", words_of(dtype), ", expected a floating dtype of at least 16 bits");
 }
 
-inline void check_size(const Tensor& tensor, const char* name, int64_t dimension, int64_t expected) {
-  check(tensor.size(dimension) == expected, name, ": got shape ", shape(tensor), ", expected size ", expected, " in dimension ", dimension);
+inline void check_dtype(const Tensor& tensor, const char* name, ScalarType expected, const char* why = "") {
+  if (tensor.scalar_type() != expected)
+    fail_as("TypeError", name, ": got dtype ", words_of(tensor.scalar_type()), ", expected ", words_of(expected), why);
 }
+
+inline std::string words_of_device(const Tensor& tensor) {
+  const int32_t type = device_type(tensor);
+  if (type == aoti_torch_device_type_cpu()) return "cpu";
+  return type == aoti_torch_device_type_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : "another";
+}
+
+inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  if (device_type(tensor) != device_type(other) || tensor.get_device_index() != other.get_device_index())
+    fail(name, ": got device ", words_of_device(tensor), ", expected ", words_of_device(other), " as ", other_name, " is on");
+}
+
+inline void check_alike(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
+  if (tensor.scalar_type() != other.scalar_type())
+    check_dtype(tensor, name, other.scalar_type(), (std::string(" as ") + other_name + " has").c_str());
+  check_alike_device(tensor, name, other, other_name);
+}
+
+// The sizes of an operator's tensors by letter, as they become known.
+class Sizes {
+ public:
+  Sizes() { std::fill(std::begin(known_), std::end(known_), -1); }
+  int64_t operator[](char letter) const { return known_[letter - 'A']; }
+  void set(char letter, int64_t size) { known_[letter - 'A'] = size; }
+
+  // Checks the tensor's sizes, a letter each, against those that are known, and adds those that are not known yet.
+  void check_shape(const Tensor& tensor, const char* name, std::string_view letters) {
+    bool fits = tensor.dim() == static_cast<int64_t>(letters.size());
+    for (size_t i = 0; fits && i < letters.size(); ++i)
+      fits = (*this)[letters[i]] < 0 || (*this)[letters[i]] == tensor.size(static_cast<int64_t>(i));
+    if (!fits) [[unlikely]]
+      refuse(tensor, name, letters);
+    for (size_t i = 0; i < letters.size(); ++i) set(letters[i], tensor.size(static_cast<int64_t>(i)));
+  }
+
+ private:
+  [[noreturn]] void refuse(const Tensor& tensor, const char* name, std::string_view letters) const {
+    std::string expected, known;
+    for (const char letter : letters) {
+      expected += (expected.empty() ? "" : ", ") + std::string(1, letter);
+      if ((*this)[letter] >= 0)
+        known += (known.empty() ? " with " : ", ") + std::string(1, letter) + " = " + std::to_string((*this)[letter]);
+    }
+    fail(name, ": got shape ", shape(tensor), ", expected [", expected, "]", known);
+  }
+
+  int64_t known_['z' - 'A' + 1];
+};
 
 // make(), whose failure is told as one to allocate what `words` name. PyTorch's C interface passes no reason on.
 template <typename Make, typename... Words>
@@ -135,54 +211,19 @@ inline Tensor dense(const Tensor& tensor, const char* name) {
   return with_memory([&] { return torch::stable::contiguous(tensor); }, name, ": a contiguous copy of shape ", shape(tensor));
 }
 
-inline const char* words_of(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Double:
-      return "float64";
-    case ScalarType::Float:
-      return "float32";
-    case ScalarType::BFloat16:
-      return "bfloat16";
-    case ScalarType::Half:
-      return "float16";
-    default:
-      return "int64";
-  }
-}
-
 // The tensor of the CPU made contiguous, if it has this dtype and these sizes, of which -1 is any.
 inline Tensor taken(const Tensor& tensor, const char* name, ScalarType dtype, std::initializer_list<int64_t> sizes) {
-  check_memory(tensor, name, aoti_torch_device_type_cpu());
-  check(tensor.scalar_type() == dtype, name, ": expected dtype ", words_of(dtype));
-  check_dim(tensor, name, static_cast<int64_t>(sizes.size()));
-  int64_t dimension = 0;
-  for (const int64_t size : sizes) {
-    if (size >= 0) check_size(tensor, name, dimension, size);
-    ++dimension;
+  check_memory(tensor, name);
+  check(device_type(tensor) == aoti_torch_device_type_cpu(), name, ": got a tensor on another device, expected one on the CPU");
+  check_dtype(tensor, name, dtype);
+  bool fits = tensor.dim() == static_cast<int64_t>(sizes.size());
+  for (int64_t i = 0; fits && i < tensor.dim(); ++i) fits = sizes.begin()[i] < 0 || tensor.size(i) == sizes.begin()[i];
+  if (!fits) [[unlikely]] {
+    std::string expected;
+    for (const int64_t size : sizes) expected += (expected.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+    fail(name, ": got shape ", shape(tensor), ", expected [", expected, "]");
   }
   return dense(tensor, name);
-}
-
-inline void check_alike_device(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  check(device_type(tensor) == device_type(other) && tensor.get_device_index() == other.get_device_index(), name, ": not on the device of ",
-        other_name);
-}
-
-inline void check_alike(const Tensor& tensor, const char* name, const Tensor& other, const char* other_name) {
-  check(tensor.scalar_type() == other.scalar_type(), name, ": its dtype is not that of ", other_name);
-  check_alike_device(tensor, name, other, other_name);
-}
-
-inline void check_index(const Tensor& index, const char* name = "index") {
-  check(index.scalar_type() == ScalarType::Int, name, ": expected dtype int32");
-  check_dim(index, name, 2);
-}
-
-// The rows of both banks: few enough that the backward may keep a number for each, and one at least where an index reads them.
-inline void check_rows(int64_t num_shared, int64_t num_private, const Tensor& index, const char* names) {
-  check(num_shared >= 0 && num_shared <= most_rows && num_private >= 0 && num_private <= most_rows, names, ": got ", num_shared, " and ",
-        num_private, " rows, expected 0 to ", most_rows, " each");
-  check(num_shared + num_private > 0 || index.numel() == 0, "index: got values, expected none: the banks have no rows");
 }
 
 // Calls body with a value of the C++ type of the tensor's dtype. BFloat16 and Half are the device's types. Refuses dtypes without kernels.
@@ -198,12 +239,9 @@ auto with_type(const Tensor& tensor, const char* name, const Body& body) {
     case ScalarType::Half:
       return body(Half{});
     default:
-      fail(name, ": expected float32, float64, bfloat16 or float16");
+      check_floats(tensor, name);
+      fail(name, ": no kernel");
   }
-}
-
-inline void check_dtype(const Tensor& tensor, const char* name) {
-  with_type<float, float>(tensor, name, [](auto) {});
 }
 
 }  // namespace dcrnn_fast

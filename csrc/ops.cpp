@@ -16,7 +16,7 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   //   -> out: the last state [T, B, D], or with return_states the start state and the state after each step [T, steps + 1, B, D]
   //      states: the state after each step but the last [T, steps - 1, B, D]
   //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
-  // `saved` (enum Saved in cross_rnn_arguments.h) says which of states and activations are saved; one that is not is [0]. allow_tf32 lets
+  // `saved` (enum Saved in cell_arguments.h) says which of states and activations are saved; one that is not is [0]. allow_tf32 lets
   // a GPU round float32 operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, "
@@ -25,7 +25,7 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
 
   // grad has the shape of the forward's first output; states and activations are its other outputs; what follows `grad_mask` are its
   // arguments. Returns the gradients of x0, shared_weight, shared_bias, private_weight, private_bias and context. `grad_mask` (enum
-  // GradMask in cross_rnn_arguments.h) says which of them are computed: the others are [0].
+  // GradMask in cell_arguments.h) says which of them are computed: the others are [0].
   m.def(
       "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, SymInt grad_mask, Tensor x0, Tensor shared_weight, "
       "Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, str cell, Tensor? context, bool return_states, "

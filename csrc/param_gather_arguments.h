@@ -4,14 +4,19 @@
 
 #include <cstdint>
 
-#include "bank_index.h"
 #include "checks.h"
 
 namespace dcrnn_fast {
 
+// A value of index [tasks, rows] below num_shared names a row of the shared bank; num_shared + p names row p of the task's private bank.
+struct BankIndex {
+  const int32_t* index;
+  int64_t tasks, rows, num_shared, num_private;
+};
+
 // Banks shared [S, ...] and own [T, P, ...], and index [T, R].
-void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index, int32_t device);
-void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private, int32_t device);
+void check_banks(const Tensor& shared, const Tensor& own, const Tensor& index);
+void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_shared, int64_t num_private);
 
 // The product of the tensor's sizes from dimension `from` on.
 int64_t values_each(const Tensor& tensor, int64_t from);

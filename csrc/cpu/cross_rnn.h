@@ -1,16 +1,16 @@
-// What the forward and the backward of cross_rnn share: the checked problem, the weights in the layouts of the products, and the forward of
-// one tile of rows. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their weights, else steps.
+// What the forward and the backward of cross_rnn share: the sizes, the weights in the layouts of the products, and the forward of one tile
+// of rows. Letters as in ops.cpp; W = weight_steps is 1 if all steps share their weights, else steps.
 #pragma once
 
 #include <cstring>
 #include <vector>
 
-#include "../cross_rnn_arguments.h"
+#include "../cell_arguments.h"
 #include "../interrupt.h"
-#include "bank.h"
 #include "buffer.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "parallel.h"
 
 namespace dcrnn_fast::cpu {
 
@@ -18,79 +18,88 @@ namespace dcrnn_fast::cpu {
 // products. So few rows go the same way on any number of threads.
 constexpr int64_t few_rows = 3;
 
-enum class Passes { forward, backward, both };
+enum class Passes { forward, backward };
 
-// Whether half precision is computed in float: a problem that is too small to repay what the library does for a call; the gradients of few
+// Whether half precision is computed in float: a call that is too small to repay what the library does for a call; the gradients of few
 // rows, whose products the library computes in one chain of additions each, with twice the error of plain PyTorch; and more rows on an x86
 // CPU without units for it, where the library's products take many times as long as our own in float.
-bool computes_in_float(const Arguments& arguments, Passes passes);
+bool computes_in_float(const CellArguments& arguments, Passes passes);
 // The tensor itself, or a copy of another dtype.
 Tensor converted(const Tensor& tensor, ScalarType dtype);
-// Converts x0, the banks and the context to float.
-void widen(Arguments& arguments);
+// Converts x0, the weights and biases, and the context to float.
+void widen(CellArguments& arguments);
 
 // Appends rows of zeros to x0 and the context until the batch has `rows` rows.
-void pad(Arguments& arguments, int64_t rows);
+void pad(CellArguments& arguments, int64_t rows);
 
 // A range of units [begin, end).
 struct Units {
   int64_t begin = 0, end = 0;
   int64_t count() const { return end - begin; }
-  Units within(Units other) const {
-    const int64_t first = std::max(begin, other.begin);
-    return {first, std::max(first, std::min(end, other.end))};
-  }
 };
 
 template <typename T>
-struct Problem {
+struct Recurrence {
   using A = accumulator<T>;
 
-  // Gathers or packs the weights that the products of these passes read.
-  Problem(const Arguments& arguments, Passes passes);
+  // Packs the weights that the products of a forward read; a backward's read them as they are.
+  Recurrence(const CellArguments& arguments, bool forward);
 
   int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
   Rows<const T> x0;
   const T* context_states;
-  BankIndex bank;
-  std::vector<const T*> weight;  // of each task [W * D * G, K], where a product reads them as they are
-  std::vector<const A*> bias;    // of each task [W, G, D]
-  Interruption interruption;     // looked at before each step
-  Units common;                  // units whose first step is the same for all tasks: it is computed once
+  Banks banks;
+  const T *shared_weight, *private_weight;
+  bool starts_alike;          // the first step of the shared units is the same for all tasks: it is computed once
+  Interruption interruption;  // looked at before each step
 
-  // Calls body with each range of units that a step computes for every task: all units, but at the first step not the common ones.
+  Units shared_units() const { return {0, banks.shared}; }
+  Units private_units() const { return {banks.shared, dim}; }
+  // The shared units whose first step is computed once.
+  Units common() const { return starts_alike ? shared_units() : Units{}; }
+
+  // Calls body with each range of units that a step computes for every task: the shared ones, unless all tasks start alike, and the private
+  // ones. The units of a range have their weights side by side.
   template <typename Body>
   void own_units(int64_t step, const Body& body) const {
-    if (step > 0 || !common.count()) return body(Units{0, dim});
-    for (const Units units : {Units{0, common.begin}, Units{common.end, dim}})
-      if (units.count()) body(units);
+    if (banks.shared && !(step == 0 && starts_alike)) body(shared_units());
+    if (banks.own) body(private_units());
   }
 
   int64_t multiplications() const { return tasks * steps * dim * gates * columns; }  // of a row
 
-  const T* step_weight(int64_t task, int64_t step) const { return weight[task] + step % weight_steps * dim * gates * columns; }
+  // The weights of a range's units at a step, [units, G, K].
+  const T* weight(int64_t task, int64_t step, Units units) const {
+    return row_of(banks, shared_weight, private_weight, task, step % weight_steps, units.begin, gates * columns);
+  }
   // Whether a forward reads packed weights, by our own products.
-  bool packed() const { return !packed_blocks_.empty(); }
+  bool packed() const { return packs_; }
   // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
   Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
-    const int64_t row = units.begin * gates, width = units.count() * gates;
-    if (!packed()) return {step_weight(task, step) + row * columns + first, count, width, 1, columns};
-    return {packed_blocks_[task * weight_steps + step % weight_steps] + first * packed_width() + row, count, width, packed_width()};
+    const int64_t width = units.count() * gates;
+    if (!packs_) return {weight(task, step, units) + first, count, width, 1, columns};
+    const int64_t stride = packed_width(width);
+    return {packed(task, step % weight_steps, units) + first * stride, count, width, stride};
   }
-  const A* step_bias(int64_t task, int64_t step) const { return bias[task] + step % weight_steps * dim * gates; }
+  const A* step_bias(int64_t task, int64_t step) const { return biases_.get() + (task * weight_steps + step % weight_steps) * dim * gates; }
 
   // product [rows, units * G] = [context, state] times the units' rows of the step's weights. Two products would round their sum twice in
   // half precision: there, context and state are first copied side by side to `operand` [rows, K].
   void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
-  int64_t packed_width() const { return spread<T>(padded(dim * gates)); }
-  void gather(const T* shared, const T* own);
-  void pack(const T* shared, const T* own);
+  static int64_t packed_width(int64_t width) { return spread<T>(padded(width)); }
+  // The packed weights of the shared or the private units at a step of the weights, [K, packed_width].
+  T* packed(int64_t task, int64_t weight_step, Units units) const {
+    const int64_t shared = columns * packed_width(banks.shared * gates), own = columns * packed_width(banks.own * gates);
+    if (units.begin < banks.shared) return packed_.get() + weight_step * shared;
+    return packed_.get() + weight_steps * shared + (task * weight_steps + weight_step) * own;
+  }
+  void pack(int64_t tasks_of_units, Units units);
 
-  Buffer<T> weights_, packed_;           // as they are, if they do not lie so in a bank; transposed, each block [K, packed_width]
-  std::vector<const T*> packed_blocks_;  // of each task and step: one for all tasks in a row that read the same weights
-  Buffer<A> biases_;
+  bool packs_;
+  Buffer<T> packed_;
+  Buffer<A> biases_;  // of each task [W, G, D]
 };
 
 // Divides the batch into tiles of about equal size. A tile has enough rows to repay what a product does once, packing the weights in the
@@ -101,10 +110,10 @@ struct Tiles {
   int64_t batch, count;
 
   template <typename T>
-  explicit Tiles(const Problem<T>& p)
+  explicit Tiles(const Recurrence<T>& p)
       : Tiles(p, std::clamp<int64_t>(p.batch * p.multiplications() >> 19, 1, p.packed() ? torch::stable::get_num_threads() : 4)) {}
   template <typename T>
-  Tiles(const Problem<T>& p, int64_t parts)
+  Tiles(const Recurrence<T>& p, int64_t parts)
       : Tiles(p.batch, is_low<T> ? 32 : 12, std::max<int64_t>(256, p.dim / 2), (2 + p.gates) * p.dim * sizeof(T), parts) {}
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
@@ -120,7 +129,7 @@ class ForwardTile {
  public:
   using A = accumulator<T>;
 
-  ForwardTile(const Problem<T>& problem, int64_t rows);
+  ForwardTile(const Recurrence<T>& recurrence, int64_t rows);
 
   // Computes the first step's products of the common units, for `rows` rows from `row` on.
   void begin(int64_t row, int64_t rows);
@@ -129,7 +138,7 @@ class ForwardTile {
   void run(int64_t task, const States& states, const Activations& activations);
 
  private:
-  const Problem<T>& problem_;
+  const Recurrence<T>& p_;
   const Kernels<T>& kernels_;
   Buffer<T> product_, low_, operand_, common_;
   Buffer<A> state_;
@@ -139,7 +148,7 @@ class ForwardTile {
 template <typename T>
 template <typename States, typename Activations>
 void ForwardTile<T>::run(int64_t task, const States& states, const Activations& activations) {
-  const Problem<T>& p = problem_;
+  const Recurrence<T>& p = p_;
   const int64_t width = p.dim * p.gates;
   const Rows<const T> x0 = p.x0.at(row_);
   Rows<const T> operand = x0;
@@ -174,12 +183,13 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
       low = target ? target : Rows<T>{low_.get(), p.dim};
     else if (target)
       next = target;
+    // all products come before the passes: these overwrite the state
     p.own_units(step, [&](Units range) {
-      const Rows<T> own_product = product.at(0, range.begin * p.gates);
-      p.multiply(task, step, row_, rows_, range, operand, own_product, operand_.get());
-      units(range, own_product, next, low);
+      p.multiply(task, step, row_, rows_, range, operand, product.at(0, range.begin * p.gates), operand_.get());
     });
-    if (step == 0 && p.common.count()) units(p.common, {common_.get(), p.common.count() * p.gates}, next, low);
+    const int64_t known = step == 0 ? p.common().end : 0;
+    if (known) units({0, known}, {common_.get(), known * p.gates}, next, low);
+    if (known < p.dim) units({known, p.dim}, product.at(0, known * p.gates), next, low);
     state = next;
     if constexpr (is_low<T>)
       operand = low;

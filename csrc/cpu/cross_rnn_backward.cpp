@@ -45,62 +45,63 @@ void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* a
       for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) own->run(i, i - first);
     });
     chunk.p.interruption.raise();
-    if (!chunk.out.weight) continue;
+    if (!chunk.out.bias) continue;
     weights.add_weights();
     chunk.p.interruption.raise();
     for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first));
   }
 }
 
+// The biases' gradients from those of each task [tasks, W, D, G]: a shared one is the sum over the tasks.
 template <typename T>
-CrossRnnGradients backward(const Arguments& arguments, const Tensor& grad, const Tensor& activations, int64_t needs) {
-  using A = accumulator<T>;
-  const Tensor& like = arguments.x0;
-  const Problem<T> p(arguments, activations.numel() ? Passes::backward : Passes::both);
-  const bool weights = needs & need_banks, has_work = p.batch && p.tasks;
-  Gradient<T> dx0(like, needs & need_x0, has_work, {p.batch, p.dim});
-  Gradient<T> dcontext(like, needs & need_context, has_work, {p.steps, p.batch, p.context});
-  Tensor banks[4];
-  const Tensor* const inputs[4] = {&arguments.shared_weight, &arguments.shared_bias, &arguments.private_weight, &arguments.private_bias};
-  for (int i = 0; i < 4; ++i) banks[i] = new_gradient(like, weights, has_work, with_trailing({}, *inputs[i], 0));
-  if (has_work) {
-    const int64_t units = p.tasks * p.bank.rows * p.gates;
-    const auto data = [&](int i) { return static_cast<T*>(banks[i].mutable_data_ptr()); };
-    Buffer<A> dweight;
-    const Buffer<double> dbias(weights ? units : 0);
-    if (weights) std::fill_n(dbias.get(), units, 0.0);
-    Gradients<A> out{dx0.data, p.context ? dcontext.data : nullptr, nullptr, dbias.get()};
-    const bool reduce = weights && (is_low<T> || !reads_in_order(p.bank));
-    const int only = p.bank.num_shared ? 0 : 2;  // the bank that is not empty, where gradients need no sums
-    if (reduce)
-      out.weight = (dweight = Buffer<A>(units * p.columns)).get();
-    else if constexpr (!is_low<T>)
-      out.weight = weights ? data(only) : nullptr;
-    BackwardChunk<T> chunk(p, out);
-    walk(chunk, static_cast<const T*>(grad.const_data_ptr()), arguments.return_states,
-         activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
-    if (reduce) {
-      const Readers readers(p.bank);
-      reduce_rows(p.bank, readers, dweight.get(), data(0), data(2), p.gates * p.columns);
-      reduce_rows(p.bank, readers, dbias.get(), data(1), data(3), p.gates);
-    } else if (weights) {
-      std::copy_n(dbias.get(), units, data(only + 1));
+void write_biases(const Recurrence<T>& p, const double* from, T* shared, T* own) {
+  const int64_t of_shared = p.banks.shared * p.gates, of_own = p.banks.own * p.gates;
+  for (int64_t step = 0; step < p.weight_steps; ++step) {
+    for (int64_t i = 0; i < of_shared; ++i) {
+      double sum = 0;
+      for (int64_t task = 0; task < p.tasks; ++task) sum += from[(task * p.weight_steps + step) * p.dim * p.gates + i];
+      shared[step * of_shared + i] = T(sum);
+    }
+    for (int64_t task = 0; task < p.tasks; ++task) {
+      const int64_t block = task * p.weight_steps + step;
+      for (int64_t i = 0; i < of_own; ++i) own[block * of_own + i] = T(from[block * p.dim * p.gates + of_shared + i]);
     }
   }
-  dx0.finish();
-  dcontext.finish();
-  return {dx0.tensor, banks[0], banks[1], banks[2], banks[3], dcontext.tensor};
 }
 
-CrossRnnGradients run(Arguments& arguments, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t needs) {
-  arguments.prepare(aoti_torch_device_type_cpu());
-  check_index_values(arguments.bank());
-  arguments.check_backward(grad, states, activations, needs);
+template <typename T>
+CrossRnnGradients backward(const CellArguments& arguments, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
+  const Tensor& like = arguments.x0;
+  const Recurrence<T> p(arguments, activations.numel() == 0);
+  const bool weights = grad_mask & grad_weights, has_work = p.batch && p.tasks;
+  const auto gradient = [&](const Tensor& input) { return Gradient<T>(like, weights, has_work, with_trailing({}, input, 0)); };
+  Gradient<T> dx0(like, grad_mask & grad_x0, has_work, {p.batch, p.dim});
+  Gradient<T> dcontext(like, grad_mask & grad_context, has_work, {p.steps, p.batch, p.context});
+  Gradient<T> dshared = gradient(arguments.shared_weight), dprivate = gradient(arguments.private_weight);
+  const Tensor dshared_bias = new_gradient(like, weights, has_work, with_trailing({}, arguments.shared_bias, 0));
+  const Tensor dprivate_bias = new_gradient(like, weights, has_work, with_trailing({}, arguments.private_bias, 0));
+  if (has_work) {
+    const int64_t units = p.tasks * p.weight_steps * p.dim * p.gates;
+    const Buffer<double> dbias(weights ? units : 0);
+    if (weights) std::fill_n(dbias.get(), units, 0.0);
+    BackwardChunk<T> chunk(p, {dx0.data, p.context ? dcontext.data : nullptr, dshared.data, dprivate.data, dbias.get()});
+    walk(chunk, static_cast<const T*>(grad.const_data_ptr()), arguments.return_states,
+         activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
+    if (weights)
+      write_biases(p, dbias.get(), static_cast<T*>(dshared_bias.mutable_data_ptr()), static_cast<T*>(dprivate_bias.mutable_data_ptr()));
+  }
+  for (Gradient<T>* const one : {&dx0, &dcontext, &dshared, &dprivate}) one->finish();
+  return {dx0.tensor, dshared.tensor, dshared_bias, dprivate.tensor, dprivate_bias, dcontext.tensor};
+}
+
+CrossRnnGradients run(CellArguments& arguments, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) {
+  arguments.prepare();
+  arguments.check_backward(grad, states, activations, grad_mask);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::backward)) widen(arguments);
   const auto given = [&](const Tensor& tensor, const char* name) { return converted(dense(tensor, name), arguments.x0.scalar_type()); };
   const CrossRnnGradients found = with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
-    return backward<decltype(zero)>(arguments, given(grad, "grad"), given(activations, "activations"), needs);
+    return backward<decltype(zero)>(arguments, given(grad, "grad"), given(activations, "activations"), grad_mask);
   });
   return std::apply([&](const auto&... gradient) { return CrossRnnGradients{converted(gradient, dtype)...}; }, found);
 }

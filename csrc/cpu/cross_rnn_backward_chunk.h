@@ -9,10 +9,10 @@ namespace dcrnn_fast::cpu {
 // Where the gradients go. A pointer is null where that gradient is not wanted.
 template <typename A>
 struct Gradients {
-  A* x0;         // [B, D], written
-  A* context;    // [steps, B, C], written
-  A* weight;     // [tasks, W * D * G, K], written
-  double* bias;  // [tasks, W * D * G], added to: the rounding error of one long chain of additions would grow with the batch
+  A* x0;                              // [B, D], written
+  A* context;                         // [steps, B, C], written
+  A *shared_weight, *private_weight;  // [W, S, G, K] and [tasks, W, P, G, K], written
+  double* bias;                       // [tasks, W, D, G], added to: the rounding error of one long chain would grow with the batch
 };
 
 template <typename T>
@@ -20,22 +20,22 @@ class BackwardChunk {
  public:
   using A = accumulator<T>;
 
-  BackwardChunk(const Problem<T>& problem, const Gradients<accumulator<T>>& wanted)
-      : p(problem),
+  BackwardChunk(const Recurrence<T>& recurrence, const Gradients<accumulator<T>>& wanted)
+      : p(recurrence),
         out(wanted),
         width(p.dim * p.gates),
-        common_width(p.common.count() * p.gates),
+        common_width(p.common().count() * p.gates),
         sums_size(p.weight_steps * width),
         tiles(p, torch::stable::get_num_threads()),
         tile(tiles.most_rows()),
         tiles_each(tiles_in_chunk()),
         rows_each(tiles_each * tile),
         products_(p.tasks * p.steps * rows_each * spread<T>(width)),
-        states_(out.weight ? p.tasks * (p.steps - 1) * rows_each * spread<T>(p.dim) : 0),
+        states_(out.bias ? p.tasks * (p.steps - 1) * rows_each * spread<T>(p.dim) : 0),
         common_(rows_each * common_width),
         sums_(tiles_each * p.tasks * sums_size) {}
 
-  const Problem<T>& p;
+  const Recurrence<T>& p;
   const Gradients<A> out;
   const int64_t width, common_width, sums_size;
   const Tiles tiles;

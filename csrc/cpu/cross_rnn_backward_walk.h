@@ -48,7 +48,7 @@ class BackwardWalk {
     if (!sum) return;
     // the first step of the common units is the same for all tasks: it goes back once, with the sum over the tasks
     if constexpr (is_low<T>) kernels_.narrow(sum.data, c_.common(tile.local).data, tile.count * c_.common_width);
-    pull(tile, 0, 0, p_.common, c_.common(tile.local), tile.dx0);
+    pull(tile, 0, 0, p_.common(), c_.common(tile.local), tile.dx0);
   }
 
  private:
@@ -83,7 +83,7 @@ class BackwardWalk {
       forward_->run(
           task, [](int64_t) { return Rows<T>{}; },
           [&](int64_t step) { return Rows<T>{own_activations_.get() + step * c_.tile * c_.width, c_.width}; });
-    if (c_.out.weight) keep_states(tile, task);
+    if (c_.out.bias) keep_states(tile, task);
     // Each task's share is summed by itself: the rounding error of one long chain of additions would grow with its length.
     const Rows<A> dx0{dx0_.get(), p_.dim};
     std::fill_n(dx0.data, tile.count * p_.dim, A(0));
@@ -98,7 +98,7 @@ class BackwardWalk {
       p_.own_units(step, [&](Units units) { pull(tile, task, step, units, product.at(0, units.begin * p_.gates), tile.d); });
       if (step > 0 || !c_.common_width) continue;
       const Rows<A> sum = common_sum(tile);
-      for (int64_t r = 0; r < tile.count; ++r) kernels_.widen_add(product.at(r, p_.common.begin * p_.gates).data, sum[r], c_.common_width);
+      for (int64_t r = 0; r < tile.count; ++r) kernels_.widen_add(product[r], sum[r], c_.common_width);
     }
     if (!c_.out.x0) return;
     for (int64_t r = 0; r < tile.count; ++r) {
@@ -144,7 +144,7 @@ class BackwardWalk {
   // Adds da|dq of the units times the state's columns of their weights to `to`, and times the context's columns to the context's gradient.
   void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> gradient, Rows<A> to) const {
     const int64_t width = units.count() * p_.gates;
-    const T* const weight = p_.step_weight(task, step) + units.begin * p_.gates * p_.columns;
+    const T* const weight = p_.weight(task, step, units);
     const auto add = [&](int64_t offset, int64_t columns, A* out) {
       const Matrix<T> left{gradient.data, tile.count, width, gradient.stride}, right{weight + offset, width, columns, p_.columns};
       // summed by itself: added to `out` term by term, small terms would be rounded as often as there are units
@@ -156,7 +156,7 @@ class BackwardWalk {
   }
 
   const BackwardChunk<T>& c_;
-  const Problem<T>& p_;
+  const Recurrence<T>& p_;
   const Kernels<T>& kernels_;
   const T* const grad_;
   const bool return_states_;

@@ -16,7 +16,7 @@ using torch::stable::new_empty;
 constexpr int64_t unsteady_rows = 4, steady_rows = 16;
 
 template <typename T>
-void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
+void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations) {
   const Tiles tiles(p);
   const int64_t width = p.dim * p.gates;
   // Outside a parallel region, as for one tile alone, the library would use several threads and might add in another order.
@@ -45,34 +45,33 @@ void forward(const Problem<T>& p, T* out, bool return_states, T* activations) {
   p.interruption.raise();
 }
 
-CrossRnn compute(Arguments& arguments, int64_t keep) {
+CrossRnn compute(CellArguments& arguments, int64_t saved) {
   const Tensor x0 = arguments.x0;
   const int64_t batch = arguments.batch();
   const bool low = x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half;
   const bool padded = low && batch >= unsteady_rows && batch < steady_rows;
   if (padded) pad(arguments, steady_rows);
   Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
-  Tensor activations = new_result(x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
+  Tensor activations = new_result(x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");
   if (batch && arguments.tasks())
     with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
-      T* const kept = keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      forward(Problem<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
+      T* const kept = saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
+      forward(Recurrence<T>(arguments, true), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
   if (padded) {
     out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));
-    if (keep) activations = clone(narrow(activations, 2, 0, batch));
+    if (saved) activations = clone(narrow(activations, 2, 0, batch));
   }
   return {out, new_empty(x0, {0}), activations};
 }
 
-CrossRnn run(Arguments& arguments, int64_t keep) {
-  arguments.prepare(aoti_torch_device_type_cpu());
-  check_index_values(arguments.bank());
-  check_keep(keep);
+CrossRnn run(CellArguments& arguments, int64_t saved) {
+  arguments.prepare();
+  check_saves(saved);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::forward)) widen(arguments);
-  const auto [out, states, activations] = compute(arguments, keep);
+  const auto [out, states, activations] = compute(arguments, saved);
   return {converted(out, dtype), converted(states, dtype), converted(activations, dtype)};
 }
 

@@ -9,8 +9,9 @@
 #include <tuple>
 
 #include "../checks.h"
-#include "bank.h"
 #include "buffer.h"
+#include "parallel.h"
+#include "types.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
@@ -202,9 +203,8 @@ std::tuple<Tensor, Tensor> features(Tensor ids, Tensor table, Tensor sizes, Tens
                                     std::optional<Tensor> lower, std::optional<Tensor> scale, std::optional<Tensor> weight,
                                     std::optional<Tensor> bias, std::optional<Tensor> row, std::optional<Tensor> places,
                                     std::optional<Tensor> first_order, std::optional<Tensor> first_order_weight) {
-  const int32_t cpu = aoti_torch_device_type_cpu();
-  check_memory(ids, "ids", cpu), check_memory(table, "table", cpu);
-  check_dim(ids, "ids", 2), check_dim(table, "table", 2), check_dtype(table, "table");
+  check_memory(ids, "ids"), check_memory(table, "table");
+  check_floats(table, "table"), Sizes().check_shape(ids, "ids", "BF"), Sizes().check_shape(table, "table", "VE");
   const bool narrow = ids.scalar_type() == ScalarType::Int;
   check(narrow || ids.scalar_type() == ScalarType::Long, "ids: expected dtype int64 or int32");
   const int64_t batch = ids.size(0), fields = ids.size(1), width = table.size(1), any = -1;

@@ -1,15 +1,8 @@
-// Builds the problem of the low-rank cell and computes the steps of a tile; see low_rank.h.
+// Packs the weights of the low-rank cell, and computes the steps of a tile; see low_rank.h.
 #include "low_rank.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
-
-// Whether every task reads the same rows, all of them shared.
-bool reads_alike(const BankIndex& bank) {
-  for (int64_t place = 0; place < bank.tasks * bank.rows; ++place)
-    if (bank.index[place] >= bank.num_shared || bank.index[place] != bank.index[place % bank.rows]) return false;
-  return true;
-}
 
 // Writes `count` rows of `n` values, the rows[i], as columns of a right operand of `width` columns, and zeros up to `padding` columns and
 // in the rest of a last group of terms.
@@ -39,7 +32,7 @@ void end_terms(int64_t terms, int64_t plane, O* to, int64_t width) {
 }  // namespace
 
 template <typename T, typename O>
-LowRankProblem<T, O>::LowRankProblem(const LowRankArguments& a, bool backward)
+LowRankRecurrence<T, O>::LowRankRecurrence(const LowRankArguments& a, bool backward)
     : tasks(a.tasks()),
       batch(a.batch()),
       dim(a.dim()),
@@ -53,9 +46,9 @@ LowRankProblem<T, O>::LowRankProblem(const LowRankArguments& a, bool backward)
       rank_plane(padded(rank)),
       x0{static_cast<const T*>(a.x0.const_data_ptr()), a.x0.stride(0)},
       context_states(a.context ? static_cast<const T*>(a.context->const_data_ptr()) : nullptr),
-      bank(a.bank()),
-      projection_bank(a.projection_bank()),
-      common(reads_alike(projection_bank)),
+      banks(a.banks()),
+      projection_banks(a.projection_banks()),
+      common(projection_banks.own == 0),
       projections(common ? 1 : tasks) {
   const auto data = [](const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); };
   pack_weights(data(a.shared_weight), data(a.private_weight), data(a.shared_bias), data(a.private_bias), backward);
@@ -63,7 +56,7 @@ LowRankProblem<T, O>::LowRankProblem(const LowRankArguments& a, bool backward)
 }
 
 template <typename T, typename O>
-void LowRankProblem<T, O>::pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward) {
+void LowRankRecurrence<T, O>::pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward) {
   const int64_t blocks = tasks * weight_steps, parts = plane / padding, n = gates * rank, terms = grouped<O>(rank);
   weights_ = Buffer<O>(blocks * gates * terms * plane), biases_ = Buffer<A>(blocks * gates * plane);
   if (backward) weight_rows_ = Buffer<O>(blocks * gates * grouped<O>(dim) * rank_plane);
@@ -73,8 +66,8 @@ void LowRankProblem<T, O>::pack_weights(const T* shared, const T* own, const T* 
       const int64_t count = std::min(padding, dim - first);
       const T *rows[padding], *biases[padding];
       for (int64_t u = 0; u < count; ++u) {
-        rows[u] = row_of(bank, shared, own, task, step * dim + first + u, n);
-        biases[u] = row_of(bank, shared_bias, own_bias, task, step * dim + first + u, gates);
+        rows[u] = row_of(banks, shared, own, task, step, first + u, n);
+        biases[u] = row_of(banks, shared_bias, own_bias, task, step, first + u, gates);
       }
       for (int64_t g = 0; g < gates; ++g, std::for_each_n(rows, count, [&](const T*& row) { row += rank; })) {
         pack_columns(rows, count, rank, weights_.get() + (i / parts * gates + g) * terms * plane + first * group<O>, plane);
@@ -90,7 +83,7 @@ void LowRankProblem<T, O>::pack_weights(const T* shared, const T* own, const T* 
 }
 
 template <typename T, typename O>
-void LowRankProblem<T, O>::pack_projections(const T* shared, const T* own, bool backward) {
+void LowRankRecurrence<T, O>::pack_projections(const T* shared, const T* own, bool backward) {
   const int64_t blocks = projections * weight_steps, columns = context + dim, parts = rank_plane / padding, width = input_plane();
   const int64_t terms = grouped<O>(context) + grouped<O>(dim);
   projections_ = Buffer<O>(blocks * terms * z_width());
@@ -101,7 +94,7 @@ void LowRankProblem<T, O>::pack_projections(const T* shared, const T* own, bool 
       const int64_t first = i / gates % parts * padding, count = std::min(padding, rank - first);
       const T *rows[padding], *states[padding];
       for (int64_t j = 0; j < count; ++j) {
-        rows[j] = row_of(projection_bank, shared, own, task, step * rank + first + j, gates * columns) + g * columns;
+        rows[j] = row_of(projection_banks, shared, own, task, step, first + j, gates * columns) + g * columns;
         states[j] = rows[j] + context;
       }
       O* const to = projections_.get() + b * terms * z_width() + (g * rank_plane + first) * group<O>;
@@ -126,8 +119,8 @@ LowRankTiles::LowRankTiles(int64_t batch, int64_t row_bytes) : batch(batch) {
 }
 
 template <typename T, typename O>
-LowRankTile<T, O>::LowRankTile(const LowRankProblem<T, O>& problem, int64_t rows)
-    : p_(problem),
+LowRankTile<T, O>::LowRankTile(const LowRankRecurrence<T, O>& recurrence, int64_t rows)
+    : p_(recurrence),
       convert_(kernels<T>()),
       kernels_(low_rank_kernels<O>()),
       x0_(rows, p_.plane),
@@ -189,8 +182,8 @@ void LowRankTile<T, O>::narrow(Rows<const A> from, Rows<O> to, int64_t blocks, i
   }
 }
 
-#define DCRNN_INSTANTIATE(T, O)         \
-  template struct LowRankProblem<T, O>; \
+#define DCRNN_INSTANTIATE(T, O)            \
+  template struct LowRankRecurrence<T, O>; \
   template class LowRankTile<T, O>
 DCRNN_INSTANTIATE(float, float);
 DCRNN_INSTANTIATE(double, double);

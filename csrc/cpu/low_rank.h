@@ -1,4 +1,4 @@
-// What the forward and the backward of the low-rank cell share: the checked problem with its packed weights, and the steps of a tile of
+// What the forward and the backward of the low-rank cell share: the sizes, the packed weights, and the steps of a tile of
 // rows. A tile goes through all steps of all tasks while it is in cache. Letters as in ops.cpp; W = weight_steps is 1 if all steps share
 // their weights, else steps. Sums, states and element-wise passes are in A, products multiply operands of type O, and rows are padded to
 // whole vectors (low_rank_kernels.h).
@@ -8,18 +8,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "../cell_arguments.h"
 #include "../interrupt.h"
-#include "../low_rank_arguments.h"
-#include "bank.h"
 #include "buffer.h"
 #include "low_rank_kernels.h"
+#include "parallel.h"
 
 namespace dcrnn_fast::cpu {
-
-inline void check_index_values(const LowRankArguments& arguments) {
-  check_index_values(arguments.bank());
-  check_index_values(arguments.projection_bank(), "projection_index", "M + N");
-}
 
 // Calls body with a value of the type of the operands that the products of tensors of type T have on this CPU.
 template <typename T, typename Body>
@@ -30,18 +25,18 @@ auto with_operands(const Body& body) {
 }
 
 template <typename T, typename O>
-struct LowRankProblem {
+struct LowRankRecurrence {
   using A = accumulator<T>;
 
   // With `backward`, also packs the weights as the backward's products read them.
-  LowRankProblem(const LowRankArguments& arguments, bool backward);
+  LowRankRecurrence(const LowRankArguments& arguments, bool backward);
 
   int64_t tasks, batch, dim, context, gates, steps, weight_steps, rank;
   int64_t plane, context_plane, rank_plane;  // dim, context and rank, padded
   Rows<const T> x0;
   const T* context_states;
-  BankIndex bank, projection_bank;
-  bool common;          // all tasks read the same projection: what x0 and the context contribute to z is computed once
+  Banks banks, projection_banks;
+  bool common;          // all tasks have one projection: what x0 and the context contribute to z is computed once
   int64_t projections;  // 1 if common, else tasks
   Interruption interruption;
 
@@ -120,7 +115,7 @@ class LowRankTile {
  public:
   using A = accumulator<T>;
 
-  LowRankTile(const LowRankProblem<T, O>& problem, int64_t rows);
+  LowRankTile(const LowRankRecurrence<T, O>& recurrence, int64_t rows);
 
   // Reads rows [row, row + rows), and computes what all tasks have in common.
   void begin(int64_t row, int64_t rows);
@@ -144,7 +139,7 @@ class LowRankTile {
   void narrow(Rows<const A> from, Rows<O> to, int64_t blocks, int64_t count, int64_t plane) const;
 
  private:
-  const LowRankProblem<T, O>& p_;
+  const LowRankRecurrence<T, O>& p_;
   const Kernels<T>& convert_;
   const LowRankKernels<O>& kernels_;
   BothBuffers<O> x0_, context_;

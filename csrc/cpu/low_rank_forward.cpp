@@ -8,7 +8,7 @@ namespace dcrnn_fast::cpu {
 namespace {
 
 template <typename T, typename O>
-void forward(const LowRankProblem<T, O>& p, T* out, bool return_states, T* activations) {
+void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* activations) {
   const Kernels<T>& convert = kernels<T>();
   const LowRankTiles tiles(p.batch, (2 * p.plane + 2 * p.z_width() + p.context_plane) * sizeof(accumulator<T>));
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
@@ -42,17 +42,16 @@ void forward(const LowRankProblem<T, O>& p, T* out, bool return_states, T* activ
   p.interruption.raise();
 }
 
-LowRankCrossRnn run(LowRankArguments& arguments, bool keep) {
-  arguments.prepare(aoti_torch_device_type_cpu());
-  check_index_values(arguments);
+LowRankCrossRnn run(LowRankArguments& arguments, bool saved) {
+  arguments.prepare();
   const Tensor out = new_result(arguments.x0, arguments.out_shape(), "x0, steps: the states of all tasks");
-  const Tensor activations = new_result(arguments.x0, arguments.activations_shape(keep), "x0, steps: the activations of all tasks");
+  const Tensor activations = new_result(arguments.x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");
   if (arguments.batch() && arguments.tasks())
     with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       with_operands<T>([&](auto operand) {
-        forward(LowRankProblem<T, decltype(operand)>(arguments, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states,
-                keep ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr);
+        forward(LowRankRecurrence<T, decltype(operand)>(arguments, false), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states,
+                saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr);
       });
     });
   return {out, activations};

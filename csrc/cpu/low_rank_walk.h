@@ -11,9 +11,9 @@ template <typename T, typename O>
 struct LowRankSums {
   using A = accumulator<T>;
 
-  LowRankSums(const LowRankProblem<T, O>& p, bool banks, bool projections)
-      : weight_size(banks ? p.tasks * p.weight_steps * p.dim * p.gates * p.rank_plane : 0),
-        bias_size(banks ? p.tasks * p.weight_steps * p.gates * p.plane : 0),
+  LowRankSums(const LowRankRecurrence<T, O>& p, bool weights, bool projections)
+      : weight_size(weights ? p.tasks * p.weight_steps * p.dim * p.gates * p.rank_plane : 0),
+        bias_size(weights ? p.tasks * p.weight_steps * p.gates * p.plane : 0),
         projection_size(projections ? p.projections * p.weight_steps * p.rank * p.gates * p.input_plane() : 0),
         memory(size()),
         biases(bias_size) {
@@ -74,15 +74,15 @@ class LowRankWalk {
   using Terms = typename RowOperand<O>::Terms;
 
   // What the walk needs of memory for a row, in bytes.
-  static int64_t row_bytes(const LowRankProblem<T, O>& p) { return values_each(p) * sizeof(A); }
+  static int64_t row_bytes(const LowRankRecurrence<T, O>& p) { return values_each(p) * sizeof(A); }
 
-  LowRankWalk(const LowRankProblem<T, O>& problem, const LowRankSums<T, O>& sums, int64_t rows, const T* grad, bool return_states,
+  LowRankWalk(const LowRankRecurrence<T, O>& recurrence, const LowRankSums<T, O>& sums, int64_t rows, const T* grad, bool return_states,
               const T* activations, T* dx0, T* dcontext)
-      : p_(problem),
+      : p_(recurrence),
         sums_(sums),
         convert_(kernels<T>()),
         kernels_(low_rank_kernels<O>()),
-        tile_(problem, rows),
+        tile_(recurrence, rows),
         grad_(grad),
         activations_(activations),
         return_states_(return_states),
@@ -135,7 +135,7 @@ class LowRankWalk {
   }
 
  private:
-  static int64_t values_each(const LowRankProblem<T, O>& p) {
+  static int64_t values_each(const LowRankRecurrence<T, O>& p) {
     return p.plane * (4 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + (p.common ? 2 : p.steps + 1) * p.context_plane;
   }
 
@@ -252,7 +252,7 @@ class LowRankWalk {
     narrow_rows<T>(convert_, tile_.rows(), from, p_.context, {to, p_.context});
   }
 
-  const LowRankProblem<T, O>& p_;
+  const LowRankRecurrence<T, O>& p_;
   const LowRankSums<T, O>& sums_;
   const Kernels<T>& convert_;
   const LowRankKernels<O>& kernels_;

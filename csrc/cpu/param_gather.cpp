@@ -1,17 +1,104 @@
 // param_gather on the CPU: copies of rows; and its backward: sums in a fixed order.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+#include <cstring>
 #include <tuple>
+#include <vector>
 
 #include "../param_gather_arguments.h"
-#include "bank.h"
+#include "parallel.h"
+#include "types.h"
 
 namespace dcrnn_fast::cpu {
 namespace {
 
+void check_index_values(const BankIndex& bank) {
+  const int64_t rows = bank.num_shared + bank.num_private;
+  for (int64_t place = 0; place < bank.tasks * bank.rows; ++place)
+    if (bank.index[place] < 0 || bank.index[place] >= rows)
+      fail_as("IndexError", "index: got ", bank.index[place], ", expected values in [0, S + P) = [0, ", rows, ")");
+}
+
+// The row of n values that a place of a task reads.
+template <typename T>
+const T* row_of(const BankIndex& bank, const T* shared, const T* own, int64_t task, int64_t place, int64_t n) {
+  const int64_t row = bank.index[task * bank.rows + place];
+  return row < bank.num_shared ? shared + row * n : own + (task * bank.num_private + row - bank.num_shared) * n;
+}
+
+// Writes out [T, R, n] as bytes: a copy needs no type.
+void gather_rows(const BankIndex& bank, const char* shared, const char* own, char* out, int64_t row_bytes) {
+  if (row_bytes == 0) return;
+  parallel_for(0, bank.tasks * bank.rows, grain(row_bytes), [&](int64_t begin, int64_t end) {
+    for (int64_t place = begin; place < end;) {
+      const int64_t row = bank.index[place], task = place / bank.rows;
+      const int64_t limit = std::min(end, (task + 1) * bank.rows);
+      // neighbouring rows of a bank go in one copy
+      int64_t run = 1;
+      while (place + run < limit && bank.index[place + run] == row + run && row + run != bank.num_shared) ++run;
+      std::memcpy(out + place * row_bytes, row_of(bank, shared, own, task, place - task * bank.rows, row_bytes), run * row_bytes);
+      place += run;
+    }
+  });
+}
+
+// For every bank row (shared rows first, then each task's private rows), the places t * R + r that read it, ascending. Row i is read by
+// places[offsets[i]] to places[offsets[i + 1] - 1].
+struct Readers {
+  std::vector<int64_t> offsets, places;
+
+  explicit Readers(const BankIndex& bank)
+      : offsets(bank.num_shared + bank.tasks * bank.num_private + 1, 0), places(bank.tasks * bank.rows) {
+    const auto bank_row = [&](int64_t place) {
+      const int64_t row = bank.index[place];
+      return row < bank.num_shared ? row : row + place / bank.rows * bank.num_private;
+    };
+    for (size_t place = 0; place < places.size(); ++place) ++offsets[bank_row(place) + 1];
+    for (size_t row = 1; row < offsets.size(); ++row) offsets[row] += offsets[row - 1];
+    std::vector<int64_t> next(offsets.begin(), offsets.end() - 1);
+    for (size_t place = 0; place < places.size(); ++place) places[next[bank_row(place)]++] = place;
+  }
+};
+
+// Sums the gradient [tasks, R, n] into shared [S, n] and own [tasks, P, n], by task, then by row: every run gives the same bits.
+template <typename T>
+void reduce_rows(const BankIndex& bank, const Readers& readers, const T* gradient, T* shared, T* own, int64_t n) {
+  using A = accumulator<T>;
+  if (n == 0) return;
+  parallel_for(0, static_cast<int64_t>(readers.offsets.size()) - 1, grain(n), [&](int64_t begin, int64_t end) {
+    // Sums of a few rows are summed in turn: the rounding error of one long chain of additions would grow with its length.
+    constexpr int64_t block = 512, few = 32;
+    A sum[block], part[block];
+    for (int64_t row = begin; row < end; ++row) {
+      T* const out = row < bank.num_shared ? shared + row * n : own + (row - bank.num_shared) * n;
+      const int64_t first = readers.offsets[row], last = readers.offsets[row + 1];
+      if (last == first + 1) {
+        std::memcpy(static_cast<void*>(out), gradient + readers.places[first] * n, n * sizeof(T));
+        continue;
+      }
+      for (int64_t start = 0; start < n; start += block) {
+        const int64_t width = std::min(block, n - start);
+        const auto add = [&](A* to, int64_t reader, int64_t end_reader) {
+          std::fill(to, to + width, A(0));
+          for (; reader < end_reader; ++reader) {
+            const T* const from = gradient + readers.places[reader] * n + start;
+            for (int64_t i = 0; i < width; ++i) to[i] += A(from[i]);
+          }
+        };
+        add(sum, first, std::min(first + few, last));
+        for (int64_t reader = first + few; reader < last; reader += few) {
+          add(part, reader, std::min(reader + few, last));
+          for (int64_t i = 0; i < width; ++i) sum[i] += part[i];
+        }
+        for (int64_t i = 0; i < width; ++i) out[start + i] = T(sum[i]);
+      }
+    }
+  });
+}
+
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
-  check_banks(shared, own, index, aoti_torch_device_type_cpu());
-  check_dtype(shared, "shared");
+  check_banks(shared, own, index);
   shared = dense(shared, "shared"), own = dense(own, "private"), index = dense(index, "index");
   const BankIndex bank{index.const_data_ptr<int32_t>(), index.size(0), index.size(1), shared.size(0), own.size(1)};
   check_index_values(bank);
@@ -22,7 +109,7 @@ Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
 }
 
 std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int64_t num_shared, int64_t num_private) {
-  check_bank_gradient(grad, index, num_shared, num_private, aoti_torch_device_type_cpu());
+  check_bank_gradient(grad, index, num_shared, num_private);
   grad = dense(grad, "grad"), index = dense(index, "index");
   const BankIndex bank{index.const_data_ptr<int32_t>(), index.size(0), index.size(1), num_shared, num_private};
   check_index_values(bank);

@@ -97,7 +97,7 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
 }
 
 Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor> term) {
-  check_memory(states, "states", aoti_torch_device_type_cpu()), check_dim(states, "states", 3), check_dtype(states, "states");
+  check_memory(states, "states"), check_floats(states, "states"), Sizes().check_shape(states, "states", "TBD");
   widths = taken(widths, "widths", ScalarType::Long, {-1});
   check(widths.size(0) <= most_layers, "widths: got ", widths.size(0), " layers, expected at most ", most_layers);
   Layers layers{states.size(2), {}};

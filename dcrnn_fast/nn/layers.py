@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,42 @@ def reordered(units: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
     return units if len(runs) == 1 else torch.cat([units[..., first:last] for first, last in runs], dim=-1)
 
 
+class WithConstants(nn.Module):
+    """A module with constant tensors: buffers that are in no state_dict.
+
+    They are filled again when ``to_empty`` has given them new memory, and when a state_dict has brought parameters, on the device of these.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(_fill_again)
+
+    def _constants(self) -> dict[str, Tensor]:
+        """By name, on the CPU."""
+        raise NotImplementedError
+
+    def _fill_constants(self, device: torch.device) -> None:
+        for name, values in self._constants().items():
+            if name not in self._buffers or getattr(self, name).device != device:
+                self.register_buffer(name, torch.empty_like(values, device=device), persistent=False)
+            getattr(self, name).copy_(values)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        before = next(self.buffers(recurse=False), None)
+        super()._apply(fn, recurse)
+        after = next(self.buffers(recurse=False), None)
+        if after is not None and after is not before:
+            self._fill_constants(after.device)
+        return self
+
+
+def _fill_again(module: WithConstants, _: object) -> None:
+    """A model of torchrec's tables has no constants of its own. Parameters that FSDP keeps on the CPU are computed with elsewhere."""
+    for buffer in [*module.buffers(recurse=False)][:1]:
+        weight = next(module.parameters())
+        module._fill_constants(weight.device if buffer.is_meta or type(weight) is nn.Parameter else buffer.device)
+
+
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
@@ -46,7 +82,8 @@ class CrossRNN(nn.Module):
     start half open.
 
     With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D], ``private_projection``
-    [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n): they keep the size of the state, so that a cell of low rank starts with updates as large as the full cell's.
+    [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n): they keep the size of
+    the state, so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.

@@ -98,7 +98,7 @@ def _isa_error() -> str | None:
     try:
         compiled.isa()
     except ValueError as error:
-        return str(error).removeprefix("dcrnn_fast: ")
+        return str(error).removeprefix("dcrnn_fast: ValueError: ")
     return None
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
-from ..sharing import GATES
+from ..sharing import GATES, Cell
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
@@ -86,7 +86,8 @@ def check_inputs(x0: Tensor, context: Tensor | None, steps: int, cell: str) -> d
     if isinstance(steps, int):  # a traced graph may leave it open
         check_count("steps", steps, maximum=MAX_STEPS)
     sizes = {"L": steps, "G": GATES[cell]}
-    check_tensors(("x0", x0), [("x0", x0, "BD"), ("context", context, "LBC")], sizes)
+    given = [("x0", x0, "BD")] if context is None else [("x0", x0, "BD"), ("context", context, "LBC")]
+    check_tensors(("x0", x0), given, sizes)
     if sizes["D"] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     sizes["K"] = sizes.setdefault("C", 0) + sizes["D"]
@@ -120,7 +121,8 @@ def check_saved(
     like: Tensor, grad: Tensor, expected: list[int], grad_mask: int, most: int, context: Tensor | None, **saved: tuple[Tensor, list[int]]
 ) -> None:
     """Raise TypeError or ValueError unless a backward's gradient and mask are right, and what was saved has its shape, or is [0]."""
-    for name, (tensor, *shapes) in {"grad": (grad, expected), **{name: (*pair, [0]) for name, pair in saved.items()}}.items():
+    every = [("grad", grad, [expected]), *[(name, tensor, [shape, [0]]) for name, (tensor, shape) in saved.items()]]
+    for name, tensor, shapes in every:
         check_tensor(name, tensor, "floats")
         check_memory(name, tensor)
         check_alike("x0", like, {name: tensor})
@@ -204,11 +206,14 @@ OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backwa
 """By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
 
 
-def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
+def by_plain_pytorch(
+    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
+    steps: int, cell: Cell, return_states: bool, recompute: bool,
+) -> Tensor:  # fmt: skip
     """The reference's result. It saves what autograd saves."""
-    x0, *weights, context, steps, cell, return_states, _ = tensors_and_options
-    check(x0, *weights, steps, cell, context)
-    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states)
+    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+    check(*tensors, steps, cell, context)
+    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states)
 
 
 @constant_in_graphs

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
+from ..sharing import Cell
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
 from .checks import check_tensors
 from .cross_rnn import GradMask, Saved, allows_tf32, check_inputs, check_saved, check_weights, grad_mask, gradient, out_shape
@@ -119,12 +120,15 @@ OPERATORS: dict[str, Callable[..., Any]] = {"low_rank_cross_rnn": fake, "low_ran
 """By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
 
 
-def by_plain_pytorch(*tensors_and_options: Any) -> Tensor:
+def by_plain_pytorch(
+    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
+    shared_projection: Tensor, private_projection: Tensor, steps: int, cell: Cell, return_states: bool, recompute: bool,
+) -> Tensor:  # fmt: skip
     """The reference's result. It saves what autograd saves."""
-    x0, *weights, context, shared_projection, private_projection, steps, cell, return_states, _ = tensors_and_options
-    check(x0, *weights, shared_projection, private_projection, steps, cell, context)
+    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
+    check(*tensors, shared_projection, private_projection, steps, cell, context)
     projections = {"shared_projection": shared_projection, "private_projection": private_projection}
-    return plain(x0, *weights, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
+    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
 
 
 def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:

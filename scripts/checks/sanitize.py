@@ -52,44 +52,43 @@ DEFECTS = (
         "csrc/cpu/elementwise.inl",
         "A(product[G * d])",
         "A(product[G * (d + 1)])",
-        "functional.cross_rnn(torch.randn(40, 16), *banks, plan.index(), steps=3, backend='cpp')",
+        "functional.cross_rnn(torch.randn(40, 16), *weights, steps=3, backend='cpp')",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "elementwise.inl"),
     ),
     Defect(
         "csrc/cpu/product.inl",
         "p.b[k * p.b_width + column + n]",
         "p.b[(k + 1) * p.b_width + column + n]",
-        "functional.cross_rnn(torch.randn(40, 3), *narrow, torch.arange(3, dtype=torch.int32)[None], steps=3, backend='cpp')",
+        "functional.cross_rnn(torch.randn(40, 3), *narrow, steps=3, backend='cpp')",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "product.inl"),
     ),
     Defect(
         "csrc/cpu/low_rank_kernels.inl",
         "*const gate_bias = bias + s.plane",
         "*const gate_bias = bias + 2 * s.plane",
-        "functional.cross_rnn(torch.randn(40, 16), *thin, plan.index(), steps=3, backend='cpp', **projection)",
+        "functional.cross_rnn(torch.randn(40, 16), *thin, steps=3, backend='cpp', **projection)",
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "low_rank_kernels.inl"),
     ),
     Defect(
-        "csrc/cross_rnn_arguments.cpp",
-        "steps >= 1 && steps <= most_steps",
+        "csrc/cell_arguments.cpp",
+        "steps <= most_steps",
         "steps >= 1",
-        "torch.ops.dcrnn_fast.cross_rnn(torch.randn(40, 16), *banks, plan.index()[:, :0], 2**62)",
-        ("runtime error: signed integer overflow", "cross_rnn_arguments.cpp"),
+        "torch.ops.dcrnn_fast.cross_rnn(torch.randn(40, 16), *weights, 2**63 - 1)",
+        ("runtime error: signed integer overflow", "cell_arguments.cpp"),
         isas=("baseline",),
     ),
 )
 PRELUDE = """
 import torch
-from dcrnn_fast import SharingPlan, functional
-plan = SharingPlan.from_ratio("rows", 2, 16, 0.5)
-banks = torch.randn(8, 2, 16), torch.randn(8, 2), torch.randn(2, 8, 2, 16), torch.randn(2, 8, 2)
-narrow = torch.randn(3, 2, 3), torch.randn(3, 2), torch.randn(1, 0, 2, 3), torch.randn(1, 0, 2)
-thin = torch.randn(8, 2, 4), torch.randn(8, 2), torch.randn(2, 8, 2, 4), torch.randn(2, 8, 2)
-projection = {
-    "shared_projection": torch.randn(4, 2, 16),
-    "private_projection": torch.randn(2, 0, 2, 16),
-    "projection_index": torch.arange(4, dtype=torch.int32).repeat(2, 1),
-}
+from dcrnn_fast import functional
+
+def drawn(units, columns, tasks=2):
+    own = units // 2 * (tasks - 1)
+    banks = torch.randn(1, units - own, 2, columns), torch.randn(tasks, 1, own, 2, columns)
+    return banks[0], banks[0][..., 0].contiguous(), banks[1], banks[1][..., 0].contiguous()
+
+weights, narrow, thin = drawn(16, 16), drawn(3, 3, tasks=1), drawn(16, 4)
+projection = {"shared_projection": torch.randn(1, 4, 2, 16), "private_projection": torch.randn(2, 1, 0, 2, 16)}
 """
 
 

@@ -19,7 +19,7 @@ from dcrnn_fast import functional, reference
 from dcrnn_fast.ops import backends
 
 from ..operators.backend import CHOICES
-from ..strategies import FIELDS, SMALL, TENSORS, draw, problem, work
+from ..strategies import FIELDS, SMALL, TENSORS, draw, gather_problem, problem, work
 from . import oracle, transforms
 from .campaign import Campaign, Case, simplest
 from .judge import Results, inexact, wrong_result
@@ -28,7 +28,6 @@ KERNELS = ("auto", *["cpp"] * 60, "triton", "reference")
 CALLS = {
     "operator": ("cross_rnn", "cross_rnn", "cross_rnn", "param_gather"),
     "kernels": KERNELS,
-    "trailing": ((), (1,), (3,), (2, 5), (0,)),
 }
 SIMPLEST = {name: values[0] for name, values in (FIELDS | CALLS).items()}
 MOST_WORK = 4_000_000
@@ -67,27 +66,14 @@ def exact_numbers(value: Any) -> Any:
     return value.double().numpy().astype(oracle.EXACT if value.dtype == torch.float64 else np.float64)
 
 
-def gathered(case: Case) -> tuple[dict[str, Any], Tensor]:
-    """The arguments of ``param_gather``: rows of the recipe's layouts with the trailing shape of the case, and a gradient."""
-    shape = case["trailing"]
-    arguments, _ = problem({**case, "batch": 1, "context_dim": None, "rank": None})
-    banks = {name: arguments[f"{name}_bias"][..., 0] for name in ("shared", "private")}
-    banks = {name: bank.reshape(*bank.shape, *[1] * len(shape)).expand(*bank.shape, *shape) for name, bank in banks.items()}
-    generator = torch.Generator().manual_seed(case["seed"])
-    scaled = {name: bank * torch.randn(shape, generator=generator, dtype=torch.float64).to(bank.dtype) for name, bank in banks.items()}
-    index = arguments["index"]
-    cotangent = torch.randn((*index.shape, *shape), generator=generator, dtype=torch.float64).to(scaled["shared"].dtype)
-    return {**(scaled if case["seed"] % 2 else banks), "index": index}, cotangent
-
-
 def inputs(case: Case) -> tuple[dict[str, Any], Tensor]:
-    return problem(case) if case["operator"] == "cross_rnn" else gathered(case)
+    return problem(case) if case["operator"] == "cross_rnn" else gather_problem(case)
 
 
 def required(case: Case, arguments: dict[str, Any]) -> list[str]:
     """The arguments that require a gradient in this case."""
     names = TENSORS if case["operator"] == "cross_rnn" else ("shared", "private")
-    wanted = [name for bit, name in enumerate(names) if case["needs"] >> bit & 1]
+    wanted = [name for bit, name in enumerate(names) if case["wanted"] >> bit & 1]
     return [name for name in wanted if arguments[name] is not None and case["mode"] == "backward"]
 
 
@@ -215,7 +201,7 @@ def fuzz(campaign: Campaign) -> Campaign:
             kind = kind_of(words)
             if f"{case['operator']} {kind}" in campaign.findings:
                 continue
-            least = simplest(case, {**FIELDS, "trailing": CALLS["trailing"]}, lambda c, k=kind: kind_of(outcome(c) or "") == k)
+            least = simplest(case, FIELDS, lambda c, k=kind: kind_of(outcome(c) or "") == k)
             told = {name: value for name, value in least.items() if value != SIMPLEST.get(name)}
             campaign.found(f"{case['operator']} {kind}", f"{case['operator']}: {outcome(least)}\n    first seen as: {words}", told)
     return campaign

@@ -67,9 +67,9 @@ def without_tangents(x0, *others, **arguments):
 WRONG = {
     inexact_gradient: ({}, "x0: relative error"),
     without_nan: ({"special": "nan"}, "out: 5 values of another kind"),
-    blind_to_strides: ({"x0_layout": "transposed", "needs": 0}, "out: relative error"),
+    blind_to_strides: ({"x0_layout": "transposed", "wanted": 0}, "out: relative error"),
     with_noise: ({}, "out: two equal calls gave different bits"),
-    with_a_side_effect: ({"needs": 0}, "an argument was changed"),
+    with_a_side_effect: ({"wanted": 0}, "an argument was changed"),
     without_tangents: ({"transform": "jvp", "of": "x0"}, "jvp of x0: relative error"),
 }
 """Wrong operators, a case that shows each, and what the fuzzer must say."""
