@@ -5,16 +5,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dcrnn_fast import functional
+from dcrnn_fast import functional, reference
 from dcrnn_fast.ops import backends, dispatch
 from dcrnn_fast.ops.cross_rnn import GradMask
 
 from ..strategies import FIELDS, PROJECTIONS, TENSORS, gather_problem, problem
-from . import inference_calls, oracle
+from . import inference_calls
 from .contract import Arguments, hold, index_in, is_shaped, same_floats
 
 NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
@@ -157,22 +156,20 @@ def check_contract(target: str, arguments: Arguments) -> None:
 
 
 def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
-    """Results by their place, by the oracle where it has no need of kept tensors."""
+    """Results by their place in float64, by plain PyTorch where it has no need of saved tensors."""
     name = name_of(target)
     if name in inference_calls.CHECKS:
         return dict(enumerate(inference_calls.exact(name, arguments)))
     floats = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
-    numbers = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in floats.items()}
     if name == "param_gather":
-        found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
-    elif name == "param_gather_backward":
-        found = oracle.scatter(numbers["grad"], numbers["index"], int(numbers["num_shared"]), int(numbers["num_private"]))
-    elif name.endswith("cross_rnn") and numbers["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
-        states = oracle.cross_rnn(**{n: numbers.get(n) for n in (*TENSORS, "steps", "cell")})
-        found = (states if numbers["return_states"] else states[:, -1],)
-    else:
-        found = ()
-    return {place: torch.from_numpy(value) for place, value in enumerate(found)}
+        return {0: reference.param_gather(**floats)}
+    if name == "param_gather_backward":
+        grad, index, shared, private = floats.values()
+        banks = grad.new_zeros(shared, *grad.shape[2:]), grad.new_zeros(len(index), private, *grad.shape[2:])
+        return dict(enumerate(torch.func.vjp(lambda *given: reference.param_gather(*given, index), *banks)[1](grad)))
+    if name.endswith("cross_rnn") and floats["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
+        return {0: reference.cross_rnn(**{n: floats.get(n) for n in (*TENSORS, "steps", "cell", "return_states")})}
+    return {}
 
 
 def shapes(target: str, arguments: Arguments) -> list[list[int]] | None:
