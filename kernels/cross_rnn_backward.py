@@ -151,7 +151,7 @@ def cross_rnn_backward_step(
     d += place * size
     activations += place * G * size
     gradients += place * G * size
-    bias_sums += (place * tl.cdiv(B, BLOCK_B) + row_tile) * (G * D)
+    bias_sums += (place * (tl.num_programs(0) // UNIT_TILES) + row_tile) * (G * D)
     COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
     split = parts(acc, COUNT)
     for i in tl.static_range(COUNT):
