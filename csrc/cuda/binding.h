@@ -1,4 +1,4 @@
-// What both bindings to PyTorch share, and what they need of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
+// What the bindings to PyTorch share, and what they need of the GPU. Under DCRNN_CUDA_ON_HOST the latter comes from
 // tests/cuda_on_host/binding_shim.h, and the bindings take CPU tensors.
 #pragma once
 
@@ -7,18 +7,9 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../low_rank_arguments.h"
-#include "../param_gather_arguments.h"
-#include "cross_rnn.h"
-#include "param_gather.h"
-
-namespace dcrnn_fast::cuda {
-
-inline void check_blocks(cudaError_t error) {
-  check(error != cudaErrorInvalidConfiguration, "sizes: a launch would need more blocks than a GPU starts, 2147483647 by 65535");
-}
-
-}  // namespace dcrnn_fast::cuda
+#include "../checks.h"
+#include "gpu.h"
+#include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)
 #include "binding_shim.h"
@@ -31,23 +22,16 @@ inline void check_blocks(cudaError_t error) {
 
 namespace dcrnn_fast::cuda {
 
-inline int32_t kernel_device() { return aoti_torch_device_type_cuda(); }
-
-inline void check_cuda(cudaError_t error) {
-  check_blocks(error);
-  STD_CUDA_CHECK(error);
-}
-
 // Makes the tensor's GPU the current one for as long as this lives.
-struct Current {
+struct CurrentDevice {
   torch::stable::accelerator::DeviceGuard guard;
-  Device device{};
+  int multiprocessors = 0, shared_memory = 0;
   cudaStream_t stream = nullptr;
 
-  explicit Current(const Tensor& tensor) : guard(tensor.get_device_index()) {
+  explicit CurrentDevice(const Tensor& tensor) : guard(tensor.get_device_index()) {
     const int index = tensor.get_device_index();
-    check_cuda(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
-    check_cuda(cudaDeviceGetAttribute(&device.shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index));
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
     void* current = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &current));
     stream = static_cast<cudaStream_t>(current);
@@ -76,10 +60,19 @@ T* data(const Tensor& tensor) {
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// Memory for the inverse of an index.
-inline Tensor new_inverse(const Tensor& like, const BankIndex& bank) {
-  check(bank.tasks * bank.rows <= UINT32_MAX, "index: got ", bank.tasks * bank.rows, " values, expected less than 2^32 on a GPU");
-  return allocated(like, {inverse_values(bank)}, "index: its inverse", ScalarType::Int);
+// What launches need of PyTorch, for a call whose tensors are like this one.
+inline Gpu gpu_of(const CurrentDevice& current, const Tensor& like) {
+  const auto allocate = [like](int64_t bytes) {
+    const auto memory = std::make_shared<Tensor>(allocated(like, {bytes}, "the call's own memory", ScalarType::Byte));
+    return std::shared_ptr<void>(memory, memory->mutable_data_ptr());
+  };
+  const auto multiply_matrices = [like](const Matrices& out, const Matrices& left, const Matrices& right) {
+    const auto tensor_of = [&](const Matrices& m) {
+      return torch::stable::from_blob(const_cast<void*>(m.values), m.sizes, m.strides, like.device(), like.scalar_type());
+    };
+    multiply(tensor_of(out), tensor_of(left), tensor_of(right));
+  };
+  return {current.multiprocessors, current.shared_memory, current.stream, allocate, multiply_matrices};
 }
 
 }  // namespace dcrnn_fast::cuda

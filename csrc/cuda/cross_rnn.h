@@ -1,9 +1,9 @@
-// cross_rnn on a GPU, by raw pointers, for programs with or without PyTorch. Every array is contiguous and on the current device. Functions
-// queue their work on `stream` and return the first CUDA error. Letters as in ops.cpp, and L steps.
+// cross_rnn and low_rank_cross_rnn on a GPU, by raw pointers. Every array is contiguous. The functions queue their work on the stream, and
+// throw std::exception where CUDA refuses a launch. Letters as in ops.cpp, and L steps.
 #pragma once
 
-#include "param_gather.h"
-#include "runtime.h"
+#include "../banks.h"
+#include "gpu.h"
 #include "types.h"
 
 namespace dcrnn_fast::cuda {
@@ -13,53 +13,69 @@ namespace dcrnn_fast::cuda {
 enum class Schedule { automatic, step, all_steps };
 enum class Tiles { automatic, small, large };
 
-template <typename Value>
-struct Problem {
-  const Value *x0, *context;                                                 // [B, D], [L, B, C] or null
-  const Value *shared_weight, *shared_bias, *private_weight, *private_bias;  // [S, G, K], [S, G], [T, P, G, K], [T, P, G]
-  const int32_t* index;                                                      // [T, R]; a value out of range makes its unit's state NaN
+// The rows of two parameter banks, which kernels read in place.
+template <typename T>
+struct BankRows {
+  Banks banks;
+  const T *shared, *own;  // [W, banks.shared, ...], [T, W, banks.own, ...]
+
+  // A task's row of `size` values at a step of the weights.
+  DCRNN_MEMBER const T* row(int64_t task, int64_t weight_step, int64_t row, int64_t size) const {
+    return row_of(banks, shared, own, task, weight_step, row, size);
+  }
+};
+
+// The inputs of a call.
+template <typename T>
+struct Cell {
+  const T *x0, *context;     // [B, D], [L, B, C] or null
+  BankRows<T> weight, bias;  // rows [G, K], rows [G]
   int64_t batch;
-  int tasks, dim, columns, gates, steps, rows, num_shared, num_private;
-  bool tf32;  // float32 products by tensor cores, rounded to tf32
-  Device device;
+  int dim, columns, gates, steps;  // D, C, G, L
+  bool tf32;                       // float32 products by tensor cores, rounded to tf32
+  Gpu gpu;
   Schedule schedule = Schedule::automatic;
   Tiles tiles = Tiles::automatic;
 
-  int64_t states() const { return batch * dim; }
-  int weight_steps() const { return rows / dim; }
-  BankIndex bank() const { return {index, tasks, rows, num_shared, num_private}; }
+  int tasks() const { return static_cast<int>(bias.banks.tasks); }
+  int weight_steps() const { return static_cast<int>(bias.banks.weight_steps); }  // W: 1, or L
+  int64_t states() const { return batch * dim; }                                  // values of a task's state
+  bool is_empty() const { return batch == 0 || tasks() == 0; }
 };
 
-// out is [T, B, D], or [T, L + 1, B, D] with every_state; activations is [T, L, B, G, D] or null; scratch has forward_scratch() values.
-template <typename Value>
-cudaError_t forward(const Problem<Value>& problem, Value* out, bool every_state, Value* activations, Value* scratch, cudaStream_t stream);
+// Of rank r: the weights' rows are [G, r]. `schedule` does not matter: all steps are one launch.
+template <typename T>
+struct LowRankCell : Cell<T> {
+  BankRows<T> projection;  // rows [G, K]
 
-template <typename Value>
-int64_t forward_scratch(const Problem<Value>& problem, bool every_state);
-
-// Memory that the backward writes. The matrix products for dW, [step_groups(), T, G, D, K], read the states and da|dq, the gradients of a
-// and of the gate's argument q.
-template <typename Value>
-struct Workspace {
-  Value *states, *gradients;      // [T, L - 1, B, D], da|dq [T, L, B, G, D]
-  Value* d;                       // [T, B, D], or null for one step
-  accumulator<Value>*dx0, *sums;  // [T, B, D], or null where no dx0 is asked for; [T, L, row_tiles, G, D], for sum_tiles
+  int rank() const { return static_cast<int>(projection.banks.rows()); }
+  int64_t ranks() const { return this->batch * this->gates * rank(); }  // values of a task's z and y in a step
 };
 
-template <typename Value>
-int backward_row_tiles(const Problem<Value>& problem);
+// out is [T, B, D], or [T, L + 1, B, D] with every_state. activations is null, or [T, L, B, G, D], in the low-rank cell [T, L, B, G, r].
+template <typename T>
+void forward(const Cell<T>& cell, T* out, bool every_state, T* activations);
+template <typename T>
+void forward(const LowRankCell<T>& cell, T* out, bool every_state, T* activations);
 
-// grad has the shape of forward's out. Fills the workspace, and writes dx0 [B, D] and dcontext [L, B, C] where they are not null. Leaves
-// the sum over a step's rows in the step's first tile of `sums`; if all steps share their weights, that over all steps in the first's.
-template <typename Value>
-cudaError_t backward(const Problem<Value>& problem, const Value* grad, bool every_state, const Value* activations,
-                     const Workspace<Value>& workspace, Value* dx0, Value* dcontext, cudaStream_t stream);
+// Where a backward writes its gradients: shaped as the inputs, and null where they are not asked for or have no values.
+template <typename T>
+struct GradientPointers {
+  T *x0, *context;
+  bool weights;  // whether those of all weights and biases are asked for
+  T *shared_weight, *shared_bias, *private_weight, *private_bias;
+};
 
-// The number of groups of steps whose products for dW may be added before they are rounded. The first step, which reads x0, is a group. So
-// is each other step; but if all steps share their weights, these others are one group together.
-template <typename Value>
-int step_groups(const Problem<Value>& problem) {
-  return problem.weight_steps() > 1 || problem.steps == 1 ? problem.steps : 2;
-}
+template <typename T>
+struct LowRankGradientPointers : GradientPointers<T> {
+  bool projections;
+  T *shared_projection, *private_projection;
+};
+
+// grad has the shape of forward's out. Computes the activations again where they are null. The cell is not empty.
+template <typename T>
+void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out);
+template <typename T>
+void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const LowRankGradientPointers<T>& out);
 
 }  // namespace dcrnn_fast::cuda

@@ -4,14 +4,14 @@
 //     element-wise:  da = d * g * x0        dq = d * x0 * a * g * (1 - g)        dx0 += d * g * a
 //     product:       dh = d + W^T da + V^T dq
 //
-// A product kernel computes dh of one step and then, while dh is in the block, the element-wise part of the step before. There are no
-// atomics: sums over rows add one partial sum a tile, and sums over tasks go in the order of the tasks. d is rounded to T between the
-// steps, as plain PyTorch does; dx0 stays in the accumulator's type.
+// A product kernel computes dh of one step and then, while dh is in the block, the element-wise part of the step before. It begins with the
+// last step's element-wise part alone. There are no atomics: sums over rows add one partial sum a tile, and sums over tasks go in the order
+// of the tasks. d is rounded to T between the steps, as plain PyTorch does; dx0 stays in the accumulator's type.
 #pragma once
 
-#include "bank_rows.h"
+#include "cross_rnn.h"
 #include "cross_rnn_backward_elements.h"
-#include "cross_rnn_forward_kernels.h"
+#include "pipeline.h"
 #include "staged_sums.h"
 
 namespace dcrnn_fast::cuda {
@@ -20,18 +20,18 @@ namespace dcrnn_fast::cuda {
 template <typename T>
 struct ProductArguments {
   using A = accumulator<T>;
-  const T* gradients;    // da|dq [B, G, D] of each task and, for the context's gradient, of each step
-  BankRows<T> weight;    // rows [G, K]
-  const int32_t* index;  // of each task
-  int64_t batch, gradients_stride, gradients_step, index_stride;
-  int dim, columns, tasks, step_rows;
+  const T* gradients;  // da|dq [B, G, D] of each task and, for the context's gradient, of each step
+  BankRows<T> weight;  // rows [G, K]
+  int64_t batch, gradients_stride, gradients_step;
+  int dim, columns;
   bool vector;
   // for the product part, of each task [B, D]
   const T *d, *state_grad;  // d, and the gradient of this step's own state, or null
   T* dh;                    // or null if nobody reads it
   A* dx0;
   int64_t d_stride, state_grad_stride;
-  bool first;  // the first step: dh is added to dx0
+  int step;    // in the first step, dh is added to dx0
+  bool start;  // the last step's element-wise part alone, from d
   ElementArguments<T> before;
   // for the context's gradient: of each step [B, C]
   T* dcontext;
@@ -76,30 +76,13 @@ struct ProductKernel {
   DCRNN_DEVICE unsigned char* left(int stage) const { return pipeline + stage * (left_bytes + right_bytes); }
   DCRNN_DEVICE unsigned char* right(int stage) const { return left(stage) + left_bytes; }
 
-  // What is loaded next: a block of units of da or dq of a task. The index is read one block ahead, and used only when the copies need it.
+  // What is loaded next: a block of units of da or dq of a task.
   struct Position {
-    int task;
-    int part = 0, block = 0;
-    int rows[copies];  // of the index, or -1
-
-    DCRNN_DEVICE explicit Position(const ProductKernel& kernel) : task(context ? 0 : static_cast<int>(kernel.second)) { find(kernel); }
-
-    DCRNN_DEVICE void find(const ProductKernel& kernel) {
-      const ProductArguments<T>& p = kernel.p;
-      const int32_t* const index = p.index + int64_t(task) * p.index_stride + (context ? kernel.second * p.step_rows : 0);
-#pragma unroll
-      for (int i = 0; i < copies; ++i) {
-        const int unit = block * row_values<T> + int(threadIdx.x) / row_chunks + i * rows_at_once;
-        rows[i] = unit < p.dim && task < p.tasks ? index[unit] : -1;
-      }
-    }
-
+    int task, part = 0, block = 0;
     DCRNN_DEVICE void advance(const ProductKernel& kernel) {
-      if (++block == kernel.blocks) {
-        block = 0;
-        if (++part == G) part = 0, ++task;
-      }
-      find(kernel);
+      if (++block < kernel.blocks) return;
+      block = 0;
+      if (++part == G) part = 0, ++task;
     }
   };
 
@@ -108,13 +91,14 @@ struct ProductKernel {
     copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim,
                     p.vector);
     const int chunk = threadIdx.x % row_chunks, column = first_column + chunk * chunk_values<T>;
-    const int64_t size = p.columns + p.dim;
+    const int64_t size = p.columns + p.dim, in_row = at.part * size + (context ? 0 : p.columns) + column;
+    const int64_t weight_step = p.weight.banks.weight_steps == 1 ? 0 : context ? second : p.step;
 #pragma unroll
     for (int i = 0; i < copies; ++i) {
-      unsigned char* const to = right(stage) + place_across<T>(int(threadIdx.x) / row_chunks + i * rows_at_once, chunk * chunk_values<T>);
-      const T* const row = p.weight.row(at.rows[i], at.task, G * size);
-      const T* const from = row ? row + at.part * size + (context ? 0 : p.columns) + column : p.gradients;
-      copy_chunk(to, from, row != nullptr, width - column, p.vector);
+      const int k = int(threadIdx.x) / row_chunks + i * rows_at_once, unit = at.block * row_values<T> + k;
+      const bool present = unit < p.dim;
+      const T* const from = present ? p.weight.row(at.task, weight_step, unit, G * size) + in_row : p.gradients;
+      copy_chunk(right(stage) + place_across<T>(k, chunk * chunk_values<T>), from, present, width - column, p.vector);
     }
   }
 
@@ -146,24 +130,21 @@ struct ProductKernel {
       load(d, p.d + second * p.d_stride + from, left, p.vector);
       if (p.state_grad) {
         load(more, p.state_grad + second * p.state_grad_stride + from, left, p.vector);
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) d[i] += more[i];
+        add(d, more);
       }
       staged.read(more, at, local);
-#pragma unroll
-      for (int i = 0; i < neighbours; ++i) d[i] += more[i];
-      if (p.first) {
+      add(d, more);
+      if (p.step == 0) {
         A* const dx0 = p.dx0 + second * all + from;
         load(more, dx0, left, p.vector);
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) d[i] += more[i];
+        add(d, more);
         store(dx0, d, left, p.vector);
       } else {
         if (p.dh) store(p.dh + second * all + from, d, left, p.vector);
-        element_gradients<G, true>(p.before, d, second, row, unit, column_sums);
+        element_gradients<G>(p.before, d, second, row, unit, column_sums);
       }
     }
-    if (p.first) return;
+    if (p.step == 0) return;
     const Staged partial{pipeline + Staged::bytes(Tile::rows)};  // rows [G, rows_at_once]
 #pragma unroll
     for (int g = 0; g < G; ++g) partial.write(column_sums[g], g * rows_at_once + first, local);
@@ -179,27 +160,14 @@ struct ProductKernel {
   }
 
   DCRNN_DEVICE void run() const {
-    const int total = (context ? p.tasks : 1) * G * blocks;
-    Position loading(*this);
-    for (int stage = 0; stage < stages - 1; ++stage) {
-      if (stage < total) {
-        load_stage(stage, loading);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
+    const int total = p.start ? 0 : (context ? static_cast<int>(p.weight.banks.tasks) : 1) * G * blocks;
+    Position loading{context ? 0 : static_cast<int>(second)};
     typename Tile::Sums sums = {};
-    for (int i = 0; i < total; ++i) {
-      wait_for_copies<stages - 2>();
-      __syncthreads();
-      if (i + stages - 1 < total) {
-        load_stage((i + stages - 1) % stages, loading);
-        loading.advance(*this);
-      }
-      commit_copies();
-      multiply_across<M, Tile>(sums, left(i % stages), right(i % stages));
-    }
-    wait_for_copies<0>();
+    const auto load_next = [&](int stage) {
+      load_stage(stage, loading);
+      loading.advance(*this);
+    };
+    pipelined<stages>(total, stages, load_next, [&](int stage) { multiply_across<M, Tile>(sums, left(stage), right(stage)); });
     __syncthreads();
     const Staged staged{pipeline};
     staged.take(sums);

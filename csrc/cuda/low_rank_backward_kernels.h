@@ -8,28 +8,23 @@
 //
 // a, g, da and dq exist for one tile of units at a time: each tile's da and dq are the left operands of dz and dy at once, whose sums stay
 // in registers until the last tile of units. If the rank has several tiles, the units' tiles are computed again for each of them. There are
-// no atomics: sums over rows add one partial sum a tile.
+// no atomics: sums over rows add one partial sum a warp.
 #pragma once
 
+#include "../cell.h"
 #include "low_rank_pipeline.h"
 
 namespace dcrnn_fast::cuda {
 
+// Of the packed weights, those of a and q come first, then those of dz and dy, then those of du.
 template <typename T>
-struct LowRankBackwardArguments {
-  using A = accumulator<T>;
-  const T *x0, *grad;                 // [B, D], of each task [B, D], or with every_state [L + 1, B, D]
-  const T* activations;               // z|y [T, L, B, G, r]
-  const T* weights;                   // packed, [T, W, stages_a_step, stage]: those of a and q, of dz and dy, of du
-  const A* biases;                    // packed, [T, W, G, whole tiles of units]
-  T *gradients, *rank_gradients, *d;  // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
-  A *dx0, *dcontext, *sums;           // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, G, D]
-  int64_t batch, stages_a_step, grad_stride;
-  int dim, columns, rank, steps, weight_steps, depth;
+struct LowRankBackwardArguments : LowRankArguments<T> {
+  const T *grad, *activations;           // of each task [B, D], or with every_state [L + 1, B, D]; z|y [T, L, B, G, r]
+  T *gradients, *rank_gradients, *d;     // da|dq [T, L, B, G, D], dz|dy [T, L, B, G, r], [T, B, D] if d is not on the chip
+  accumulator<T>*dx0, *dcontext, *sums;  // [T, B, D] or null, [T, L, B, C] or null, [T, L, row tiles, warps_m, G, D]
+  int64_t grad_stride;
+  int steps;
   bool every_state;
-  bool on_chip;   // d, z, y, dz and dy are
-  bool resident;  // all stages have a place on the chip, and are read once
-  bool vector, rank_vector;
 };
 
 template <typename M, int G, typename Tile_, int stages_>
@@ -38,18 +33,18 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   using Base::column_blocks;
   using Base::columns, Base::left_bytes, Base::neighbours, Base::right_bytes, Base::stage_values, Base::stages, Base::threads;
   using typename Base::A;
+  using typename Base::Operand;
   using typename Base::Sizes;
   using typename Base::Sums;
   using typename Base::T;
   using typename Base::Tile;
   static constexpr int blocks_at_once = 1;
-  static constexpr int gradient_bytes = G * column_blocks * left_bytes, sum_bytes = Tile::warps_m * G * columns * int(sizeof(A));
+  static constexpr int gradient_bytes = G * column_blocks * left_bytes;
 
-  // The weights' stages; da and dq of a tile of units, and their sums over each warp's rows; then z, y, dz, dy and d, or one block of such
-  // an operand for each vector.
+  // The weights' stages; da and dq of a tile of units; then z, y, dz, dy and d, or one block of such an operand for each vector.
   static constexpr int64_t shared_bytes(const Sizes& sizes, bool on_chip, int64_t slots, int) {
     const int64_t operands = on_chip ? sizes.state_blocks + int64_t(2 * G) * sizes.rank_blocks : G;
-    return slots * right_bytes + gradient_bytes + sum_bytes + operands * left_bytes;
+    return slots * right_bytes + gradient_bytes + operands * left_bytes;
   }
 
   static constexpr int64_t stages_of_step(const Sizes& sizes) { return sizes.units() + sizes.ranks() + sizes.inputs(); }
@@ -59,7 +54,6 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   const int first_tile;  // of the columns of u whose gradient is computed
   const int64_t task, first_row;
   unsigned char *const weights, *const gradients, *const ranks, *const rank_gradients, *const d;
-  A* const partial;  // [warps_m, G, columns]
 
   DCRNN_DEVICE explicit LowRankBackward(const LowRankBackwardArguments<T>& arguments)
       : p(arguments),
@@ -69,10 +63,9 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
         first_row(int64_t(blockIdx.x) * Tile::rows),
         weights(shared_memory()),
         gradients(weights + (p.resident ? stages_of_step(sizes) : p.depth) * right_bytes),
-        ranks(gradients + gradient_bytes + sum_bytes),
+        ranks(gradients + gradient_bytes),
         rank_gradients(ranks + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
-        d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)),
-        partial(reinterpret_cast<A*>(gradients + gradient_bytes)) {}
+        d(rank_gradients + (p.on_chip ? G * sizes.rank_blocks * left_bytes : 0)) {}
 
   // A stage, in the order of the products. Of a step, first each tile of the rank goes through all tiles of units: each has `rank_blocks`
   // blocks for a and q, then `column_blocks` for dz and dy. Then come the tiles of u's columns.
@@ -108,7 +101,6 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   // The last of u's columns count where an earlier step or dx0 needs them.
   DCRNN_DEVICE int end_tile(int step) const { return sizes.context_tiles + (step > 0 || p.dx0 ? sizes.unit_tiles : 0); }
 
-  DCRNN_DEVICE int64_t weight_step(int step) const { return task * p.weight_steps + (p.weight_steps > 1 ? step : 0); }
   DCRNN_DEVICE int64_t of_step(int step) const { return task * p.steps + step; }
   DCRNN_DEVICE const T* activations_of(int step) const { return p.activations + of_step(step) * p.batch * G * p.rank; }
   DCRNN_DEVICE T* rank_gradients_of(int step) const { return p.rank_gradients + of_step(step) * p.batch * G * p.rank; }
@@ -122,14 +114,14 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   DCRNN_DEVICE void load_stage(const Position& at, int ring) const {
     if (p.resident && at.step < p.steps - 1) return;
-    const T* const from = p.weights + (weight_step(at.step) * p.stages_a_step + at.stage(*this)) * stage_values;
+    const T* const from = p.weights + (p.weight_step(task, at.step) * p.stages_a_step + at.stage(*this)) * stage_values;
     Base::copy_weights(slot(at, ring), from, !at.inputs && !at.units(*this) && sizes.halved ? 1 : G);
   }
 
   DCRNN_DEVICE void load_ranks(int step) const {
     for (int part = 0; part < G; ++part)
-      Base::copy_operand(ranks + part * sizes.rank_blocks * left_bytes, activations_of(step) + part * p.rank, first_row, p.batch,
-                         G * p.rank, p.rank, p.rank_vector);
+      Operand::copy(ranks + part * sizes.rank_blocks * left_bytes, activations_of(step) + part * p.rank, first_row, p.batch, G * p.rank,
+                    p.rank, p.rank_vector);
   }
 
   // sums[part] += left right^T. The left operand is z and y, or dz and dy: r columns a vector.
@@ -157,24 +149,25 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   }
 
   // From the sums of a tile of units: da and dq, to shared memory for the products; and once a step to global memory, with dx0 and the sums
-  // over rows.
+  // over a warp's rows.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
-    const int local = Base::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
+    const int local = Operand::first_column(), unit = at.tile * columns + local, left = p.dim - unit;
     const bool once = at.rank_tile == 0, last = at.step == p.steps - 1;
     const int64_t padded = sizes.unit_tiles * columns;
     A bias[G][neighbours], column_sums[G][neighbours] = {};
 #pragma unroll
-    for (int part = 0; part < G; ++part) load(bias[part], p.biases + (weight_step(at.step) * G + part) * padded + unit, neighbours, true);
+    for (int part = 0; part < G; ++part)
+      load(bias[part], p.biases + (p.weight_step(task, at.step) * G + part) * padded + unit, neighbours, true);
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
+      const int local_row = Operand::row(half_block);
       const int64_t row = first_row + local_row, from = row * p.dim + unit;
       A gradient[G][neighbours] = {};
       if (row < p.batch && left > 0) {
         A x0[neighbours], d_[neighbours], dx0[neighbours] = {};
         load(x0, p.x0 + from, left, p.vector);
         if (p.on_chip)
-          Base::read(d_, d, local_row, unit);
+          Operand::read(d_, d, local_row, unit);
         else
           load(d_, (last ? grad_of(p.steps) : p.d + task * p.batch * p.dim) + from, left, p.vector);
         A* const sum = once && p.dx0 ? p.dx0 + task * p.batch * p.dim + from : nullptr;
@@ -196,72 +189,56 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
       }
 #pragma unroll
       for (int part = 0; part < G; ++part)
-        Base::write(gradients + part * column_blocks * left_bytes, local_row, local, gradient[part], left);
+        Operand::write(gradients + part * column_blocks * left_bytes, local_row, local, gradient[part], left);
     }
     if (!once) return;
+    const int64_t of_warp = (of_step(at.step) * gridDim.x + blockIdx.x) * Tile::warps_m + threadIdx.x / 32 / Tile::warps_n;
 #pragma unroll
-    for (int part = 0; part < G; ++part)
+    for (int part = 0; part < G; ++part) {
 #pragma unroll
-      for (int i = 0; i < neighbours; ++i) {
+      for (int i = 0; i < neighbours; ++i)
 #pragma unroll
         for (int distance = 4; distance < 32; distance *= 2) column_sums[part][i] += __shfl_xor_sync(~0u, column_sums[part][i], distance);
-        if (Tile::lane() < 4) partial[(threadIdx.x / 32 / Tile::warps_n * G + part) * columns + local + i] = column_sums[part][i];
-      }
-  }
-
-  // The sums of da and dq over the tile's rows, from those of the warps.
-  DCRNN_DEVICE void finish_sums(const Position& at) const {
-    A* const to = p.sums + (of_step(at.step) * gridDim.x + blockIdx.x) * G * p.dim;
-    for (int i = threadIdx.x; i < G * columns; i += threads) {
-      const int unit = at.tile * columns + i % columns;
-      if (unit >= p.dim) continue;
-      A sum = partial[i];
-#pragma unroll
-      for (int warp = 1; warp < Tile::warps_m; ++warp) sum += partial[warp * G * columns + i];
-      to[int64_t(i / columns) * p.dim + unit] = sum;
+      if (Tile::lane() < 4) store(p.sums + (of_warp * G + part) * p.dim + unit, column_sums[part], left, p.vector);
     }
   }
 
   // From du of a tile of columns: the context's gradient, or the state's, which in the first step belongs to x0.
   DCRNN_DEVICE void finish_inputs(const Sums (&sums)[G], const Position& at) const {
     const bool upstream = at.tile < sizes.context_tiles;
-    const int column = (at.tile - (upstream ? 0 : sizes.context_tiles)) * columns + Base::first_column();
+    const int column = (at.tile - (upstream ? 0 : sizes.context_tiles)) * columns + Operand::first_column();
     const int width = upstream ? p.columns : p.dim, left = width - column;
     if (left <= 0) return;
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
+      const int local_row = Operand::row(half_block);
       const int64_t row = first_row + local_row, from = row * width + column;
       if (row >= p.batch) continue;
       A du[neighbours], more[neighbours];
 #pragma unroll
       for (int i = 0; i < neighbours; ++i)
         du[i] = Tile::sum_of(sums[0], half_block, i) + (G == 2 ? Tile::sum_of(sums[G - 1], half_block, i) : A(0));
-      const auto add = [&] {
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) du[i] += more[i];
-      };
       if (upstream) {
         store(p.dcontext + of_step(at.step) * p.batch * width + from, du, left, p.vector);
         continue;
       }
       T* const global = p.on_chip ? nullptr : p.d + task * p.batch * p.dim + from;
       if (p.on_chip)
-        Base::read(more, d, local_row, column);
+        Operand::read(more, d, local_row, column);
       else
         load(more, at.step == p.steps - 1 ? grad_of(p.steps) + from : global, left, p.vector);
-      add();
+      add(du, more);
       if (p.every_state) {
         load(more, grad_of(at.step) + from, left, p.vector);
-        add();
+        add(du, more);
       }
       if (at.step == 0) {
         A* const dx0 = p.dx0 + task * p.batch * p.dim + from;
         load(more, dx0, left, p.vector);
-        add();
+        add(du, more);
         store(dx0, du, left, p.vector);
       } else if (p.on_chip) {
-        Base::write(d, local_row, column, du, left);
+        Operand::write(d, local_row, column, du, left);
       } else {
         store(global, du, left, p.vector);
       }
@@ -270,53 +247,38 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
 
   DCRNN_DEVICE void run() const {
     Position loading{p.steps - 1}, at{p.steps - 1};
+    Sums sums[G] = {}, rank_sums[G] = {};
     if (p.on_chip) {
-      Base::copy_operand(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
+      Operand::copy(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
       load_ranks(p.steps - 1);
     }
-    for (int stage = 0; stage < p.depth - 1; ++stage) {
-      if (loading.step >= 0) {
-        load_stage(loading, stage);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
-    Sums sums[G] = {}, rank_sums[G] = {};
-    for (int ring = 0; at.step >= 0; ring = ring == p.depth - 1 ? 0 : ring + 1) {
-      if (at.starts_step())
-        wait_for_copies<0>();  // z and y too
-      else
-        Base::wait_for_stage(p.depth);
-      __syncthreads();
+    const int64_t of_units = int64_t(sizes.rank_tiles) * sizes.unit_tiles * (sizes.rank_blocks + column_blocks);
+    const int64_t of_inputs = int64_t(end_tile(1) - first_tile) * (p.steps - 1) + end_tile(0) - first_tile;
+    // z and y are copied in time for the next step if the pipeline waits for so many stages until then
+    const bool waits = p.on_chip && (end_tile(1) - first_tile) * sizes.rank_blocks < p.depth;
+    const auto load_next = [&](int ring) {
+      load_stage(loading, ring);
+      loading.advance(*this);
+    };
+    pipelined<stages>(of_units * p.steps + of_inputs * sizes.rank_blocks, p.depth, load_next, [&](int ring) {
+      if (waits && at.starts_step()) Base::wait_for_operands();
       if (p.on_chip && at.step > 0 && at.inputs && at.tile == first_tile && at.block == 0) load_ranks(at.step - 1);
-      if (loading.step >= 0) {
-        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
-        loading.advance(*this);
-      }
-      commit_copies();
       if (at.inputs || at.units(*this)) {
         multiply_ranks(sums, at, ring);
         if (at.block == sizes.rank_blocks - 1) {
-          if (at.inputs)
-            finish_inputs(sums, at);
-          else
-            finish_units(sums, at);
-#pragma unroll
-          for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
+          at.inputs ? finish_inputs(sums, at) : finish_units(sums, at);
+          clear<Tile>(sums);
         }
       } else {
-        if (at.block == sizes.rank_blocks && at.rank_tile == 0) finish_sums(at);
         multiply_gradients(rank_sums, at, ring);
         if (at.tile == sizes.unit_tiles - 1 && at.block == sizes.rank_blocks + column_blocks - 1) {
           Base::finish_rank(rank_sums, sizes, at.rank_tile, p.on_chip ? rank_gradients : nullptr, rank_gradients_of(at.step), first_row,
                             p.batch, p.rank, p.rank_vector);
-#pragma unroll
-          for (int part = 0; part < G; ++part) Tile::clear(rank_sums[part]);
+          clear<Tile>(rank_sums);
         }
       }
       at.advance(*this);
-    }
-    wait_for_copies<0>();
+    });
   }
 };
 

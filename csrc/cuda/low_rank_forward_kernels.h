@@ -7,25 +7,21 @@
 // go through global memory. Sums, a, g and h' before it is rounded are of the accumulator's type.
 #pragma once
 
+#include "../cell.h"
 #include "low_rank_pipeline.h"
 
 namespace dcrnn_fast::cuda {
 
 // Strides are in values, from task to task and from step to step.
 template <typename T>
-struct LowRankForwardArguments {
-  const T *x0, *context;          // [B, D], of each step [B, C] or null
-  const T* weights;               // packed, [T, W, stages_a_step, stage]: the units' products from stage 0 on, the projections' elsewhere
-  const accumulator<T>* biases;   // packed, [T, W, G, whole tiles of units]
+struct LowRankForwardArguments : LowRankArguments<T> {
+  const T* context;               // of each step [B, C], or null
   T *next, *activations, *start;  // of each task [B, D]; z|y [B, G, r] or null; [B, D] or null: a copy of x0 goes there
-  int64_t batch, stages_a_step, project_stage, next_stride, next_step, start_stride, activations_stride, activations_step;
-  int dim, columns, rank, steps, weight_steps, depth;
-  bool every_state;          // next takes every state, not the last one alone
-  bool given;                // z and y are read from activations
-  bool ends_projected;       // the last step ends with z and y
-  bool on_chip;              // state, z and y are
-  bool resident;             // all stages have a place on the chip, and are read once
-  bool vector, rank_vector;  // rows of the units and the context, and of z, are multiples of 16 bytes and start at multiples of 16 bytes
+  int64_t next_stride, next_step, start_stride, activations_stride, activations_step;
+  int steps;
+  bool every_state;     // next takes every state, not the last one alone
+  bool given;           // z and y are read from activations
+  bool ends_projected;  // the last step ends with z and y
 };
 
 template <typename M, int G, typename Tile_, int stages_>
@@ -33,6 +29,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   using Base = LowRankTile<M, G, Tile_, stages_>;
   using Base::columns, Base::left_bytes, Base::neighbours, Base::right_bytes, Base::stage_values, Base::stages, Base::threads;
   using typename Base::A;
+  using typename Base::Operand;
   using typename Base::Sizes;
   using typename Base::Sums;
   using typename Base::T;
@@ -87,8 +84,7 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   DCRNN_DEVICE void load_stage(const Position& at, int ring) const {
     const bool projects = at.projects(*this);
     if (!p.resident || at.step == 0) {
-      const int64_t step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
-      const int64_t stage = step * p.stages_a_step + (projects ? p.project_stage + at.stage : at.stage - project);
+      const int64_t stage = p.weight_step(task, at.step) * p.stages_a_step + (projects ? sizes.units() + at.stage : at.stage - project);
       Base::copy_weights(slot(at, ring), p.weights + stage * stage_values, projects && sizes.halved ? 1 : G);
     }
     if (projects && at.block < sizes.context_blocks)
@@ -136,29 +132,23 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
 
   // Computes h' from the sums, for this thread's units of a tile.
   DCRNN_DEVICE void finish_units(const Sums (&sums)[G], const Position& at) const {
-    const int unit = at.tile * columns + Base::first_column(), count = p.dim - unit;
+    const int unit = at.tile * columns + Operand::first_column(), count = p.dim - unit;
     if (count <= 0) return;
     const bool kept = at.step == p.steps - 1 || p.every_state || !p.on_chip;
-    const int64_t padded = sizes.unit_tiles * columns, step = task * p.weight_steps + (p.weight_steps > 1 ? at.step : 0);
+    const int64_t padded = sizes.unit_tiles * columns, step = p.weight_step(task, at.step);
     A bias[G][neighbours];
 #pragma unroll
     for (int part = 0; part < G; ++part) load(bias[part], p.biases + (step * G + part) * padded + unit, neighbours, true);
 #pragma unroll
     for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-      const int local_row = Base::local_row(half_block);
-      const int64_t row = first_row + local_row, from = row * p.dim + unit;
+      const int64_t row = first_row + Operand::row(half_block), from = row * p.dim + unit;
       if (row >= p.batch) continue;
       A x0[neighbours], h[neighbours];
+      load(x0, p.x0 + from, count, p.vector);
       if (p.on_chip)
-        Base::read(h, state, local_row, unit);
+        Operand::read(h, state, Operand::row(half_block), unit);
       else
         load(h, state_before(at.step) + from, count, p.vector);
-      if (at.step > 0) {
-        load(x0, p.x0 + from, count, p.vector);
-      } else {
-#pragma unroll
-        for (int i = 0; i < neighbours; ++i) x0[i] = h[i];
-      }
       if (p.start && at.step == 0) store(p.start + task * p.start_stride + from, x0, count, p.vector);
 #pragma unroll
       for (int i = 0; i < neighbours; ++i) {
@@ -167,40 +157,25 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
         h[i] = next_state<A>(h[i], x0[i], a, g);
       }
       if (kept) store(p.next + task * p.next_stride + (p.every_state ? at.step * p.next_step : 0) + from, h, count, p.vector);
-      if (p.on_chip) Base::write(state, local_row, unit, h, count);
+      if (p.on_chip) Operand::write(state, Operand::row(half_block), unit, h, count);
     }
   }
 
   DCRNN_DEVICE void run() const {
-    const int64_t total = p.steps * in_step - (p.ends_projected ? sizes.units() : 0);
     Position loading, at;
-    if (p.on_chip) Base::copy_operand(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
-    for (int stage = 0; stage < p.depth - 1; ++stage) {
-      if (stage < total) {
-        load_stage(loading, stage);
-        loading.advance(*this);
-      }
-      commit_copies();
-    }
     Sums sums[G] = {};
-    int ring = 0;
-    for (int64_t i = 0; i < total; ++i) {
-      Base::wait_for_stage(p.depth);
-      __syncthreads();
-      if (i + p.depth - 1 < total) {
-        load_stage(loading, ring == 0 ? p.depth - 1 : ring - 1);
-        loading.advance(*this);
+    if (p.on_chip) Operand::copy(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
+    const auto load_next = [&](int ring) {
+      load_stage(loading, ring);
+      loading.advance(*this);
+    };
+    pipelined<stages>(p.steps * in_step - (p.ends_projected ? sizes.units() : 0), p.depth, load_next, [&](int ring) {
+      if (p.given && p.on_chip && at.stage == 0) {
+        for (int part = 0; part < G; ++part)
+          Operand::copy(ranks + part * sizes.rank_blocks * left_bytes, activations_of(at.step) + part * p.rank, first_row, p.batch,
+                        G * p.rank, p.rank, p.rank_vector);
+        Base::wait_for_operands();
       }
-      commit_copies();
-      if (p.given && p.on_chip && at.stage == 0)
-        for (int part = 0; part < G; ++part) {
-          unsigned char* const to = ranks + part * sizes.rank_blocks * left_bytes;
-          Base::copy_operand(to, activations_of(at.step) + part * p.rank, first_row, p.batch, G * p.rank, p.rank, p.rank_vector);
-          commit_copies();
-          if (part < G - 1) continue;
-          wait_for_copies<0>();
-          __syncthreads();
-        }
       multiply(sums, at, ring);
       if (at.is_last(*this)) {
         if (at.projects(*this))
@@ -208,13 +183,10 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
                             p.rank_vector);
         else
           finish_units(sums, at);
-#pragma unroll
-        for (int part = 0; part < G; ++part) Tile::clear(sums[part]);
+        clear<Tile>(sums);
       }
       at.advance(*this);
-      ring = ring == p.depth - 1 ? 0 : ring + 1;
-    }
-    wait_for_copies<0>();
+    });
   }
 };
 

@@ -1,11 +1,25 @@
 // What the kernels of the low-rank cell share. A block owns a tile of rows of one task and takes it through all steps. The left operands of
 // its products, of few columns or on the chip, stay; the weights stream past, in stages of 128 bytes of the inner dimension, as
-// low_rank_pack_kernels.h has ordered them. Where the pipeline has no room for `stages` stages, it has two.
+// low_rank_pack.h has ordered them. Where the pipeline has no room for `stages` stages, it has two.
 #pragma once
 
-#include "cross_rnn_forward_kernels.h"
+#include "pipeline.h"
 
 namespace dcrnn_fast::cuda {
+
+// What both kernels need to know.
+template <typename T>
+struct LowRankArguments {
+  const T *x0, *weights;         // [B, D]; packed [T, W, stages_a_step, stage]
+  const accumulator<T>* biases;  // packed [T, W, G, whole tiles of units]
+  int64_t batch, stages_a_step;
+  int dim, columns, rank, weight_steps;
+  int depth;      // of the pipeline
+  bool on_chip;   // the left operands have their places there
+  bool resident;  // all stages have places there, and are read once
+  DCRNN_DEVICE int64_t weight_step(int64_t task, int step) const { return task * weight_steps + (weight_steps > 1 ? step : 0); }
+  bool vector, rank_vector;  // rows of the units and the context, and of z, are multiples of 16 bytes and start at multiples of 16 bytes
+};
 
 template <typename M, int G, typename Tile_, int stages_>
 struct LowRankTile {
@@ -13,15 +27,16 @@ struct LowRankTile {
   using T = typename M::Value;
   using A = accumulator<T>;
   using Sums = typename Tile::Sums;
+  using Operand = Resident<Tile>;
   using Multiplication = M;
   static constexpr int vectors = G;
-  static constexpr int stages = stages_, threads = Tile::threads, columns = Tile::columns, neighbours = 2 * Tile::blocks_n;
+  static constexpr int stages = stages_, threads = Tile::threads, columns = Tile::columns, neighbours = Operand::neighbours;
   static constexpr int left_bytes = Tile::rows * row_bytes, right_bytes = G * columns * row_bytes;
   static constexpr int stage_values = right_bytes / static_cast<int>(sizeof(T)), slice_values = 2 * chunk_values<T>;
   static constexpr int column_blocks = columns / row_values<T>;  // of a tile, as the inner dimension of a product
   static_assert(column_blocks * row_values<T> == columns);
 
-  // A problem in blocks of 128 bytes and in tiles of `columns` columns.
+  // A call in blocks of 128 bytes and in tiles of `columns` columns.
   struct Sizes {
     int context_blocks, state_blocks, rank_blocks, context_tiles, unit_tiles, rank_tiles;
     bool halved;  // both vectors of r columns fit into one tile, side by side
@@ -44,18 +59,6 @@ struct LowRankTile {
     constexpr int64_t inputs() const { return int64_t(context_tiles + unit_tiles) * rank_blocks; }
   };
 
-  // Where this thread's columns of a tile start, and its rows.
-  DCRNN_DEVICE static int first_column() { return Tile::first_column() + Tile::lane() % 4 * neighbours; }
-  DCRNN_DEVICE static int local_row(int half_block) { return Tile::first_row() + 8 * half_block + Tile::lane() / 4; }
-
-  // Waits for the stage that is multiplied next, of a pipeline of 2 or of `stages` stages.
-  DCRNN_DEVICE static void wait_for_stage(int depth) {
-    if (depth == 2)
-      wait_for_copies<0>();
-    else
-      wait_for_copies<stages - 2>();
-  }
-
   // How many slices of the block that starts at `first` hold some of `count` values.
   DCRNN_DEVICE static int slices_from(int first, int count) {
     const int slices = (count - first + slice_values - 1) / slice_values;
@@ -72,53 +75,19 @@ struct LowRankTile {
     }
   }
 
-  // Neighbouring columns of a left operand that lie in one chunk.
-  using Neighbours = Pack < T, neighbours<chunk_values<T> ? neighbours : chunk_values<T>>;
-  static constexpr int pack_values = sizeof(Neighbours) / sizeof(T);
-  static_assert(neighbours % pack_values == 0 && chunk_values<T> % pack_values == 0);
-
-  DCRNN_DEVICE static unsigned char* pack_at(unsigned char* operand, int row, int column) {
-    const int at = column % row_values<T>;
-    unsigned char* const block = operand + column / row_values<T> * left_bytes;
-    return block + place(row, at / chunk_values<T>) + at % chunk_values<T> * static_cast<int>(sizeof(T));
+  // Waits for copies outside of the pipeline, and lets all threads see them.
+  DCRNN_DEVICE static void wait_for_operands() {
+    commit_copies();
+    wait_for_copies<0>();
+    __syncthreads();
   }
 
-  // Values past `left` are written as zeros: a product multiplies them by zeros, and NaN would stay NaN.
-  DCRNN_DEVICE static void write(unsigned char* operand, int row, int column, const A (&values)[neighbours], int left) {
-#pragma unroll
-    for (int i = 0; i < neighbours; i += pack_values) {
-      Neighbours pack;
-#pragma unroll
-      for (int k = 0; k < pack_values; ++k) round_to(pack.values[k], i + k < left ? values[i + k] : A(0));
-      write_shared(pack_at(operand, row, column + i), pack);
-    }
-  }
-
-  DCRNN_DEVICE static void read(A (&values)[neighbours], unsigned char* operand, int row, int column) {
-#pragma unroll
-    for (int i = 0; i < neighbours; i += pack_values) {
-      const auto pack = read_shared<Neighbours>(pack_at(operand, row, column + i));
-#pragma unroll
-      for (int k = 0; k < pack_values; ++k) values[i + k] = widen(pack.values[k]);
-    }
-  }
-
-  // Copies all `count` columns of the tile's rows to a left operand.
-  DCRNN_DEVICE static void copy_operand(unsigned char* to, const T* matrix, int64_t first_row, int64_t batch, int64_t stride, int count,
-                                        bool vector) {
-    for (int block = 0; block < stages_of<T>(count); ++block)
-      copy_rows<Tile>(to + block * left_bytes, matrix, first_row, batch, stride, block * row_values<T>, count, vector);
-  }
-
-  // Copies one block of a left operand that has no place on the chip, and waits for it. The caller's last barrier was after the last use of
-  // `to`.
+  // Copies one block of a left operand that has no place on the chip. The caller's last barrier was after the last use of `to`.
   DCRNN_DEVICE static void fetch(unsigned char* to, const T* matrix, int64_t first_row, int64_t batch, int64_t stride, int block, int count,
                                  int parts, int part_stride, bool vector) {
     for (int part = 0; part < parts; ++part)
       copy_rows<Tile>(to + part * left_bytes, matrix + part * part_stride, first_row, batch, stride, block * row_values<T>, count, vector);
-    commit_copies();
-    wait_for_copies<0>();
-    __syncthreads();
+    wait_for_operands();
   }
 
   // Writes this thread's columns of z or y, or of their gradients, of one tile of the rank: to `operand` unless it is null, and to `global`
@@ -128,17 +97,17 @@ struct LowRankTile {
 #pragma unroll
     for (int part = 0; part < G; ++part) {
       if (sizes.halved && part > 0) break;
-      const int local = first_column(), half = columns / 2;
+      const int local = Operand::first_column(), half = columns / 2;
       const int gate = sizes.halved ? local / half : part, column = sizes.halved ? local % half : tile * columns + local;
       if (column >= sizes.rank_blocks * row_values<T>) continue;
 #pragma unroll
       for (int half_block = 0; half_block < 2 * Tile::blocks_m; ++half_block) {
-        const int local_row = LowRankTile::local_row(half_block);
-        const int64_t row = first_row + local_row;
+        const int64_t row = first_row + Operand::row(half_block);
         A values[neighbours];
 #pragma unroll
         for (int i = 0; i < neighbours; ++i) values[i] = Tile::sum_of(sums[part], half_block, i);
-        if (operand) write(operand + gate * sizes.rank_blocks * left_bytes, local_row, column, values, rank - column);
+        unsigned char* const to = operand ? operand + gate * sizes.rank_blocks * left_bytes : nullptr;
+        if (to) Operand::write(to, Operand::row(half_block), column, values, rank - column);
         if (global && row < batch) store(global + (row * G + gate) * rank + column, values, rank - column, vector);
       }
     }

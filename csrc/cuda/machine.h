@@ -3,6 +3,8 @@
 // CPU.
 #pragma once
 
+#include <string>
+
 #include "types.h"
 
 #if defined(DCRNN_CUDA_ON_HOST)
@@ -90,35 +92,39 @@ DCRNN_DEVICE uint32_t round_to_tf32(uint32_t bits) {
 // acc [16, 8] += left [16, 32 bytes] right [32 bytes, 8]. Lane l holds rows l / 4 and l / 4 + 8, columns 2 (l % 4) and the one after it.
 template <typename T>
 DCRNN_DEVICE void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t right0, uint32_t right1) {
+#define DCRNN_MULTIPLY(shape, type)                                                   \
+  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])               \
+               : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1))
   if constexpr (std::is_same_v<T, BFloat16>)
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+    DCRNN_MULTIPLY("m16n8k16", "bf16");
   else if constexpr (std::is_same_v<T, Half>)
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+    DCRNN_MULTIPLY("m16n8k16", "f16");
   else
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
+    DCRNN_MULTIPLY("m16n8k8", "tf32");
+#undef DCRNN_MULTIPLY
+}
+
+inline void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string("dcrnn_fast: CUDA error: ") + cudaGetErrorString(error));
 }
 
 // Runs `kernel` with `arguments` on every thread of the grid.
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream, const Arguments& arguments) {
-  if (!grid.fits()) return cudaErrorInvalidConfiguration;
+void launch(void (*kernel)(Arguments), Grid grid, int threads, int shared_bytes, cudaStream_t stream,
+            const std::type_identity_t<Arguments>& arguments) {
+  grid.check();
   constexpr int always_granted = 48 * 1024;
   if (shared_bytes > always_granted) {
     // all that the device grants: the limit is the kernel's, and another thread or a recorded graph may launch it with more than this one
     int device = 0, most = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    if (error != cudaSuccess) return error;
+    check(cudaGetDevice(&device));
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
   }
   kernel<<<dim3(grid.x, grid.y), threads, shared_bytes, stream>>>(arguments);
-  return cudaGetLastError();
+  check(cudaGetLastError());
 }
 
 }  // namespace dcrnn_fast::cuda

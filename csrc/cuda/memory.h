@@ -38,6 +38,12 @@ DCRNN_DEVICE void store(T* to, const accumulator<T> (&values)[count], int left, 
   }
 }
 
+template <typename A, int count>
+DCRNN_DEVICE void add(A (&to)[count], const A (&more)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) to[i] += more[i];
+}
+
 // A tile in shared memory has rows of 128 bytes: eight chunks of 16 bytes. Row r keeps chunk c in place c ^ (r % 8), so that the same chunk
 // of eight rows lies in different memory banks.
 inline constexpr int row_bytes = 128, chunk_bytes = 16, chunks = row_bytes / chunk_bytes;

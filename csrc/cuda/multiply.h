@@ -25,16 +25,15 @@ struct Tiling {
 
   // This thread's sums of a row.
   DCRNN_DEVICE static A sum_of(const Sums& sums, int half_block, int i) { return sums[half_block / 2][i / 2][half_block % 2 * 2 + i % 2]; }
-
-  DCRNN_DEVICE static void clear(Sums& sums) {
-#pragma unroll
-    for (int m = 0; m < blocks_m; ++m)
-#pragma unroll
-      for (int n = 0; n < blocks_n; ++n)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sums[m][n][j] = A(0);
-  }
 };
+
+template <typename Tile, int parts>
+DCRNN_DEVICE void clear(typename Tile::Sums (&sums)[parts]) {
+#pragma unroll
+  for (int part = 0; part < parts; ++part)
+#pragma unroll
+    for (int i = 0; i < Tile::blocks_m * Tile::blocks_n * 4; ++i) sums[part][i / 4 / Tile::blocks_n][i / 4 % Tile::blocks_n][i % 4] = 0;
+}
 
 // Loads the left fragments of a slice of 32 bytes.
 template <typename M, typename Tile>

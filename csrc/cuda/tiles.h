@@ -1,5 +1,7 @@
-// The kernels' instances: which tiles each kind of mathematics has, and which tiles a problem gets.
+// The kernels' instances: which tiles each kind of mathematics has, and which tiles a call gets.
 #pragma once
+
+#include <initializer_list>
 
 #include "cross_rnn.h"
 #include "multiply.h"
@@ -24,13 +26,11 @@ struct ProductTiles {
 
 inline constexpr int small_stages = 4, large_stages = 3;
 
-constexpr int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
-
 // Takes large tiles where every multiprocessor gets one.
 template <typename Large, typename T>
-bool takes_large(const Problem<T>& p, int64_t width) {
-  if (p.tiles != Tiles::automatic) return p.tiles == Tiles::large;
-  return divide_up(p.batch, Large::rows) * divide_up(width, Large::columns) * p.tasks >= p.device.multiprocessors;
+bool takes_large(const Cell<T>& cell, int64_t width) {
+  if (cell.tiles != Tiles::automatic) return cell.tiles == Tiles::large;
+  return divide_up(cell.batch, Large::rows) * divide_up(width, Large::columns) * cell.tasks() >= cell.gpu.multiprocessors;
 }
 
 // Whether one launch for all steps ends before a launch a step does. Both do slices of products one after another: a step in one launch
@@ -44,21 +44,22 @@ constexpr bool one_launch_is_shorter(int64_t slices, int64_t unit_tiles, int64_t
 
 // Calls body with the kind of mathematics and the number of vectors a unit, G, as types.
 template <typename T, typename Body>
-auto with_kernels(const Problem<T>& p, const Body& body) {
+auto with_kernels(const Cell<T>& cell, const Body& body) {
   const auto with_gates = [&](auto math) {
-    return p.gates == 2 ? body(math, std::integral_constant<int, 2>()) : body(math, std::integral_constant<int, 1>());
+    return cell.gates == 2 ? body(math, std::integral_constant<int, 2>()) : body(math, std::integral_constant<int, 1>());
   };
   if constexpr (std::is_same_v<T, float>)
-    return p.tf32 ? with_gates(Math<float, true>()) : with_gates(Math<float, false>());
+    return cell.tf32 ? with_gates(Math<float, true>()) : with_gates(Math<float, false>());
   else
     return with_gates(Math<T, !std::is_same_v<T, double>>());
 }
 
-// Whether rows are multiples of 16 bytes and start at multiples of 16 bytes.
+// Whether rows of so many values are multiples of 16 bytes and start at multiples of 16 bytes.
 template <typename T, typename... Pointers>
-bool in_vectors(const Problem<T>& p, Pointers... pointers) {
-  const auto on_boundary = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; };
-  return p.dim * sizeof(T) % 16 == 0 && p.columns * sizeof(T) % 16 == 0 && (on_boundary(pointers) && ...);
+bool in_vectors(std::initializer_list<int> widths, Pointers... pointers) {
+  uintptr_t all = (reinterpret_cast<uintptr_t>(pointers) | ...);
+  for (const int width : widths) all |= width * sizeof(T);
+  return all % 16 == 0;
 }
 
 }  // namespace dcrnn_fast::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <type_traits>
 
 namespace dcrnn_fast::cuda {
@@ -28,7 +29,12 @@ struct Math {
 
 struct Grid {
   int64_t x, y = 1;
-  bool fits() const { return x <= INT32_MAX && y <= 65535; }  // whether a GPU can start so many
+  void check() const {
+    if (x > INT32_MAX || y > 65535)
+      throw std::invalid_argument("dcrnn_fast: ValueError: sizes: a launch would need more blocks than a GPU starts, 2147483647 by 65535");
+  }
 };
+
+constexpr int64_t divide_up(int64_t count, int64_t by) { return (count + by - 1) / by; }
 
 }  // namespace dcrnn_fast::cuda

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .. import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
-FILES = ("arguments", "low_rank_arguments", "cross_rnn", "cross_rnn_cpp", "param_gather")
+FILES = ("refusals", "cross_rnn", "cross_rnn_cpp", "cross_rnn_saved", "param_gather")
 TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in FILES), "tests/ops/test_inference_operators.py")
 TESTS += ("-k", "cpp or test_isa or inference_operators")
 GCC = "g++"

@@ -8,18 +8,11 @@
 
 namespace dcrnn_fast::cuda {
 
-inline int32_t kernel_device() { return aoti_torch_device_type_cpu(); }
-
-inline void check_cuda(cudaError_t error) {
-  check_blocks(error);
-  check(error == cudaSuccess, "a launch failed with ", error);
-}
-
-struct Current {
-  Device device{132, 232448};
+struct CurrentDevice {
+  int multiprocessors = 132, shared_memory = 232448;
   cudaStream_t stream = nullptr;
 
-  explicit Current(const Tensor&) {}
+  explicit CurrentDevice(const Tensor&) {}
 };
 
 inline void multiply(const Tensor& out, const Tensor& left, const Tensor& right) {

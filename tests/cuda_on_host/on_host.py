@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from dcrnn_fast.ops.registry import Implementation, Keep, override_by, register
+from dcrnn_fast.ops.registry import Implementation, Saved, override_by, register
 from dcrnn_fast.support.locks import locked
 
 HERE = Path(__file__).resolve().parent
@@ -76,9 +76,8 @@ def _build(compiler: list[str], target: Path) -> None:
 
 def load(extension: Path) -> Implementation:
     """The operators of the extension. Once a process."""
-    implementation = register(
-        LIBRARY, Keep.ACTIVATIONS, declare=True, tf32_device="cpu"
-    )  # first: it declares what the extension implements
+    # first: it declares what the extension implements
+    implementation = register(LIBRARY, Saved.ACTIVATIONS, declare=True, tf32_device="cpu")
     spec = spec_from_file_location(NAME, extension)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-// What the checks share: a verdict for each case, the report of them all, and arrays of a dtype.
+// What the checks share: a verdict for each case, the report of them all, arrays of a dtype, and what the launches ask of a program.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "gpu.h"
 #include "machine.h"
 #include "reference.h"
 
@@ -42,10 +43,6 @@ struct Verdict {
   void same_bits(const char* name, const std::vector<T>& want, const std::vector<T>& got) {
     if (want.size() != got.size() || (!got.empty() && std::memcmp(want.data(), got.data(), got.size() * sizeof(T)))) add(name, INFINITY);
   }
-
-  void check(cudaError_t error) {
-    if (error != cudaSuccess) add("a launch failed", INFINITY);
-  }
 };
 
 class Report {
@@ -74,40 +71,6 @@ class Report {
   int count_ = 0, wrong_ = 0;
 };
 
-// An input and the gradient that a reference computes of it.
-template <typename In, typename R>
-struct Gradient {
-  const char* input;
-  Doubles In::* values;
-  Doubles R::* gradient;
-};
-
-// Checks a reference's own gradients by differences of its loss along a random direction of each input. `make` gives what the inputs are
-// made of.
-template <typename In, typename R, typename Make>
-void check_gradients(Report& report, const std::string& name, const Make& make, const std::vector<Gradient<In, R>>& gradients) {
-  if (!report.wanted(Level::all, name)) return;
-  Verdict verdict{1e-8};
-  for (const bool every : {false, true}) {
-    In in(make(Shape{Level::all, 3, 5, 4, 2, 3, every, every, every}));
-    const R reference(in);
-    Random random;
-    for (const Gradient<In, R>& one : gradients) {
-      Doubles& values = in.*one.values;
-      const Doubles before = values, direction = random.values(values.size(), 1), &gradient = reference.*one.gradient;
-      double expected = 0, losses[2];
-      for (size_t i = 0; i < values.size(); ++i) expected += gradient[i] * direction[i];
-      for (const int side : {0, 1}) {
-        for (size_t i = 0; i < values.size(); ++i) values[i] = before[i] + (side ? 1e-5 : -1e-5) * direction[i];
-        losses[side] = R(in).loss();
-      }
-      values = before;
-      verdict.add(one.input, std::abs((losses[1] - losses[0]) / 2e-5 - expected) / std::abs(expected));
-    }
-  }
-  report.add(name, verdict);
-}
-
 // A vector ends with its last value, so that a sanitizer sees accesses past it. Values are NaN until a kernel writes them.
 template <typename T>
 std::vector<T> poisoned(int64_t count) {
@@ -117,16 +80,34 @@ std::vector<T> poisoned(int64_t count) {
 }
 
 template <typename T>
-std::vector<T> typed(const Doubles& values, int64_t first = 0, int64_t last = -1) {
-  std::vector<T> out((last < 0 ? int64_t(values.size()) : last) - first);
-  for (size_t i = 0; i < out.size(); ++i) round_to(out[i], static_cast<accumulator<T>>(values[first + i]));
+std::vector<T> typed(const Doubles& values) {
+  std::vector<T> out(values.size());
+  for (size_t i = 0; i < out.size(); ++i) round_to(out[i], static_cast<accumulator<T>>(values[i]));
   return out;
 }
 
+// The matrix product that a library computes on a GPU.
 template <typename T>
-std::vector<T> joined(std::vector<T> first, const std::vector<T>& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
+void multiply(const Matrices& out, const Matrices& left, const Matrices& right) {
+  const auto at = [](const Matrices& m, int64_t matrix, int64_t row, int64_t column) {
+    return static_cast<const T*>(m.values) + matrix * m.strides[0] + row * m.strides[1] + column * m.strides[2];
+  };
+  for (int64_t matrix = 0; matrix < out.sizes[0]; ++matrix)
+    for (int64_t row = 0; row < out.sizes[1]; ++row)
+      for (int64_t column = 0; column < out.sizes[2]; ++column) {
+        accumulator<T> sum = 0;
+        for (int64_t k = 0; k < left.sizes[2]; ++k) sum += widen(*at(left, matrix, row, k)) * widen(*at(right, matrix, k, column));
+        round_to(*const_cast<T*>(at(out, matrix, row, column)), sum);
+      }
+}
+
+template <typename T>
+Gpu gpu_with(int multiprocessors, int shared_memory) {
+  const auto allocate = [](int64_t bytes) {
+    const auto memory = std::make_shared<std::vector<unsigned char>>(poisoned<unsigned char>(bytes));
+    return std::shared_ptr<void>(memory, memory->data());
+  };
+  return {multiprocessors, shared_memory, nullptr, allocate, multiply<T>};
 }
 
 }  // namespace

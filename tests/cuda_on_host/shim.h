@@ -2,10 +2,8 @@
 // the threads of a block run.
 //
 // Modelled:
-//  - Blocks run one after another. __syncthreads is a barrier of all threads of the block. Shared memory is filled with NaN before each
-//    block.
-//  - A warp has 32 threads. Shuffles, votes, matrix loads and products exchange values between them, in the lane layouts that the PTX
-//    manual documents.
+//  - Blocks run one after another, with shared memory that is NaN before. __syncthreads is a barrier of all threads of the block.
+//  - Shuffles, votes, matrix loads and products exchange values between a warp's 32 threads, in the lane layouts of the PTX manual.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
 //  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
@@ -13,13 +11,10 @@
 //    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
-//  - Blocks that run at the same time, caches, and the order in which blocks see each other's writes.
-//  - Warps in lockstep. Divergence costs nothing.
-//  - Limits on registers and shared memory, and launches that fail for another reason than their grid. launches.cpp checks the sizes of
-//    launches that it records.
+//  - Blocks that run at the same time, caches, warps in lockstep, streams, and limits of registers and shared memory. launches.cpp checks
+//    the sizes of launches that it records.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
-//  - Streams: a launch returns when its work is done.
 #pragma once
 
 #include <cmath>
@@ -44,12 +39,10 @@
 #define DCRNN_DEVICE inline
 
 struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
-  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+  unsigned x = 1, y = 1;
 };
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 
 namespace dcrnn_fast::cuda {
 
@@ -100,7 +93,7 @@ inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::str
 // A thread of a block.
 struct Thread {
   Block* block;
-  dim3 grid_size, block_size, thread_index, block_index;
+  dim3 grid_size, thread_index, block_index{};
   unsigned round_of_warp = 0;
   std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
   bool counts = false;
@@ -144,12 +137,6 @@ inline const Shown* exchange(const Shown& mine) {
   return shown;
 }
 
-inline Shown words(uint32_t first) {
-  Shown out{};
-  out.words[0] = first;
-  return out;
-}
-
 template <typename To, typename From>
 To bits_of(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -163,7 +150,6 @@ To bits_of(const From& from) {
 #define threadIdx (::dcrnn_fast::cuda::host::current()->thread_index)
 #define blockIdx (::dcrnn_fast::cuda::host::current()->block_index)
 #define gridDim (::dcrnn_fast::cuda::host::current()->grid_size)
-#define blockDim (::dcrnn_fast::cuda::host::current()->block_size)
 
 inline unsigned fresh_thread_index() { return threadIdx.x; }
 inline unsigned char* shared_memory() { return host::current()->block->shared.data()->bytes; }
@@ -195,17 +181,16 @@ Value __shfl_xor_sync(uint32_t all, Value value, int mask) {
   return __shfl_sync(all, value, static_cast<int>(host::lane()) ^ mask);
 }
 
-inline void __syncwarp() { host::exchange({}); }
-
-// The lanes that hold the same value.
-inline uint32_t __match_any_sync(uint32_t, uint32_t value) {
-  const host::Shown* const shown = host::exchange(host::words(value));
+// The lanes where the condition holds.
+inline uint32_t __ballot_sync(uint32_t, bool holds) {
+  host::Shown mine{};
+  mine.words[0] = holds;
+  const host::Shown* const shown = host::exchange(mine);
   uint32_t out = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) out |= uint32_t{shown[lane].words[0] == value} << lane;
+  for (unsigned lane = 0; lane < 32; ++lane) out |= shown[lane].words[0] << lane;
   return out;
 }
 
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
 inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
@@ -242,27 +227,26 @@ void wait_for_copies() {
   }
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+// What the lanes name as rows of four matrices.
+inline const host::Shown* exchange_rows(const void* row, const std::source_location& where) {
   host::access_shared(row, 16, where);
   host::Shown mine{};
   mine.address = row;
-  const host::Shown* const shown = host::exchange(mine);
+  return host::exchange(mine);
+}
+
+inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
+  const host::Shown* const shown = exchange_rows(row, where);
   for (unsigned i = 0; i < 4; ++i)
-    std::memcpy(&out[i], static_cast<const unsigned char*>(shown[8 * i + host::lane() / 4].address) + 4 * (host::lane() % 4), 4);
+    std::memcpy(&out[i], static_cast<const uint32_t*>(shown[8 * i + host::lane() / 4].address) + host::lane() % 4, 4);
 }
 
 inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
                                      const std::source_location& where = std::source_location::current()) {
-  host::access_shared(row, 16, where);
-  host::Shown mine{};
-  mine.address = row;
-  const host::Shown* const shown = host::exchange(mine);
-  for (unsigned i = 0; i < 4; ++i) {
-    uint16_t pair[2];
-    for (unsigned j = 0; j < 2; ++j)
-      std::memcpy(&pair[j], static_cast<const unsigned char*>(shown[8 * i + 2 * (host::lane() % 4) + j].address) + 2 * (host::lane() / 4),
-                  2);
-    std::memcpy(&out[i], pair, 4);
+  const host::Shown* const shown = exchange_rows(row, where);
+  for (unsigned i = 0; i < 8; ++i) {
+    const void* const in_row = shown[8 * (i / 2) + 2 * (host::lane() % 4) + i % 2].address;
+    std::memcpy(reinterpret_cast<uint16_t*>(out) + i, static_cast<const uint16_t*>(in_row) + host::lane() / 4, 2);
   }
 }
 
@@ -303,15 +287,15 @@ void multiply_fragments(float (&acc)[4], const uint32_t (&left)[4], uint32_t rig
 }
 
 template <typename Arguments>
-cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t, const Arguments& arguments) {
-  if (!size.fits()) return cudaErrorInvalidConfiguration;
-  if (threads % 32 || threads > 1024) return cudaErrorInvalidValue;
-  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments}), cudaSuccess;
-  const dim3 grid(size.x, size.y);
+void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t,
+            const std::type_identity_t<Arguments>& arguments) {
+  size.check();
+  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments});
+  const dim3 grid(static_cast<unsigned>(size.x), static_cast<unsigned>(size.y));
   host::Block block(threads, shared_bytes);
   block.accesses.resize(threads);
   host::run_together(threads, [&](unsigned index) {
-    host::Thread thread{&block, grid, dim3(threads), dim3(index), dim3()};
+    host::Thread thread{&block, grid, dim3{index}};
     host::set_current(&thread);
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
@@ -330,7 +314,6 @@ cudaError_t launch(void (*kernel)(Arguments), Grid size, int threads, int shared
           host::stop("a warp's lanes access shared memory at different lines");
       }
   });
-  return cudaSuccess;
 }
 
 }  // namespace dcrnn_fast::cuda

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dcrnn_fast import functional
-from dcrnn_fast.ops import backends, dispatch
+from dcrnn_fast import functional, reference
+from dcrnn_fast.ops import backends, dispatch, param_gather
 from dcrnn_fast.ops.cross_rnn import GradMask
+from dcrnn_fast.ops.registry import OPERATORS
 
 from ..strategies import FIELDS, PROJECTIONS, TENSORS, gather_problem, problem
-from . import inference_calls, oracle
-from .contract import Arguments, hold, index_in, is_shaped, same_floats
+from . import inference_calls
+from .inference_calls import Arguments
 
 NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
 
@@ -106,82 +106,46 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
 
 
-def check_contract(target: str, arguments: Arguments) -> None:
-    """Raise ContractError unless the arguments fit each other, as the operators' documentation says."""
+def _arguments(target: str, arguments: Arguments) -> tuple[str, Arguments]:
+    """The operator that a call of a public function, or of it, is, and its arguments."""
     name = name_of(target)
+    given = {n: int(v) if isinstance(v, bool) and n in ("steps", "grad_mask") else v for n, v in arguments.items() if n != "recompute"}
+    if target.startswith("functional.cross_rnn"):
+        if given["shared_projection"] is None and given["private_projection"] is None:
+            return name, {n: v for n, v in given.items() if n not in PROJECTIONS}
+        return f"low_rank_{name}", given
+    return name, given
+
+
+def check_contract(target: str, arguments: Arguments) -> list[list[int]] | None:
+    """The shapes of the results where the contract tells them. Raise TypeError, ValueError or IndexError unless the arguments fit it.
+
+    It is the operators' contract in Python, which C++ has in its own words.
+    """
+    name, given = _arguments(target, arguments)
     if name in inference_calls.CHECKS:
-        return inference_calls.CHECKS[name](arguments)
+        return inference_calls.CHECKS[name](given)
+    with torch.no_grad():
+        results = OPERATORS[name](**given)
     if name == "param_gather":
-        shared, private = arguments["shared"], arguments["private"]
-        hold(isinstance(shared, Tensor) and shared.dim() >= 1, "shared")
-        index = is_shaped(arguments, "index", None, None)
-        is_shaped(arguments, "private", len(index), None, *shared.shape[1:])
-        same_floats(arguments, "shared", "private")
-        index_in(index, len(shared) + private.shape[1])
-        return
-    if name == "param_gather_backward":
-        index, grad = is_shaped(arguments, "index", None, None), arguments["grad"]
-        hold(isinstance(grad, Tensor) and grad.dim() >= 2 and grad.shape[:2] == index.shape, "grad")
-        same_floats(arguments, "grad")
-        hold(arguments["num_shared"] >= 0 and arguments["num_private"] >= 0, "numbers of rows")
-        index_in(index, arguments["num_shared"] + arguments["num_private"])
-        return
-    steps, cell = arguments["steps"], arguments["cell"]
-    hold(cell in ("gated", "cross") and 1 <= steps < 2**16, "cell or steps")
-    gates, (batch, dim) = (2 if cell == "gated" else 1), is_shaped(arguments, "x0", None, None).shape
-    context = 0 if arguments["context"] is None else is_shaped(arguments, "context", steps, batch, None).shape[2]
-    columns, width, low_rank = context + dim, dim, any(arguments.get(name) is not None for name in PROJECTIONS)
-    tasks, weight_steps, private = is_shaped(arguments, "private_bias", None, None, None, gates).shape[:3]
-    hold(dim >= 1 and weight_steps in (1, steps), "steps of weights")
-    if low_rank:
-        common = is_shaped(arguments, "shared_projection", weight_steps, None, gates, columns).shape[1]
-        columns = width = common + is_shaped(arguments, "private_projection", tasks, weight_steps, None, gates, columns).shape[2]
-        hold(width >= 1, "rank")
-    is_shaped(arguments, "shared_weight", weight_steps, dim - private, gates, columns)
-    is_shaped(arguments, "shared_bias", weight_steps, dim - private, gates)
-    is_shaped(arguments, "private_weight", tasks, weight_steps, private, gates, columns)
-    same_floats(arguments, *TENSORS, *(("grad", "states", "activations") if name.endswith("backward") else ()))
-    triton = "triton" in target and not low_rank
-    if "saved" in arguments and not low_rank:
-        hold(arguments["saved"] in (range(4) if triton else range(2)), "saved")
-    if name.endswith("backward"):
-        out = (tasks, steps + 1, batch, dim) if arguments["return_states"] else (tasks, batch, dim)
-        is_shaped(arguments, "grad", *out)
-        kept = {"activations": (tasks, steps, batch, gates, width), "states": (tasks, steps - 1, batch, dim) if triton else (0,)}
-        for what, shape in kept.items():
-            if what in arguments and list(arguments[what].shape) != [0]:
-                is_shaped(arguments, what, *shape)
-        mask = arguments["grad_mask"]
-        hold(0 <= mask < (256 if low_rank else 64), "grad_mask")
-        hold(not mask & GradMask.CONTEXT or arguments["context"] is not None, "the gradient of no context")
+        param_gather.check_index(given["index"], len(given["shared"]) + given["private"].shape[1])
+    elif name == "param_gather_backward":
+        param_gather.check_index(given["index"], given["num_shared"] + given["num_private"])
+    return [list(result.shape) for result in (results if isinstance(results, tuple) else (results,))] if "::" in target else None
 
 
 def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
-    """Results by their place, by the oracle where it has no need of kept tensors."""
+    """Results by their place in float64, by plain PyTorch where it has no need of saved tensors."""
     name = name_of(target)
     if name in inference_calls.CHECKS:
         return dict(enumerate(inference_calls.exact(name, arguments)))
     floats = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
-    numbers = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in floats.items()}
     if name == "param_gather":
-        found: tuple[np.ndarray, ...] = (oracle.gather(numbers["shared"], numbers["private"], numbers["index"]),)
-    elif name == "param_gather_backward":
-        found = oracle.scatter(numbers["grad"], numbers["index"], int(numbers["num_shared"]), int(numbers["num_private"]))
-    elif name.endswith("cross_rnn") and numbers["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
-        states = oracle.cross_rnn(**{n: numbers.get(n) for n in (*TENSORS, "steps", "cell")})
-        found = (states if numbers["return_states"] else states[:, -1],)
-    else:
-        found = ()
-    return {place: torch.from_numpy(value) for place, value in enumerate(found)}
-
-
-def shapes(target: str, arguments: Arguments) -> list[list[int]] | None:
-    """The shapes of the results where :func:`exact` does not tell them all."""
-    if not name_of(target).endswith("cross_rnn_backward"):
-        return None
-    mask, asked = int(arguments["grad_mask"]), []
-    for bit, name in enumerate(TENSORS if PROJECTIONS[0] in arguments else TENSORS[:6]):
-        bits = GradMask.WEIGHTS if 0 < bit < 5 else GradMask.PROJECTIONS if bit > 5 else 1 << bit
-        wanted = mask & bits and arguments[name] is not None
-        asked.append(list(arguments[name].shape) if wanted else [0])
-    return asked
+        return {0: reference.param_gather(**floats)}
+    if name == "param_gather_backward":
+        grad, index, shared, private = floats.values()
+        banks = grad.new_zeros(shared, *grad.shape[2:]), grad.new_zeros(len(index), private, *grad.shape[2:])
+        return dict(enumerate(torch.func.vjp(lambda *given: reference.param_gather(*given, index), *banks)[1](grad)))
+    if name.endswith("cross_rnn") and floats["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
+        return {0: reference.cross_rnn(**{n: floats.get(n) for n in (*TENSORS, "steps", "cell", "return_states")})}
+    return {}
