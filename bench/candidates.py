@@ -35,11 +35,13 @@ class OneProduct(Eager):
 
 def one_product(x0: Tensor, *tensors: Tensor, steps: int, cell: str, **_: None) -> Tensor:
     """``cross_rnn`` of the full cell without a context: in each step [T, B, D] x [T, D, G * D]."""
-    shared_weight, shared_bias, private_weight, private_bias, index = tensors
-    (tasks, rows), dim = index.shape, x0.shape[1]
-    weight, bias = reference.param_gather(shared_weight, private_weight, index), reference.param_gather(shared_bias, private_bias, index)
-    weight = weight.view(tasks, rows // dim, dim, -1, dim).permute(1, 0, 3, 2, 4).flatten(2, 3)  # [W, T, G * D, D]
-    bias = bias.view(tasks, rows // dim, dim, -1).permute(1, 0, 3, 2).flatten(2).unsqueeze(2)
+    shared_weight, shared_bias, private_weight, private_bias = tensors
+    tasks, dim = private_weight.shape[0], x0.shape[1]
+    weight, bias = (
+        torch.cat([shared.expand(tasks, *shared.shape), private], dim=2)  # [T, W, D, G, ...]
+        for shared, private in ((shared_weight, private_weight), (shared_bias, private_bias))
+    )
+    weight, bias = weight.permute(1, 0, 3, 2, 4).flatten(2, 3), bias.permute(1, 0, 3, 2).flatten(2).unsqueeze(2)  # [W, T, G * D, D]
     h = x0.expand(tasks, -1, -1)
     for step in range(steps):
         w = step % len(weight)

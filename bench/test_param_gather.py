@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from dcrnn_fast import SharingPlan, functional, reference
+from dcrnn_fast import functional, reference
+from dcrnn_fast.sharing import round_units
 
 from .cases import GPU, SHARE_RATIO, both_passes, crossed
 
@@ -16,11 +17,12 @@ def cases(grid, device):
 
 
 def test_param_gather(comparison):
-    plan = SharingPlan.from_ratio("rows", comparison.case["T"], comparison.case["D"], SHARE_RATIO)
-    shared, private = comparison.draw(*plan.shared_shape()), comparison.draw(*plan.private_shape())
-    index = plan.index().to(comparison.device)
+    tasks, dim = comparison.case["T"], comparison.case["D"]
+    common = round_units(SHARE_RATIO, dim)
+    shared, private = comparison.draw(common, 2, dim), comparison.draw(tasks, dim - common, 2, dim)
+    index = torch.arange(dim, dtype=torch.int32, device=comparison.device).repeat(tasks, 1)
     seed = comparison.draw(*index.shape, *shared.shape[1:])
-    own = torch.arange(plan.num_tasks, device=comparison.device)[:, None] * private.shape[1]
+    own = torch.arange(tasks, device=comparison.device)[:, None] * private.shape[1]
     place = torch.where(index < shared.shape[0], index, index + own).flatten()
 
     def index_select(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:

@@ -96,13 +96,13 @@ inline const char* words_of(ScalarType dtype) {
     case ScalarType::Long:
       return "torch.int64";
     default:
-      return "another";
+      return torch::headeronly::toString(dtype);
   }
 }
 
 // The dispatcher takes the operator of one argument's device for all of them, so that these may be of any kind.
 inline void check_memory(const Tensor& tensor, const char* name) {
-  check(tensor.defined(), name, ": got an undefined tensor");
+  if (!tensor.defined()) fail_as("TypeError", name, ": got NoneType, expected a tensor");
   int32_t layout = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
   check(layout == aoti_torch_layout_strided(), name, ": got a sparse or packed tensor, expected a dense one (torch.strided)");

@@ -1,4 +1,4 @@
-"""What the kernels share: on the host tile sizes and launches; on the device rows of two banks by index, products of tiles, and the gate.
+"""What the kernels share: on the host tile sizes and launches; on the device products of tiles and the gate.
 
 Triton times the tiles of a kernel at the first launch of a size (``triton.autotune``) and keeps the choice: a tile's columns, warps and
 pipeline stages. Its rows and the length of its products, on which buffers and the order of sums depend, follow from the sizes.
@@ -6,9 +6,7 @@ pipeline stages. Its rows and the length of its products, on which buffers and t
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cache
-from math import gcd
 from typing import Any, NamedTuple
 
 import torch
@@ -110,10 +108,10 @@ class Tiles:
         tile = busy[0] if busy else tiles[-1]
         return {"BLOCK_B": tile.rows, "BLOCK_K": tile.products}
 
-    def tuned(self, key: Sequence[str], restore: Sequence[str] = ()) -> Callable[[Any], Any]:
+    def tuned(self, *key: str) -> Callable[[Any], Any]:
         """Decorate a kernel so that Triton times the tiles that have a launch's rows and products, once for each ``key`` of its arguments.
 
-        ``restore`` names what a launch reads and overwrites.
+        A launch must write the same values if it is made again.
         """
 
         def prune(configs: list[triton.Config], named_args: Mapping[str, Any], **given: Any) -> list[triton.Config]:
@@ -130,7 +128,7 @@ class Tiles:
             every = [tile.config() for ranks in self.by_kind.values() for tiles in ranks.values() for tile in tiles]
             tuner = triton.autotune(
                 list(dict.fromkeys(every)), [*key, "BLOCK_B", "BLOCK_K"], prune_configs_by={"early_config_prune": prune},
-                restore_value=list(restore), do_bench=_seconds, cache_results=True,
+                do_bench=_seconds, cache_results=True,
             )(kernel)  # fmt: skip
             tuner.tiles = self
             return tuner
@@ -158,37 +156,20 @@ def _seconds(call: Callable[[], object], quantiles: Sequence[float]) -> Any:
 
 
 def launch(kernel: Any, grid: Sequence[int] | Callable[[Mapping[str, int]], Sequence[int]], **arguments: Any) -> None:
-    """Launch a kernel on the current device; a graph that is traced has the launch as a node. A grid may depend on the tile's BLOCK_D."""
+    """Launch a kernel on the device of its first tensor; a graph that is traced has the launch as a node.
+
+    A grid may depend on the tile's BLOCK_D. The compiler may not fuse multiplications and additions by itself.
+    """
     if _INTERPRETED:
         kernel[grid](**arguments)
     else:
-        with _launching:
-            wrap_triton(kernel)[grid](**arguments)
-
-
-def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
-    """The tensor's GPU as the current one; a launch goes to its current stream."""
-    return torch.cuda.device_of(tensor)
+        with _launching, torch.cuda.device_of(next(value for value in arguments.values() if isinstance(value, Tensor))):
+            wrap_triton(kernel)[grid](**arguments, enable_fp_fusion=False)
 
 
 def divide_up(number: int, by: int) -> int:
     """The quotient, rounded up. On the host, Triton's ``cdiv`` takes as long as a launch."""
     return -(-number // by)
-
-
-def alignment(sizes: tuple[int, ...], *banks: Tensor) -> int:
-    """The largest power of two, at most 16, that divides the bytes of rows of ``sizes`` values and the addresses of ``banks``.
-
-    A tensor that is traced has no address; its storage begins on a boundary of more than 16 bytes, as PyTorch's allocators give it.
-    """
-    size = banks[0].element_size()
-    starts = [bank.storage_offset() * size if _is_traced(bank) else bank.data_ptr() for bank in banks]
-    known = [value for value in (*(count * size for count in sizes), *starts) if isinstance(value, int)]
-    return gcd(16, *known) if len(known) == len(sizes) + len(starts) else size  # a size that a graph leaves open promises nothing
-
-
-def _is_traced(tensor: Tensor) -> bool:
-    return torch.compiler.is_compiling() or type(tensor) not in (Tensor, torch.nn.Parameter)
 
 
 def precision(dtype: torch.dtype, allow_tf32: bool) -> str:
@@ -201,27 +182,22 @@ def kind_of(dtype: torch.dtype, precision: str) -> str:
     return "tf32" if precision == "tf32" else str(dtype).removeprefix("torch.")
 
 
-@triton.jit
-def bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task, ALIGN: tl.constexpr):
-    """Pointers [N] to the rows of units ``unit`` [N] of a task, whose part of the index starts at ``index``, and whether each is in range.
+def aligned(bank: Tensor) -> Tensor:
+    """The bank, contiguous and from a multiple of 16 bytes on, as :func:`bank_rows` promises the compiler.
 
-    A row out of range gets a pointer into the banks too. The caller makes its results NaN, for a kernel cannot raise. All addresses are
-    multiples of ``ALIGN`` bytes; the compiler cannot derive this through the choice between two banks.
+    A tensor that is traced has no address; PyTorch's allocators begin its storage on a boundary of more than 16 bytes.
     """
-    row = tl.load(index + unit).to(tl.int64)
-    valid = (row >= 0) & (row < num_shared + num_private)
-    row = tl.where(valid, row, 0)
-    own = task * num_private + row - num_shared
-    return tl.multiple_of(tl.where(row < num_shared, shared + row * row_size, private + own * row_size), ALIGN), valid
+    bank = bank.contiguous()
+    traced = torch.compiler.is_compiling() or type(bank) not in (Tensor, torch.nn.Parameter)
+    start = bank.storage_offset() * bank.element_size() if traced else bank.data_ptr()
+    return bank.clone() if start % 16 else bank
 
 
 @triton.jit
-def aligned(value, V: tl.constexpr):
-    """``value``, a multiple of V, in a form in which the compiler sees that it is one.
-
-    Triton sees only whether an argument is a multiple of 16. Without this, rows of 312 values use scalar loads.
-    """
-    return value // V * V
+def bank_rows(is_shared, shared, private, SIZE: tl.constexpr):
+    """Pointers to rows of SIZE values in one of two banks. The compiler cannot derive through the choice how they are aligned."""
+    ROW: tl.constexpr = SIZE * (shared.dtype.element_ty.primitive_bitwidth // 8)
+    return tl.multiple_of(tl.where(is_shared, shared, private), (ROW | 16) & -(ROW | 16))
 
 
 @triton.jit
@@ -238,6 +214,23 @@ def to_tf32(x):
         return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     else:
         return tl.inline_asm_elementwise("cvt.rna.tf32.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def tf32_copy(x, out, N, BLOCK: tl.constexpr):
+    """Copy N values, rounded to tf32."""
+    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + n, to_tf32(tl.load(x + n, mask=n < N)), mask=n < N)
+
+
+def product_operand(weight: Tensor, allow_tf32: bool) -> Tensor:
+    """Weights as a product's right operand: aligned, and rounded if the product is in tf32."""
+    weight = aligned(weight)
+    if weight.numel() == 0 or precision(weight.dtype, allow_tf32) != "tf32":
+        return weight
+    out = torch.empty_like(weight)
+    launch(tf32_copy, (divide_up(weight.numel(), 1024),), x=weight, out=out, N=weight.numel(), BLOCK=1024)
+    return out
 
 
 @triton.jit

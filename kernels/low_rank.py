@@ -1,20 +1,22 @@
-"""The low-rank cell: all steps of a tile of rows of one task in one launch, and the states again from kept z and y.
+"""The low-rank cell: all steps of a tile of rows of one task in one launch, and the states again from saved z and y.
 
 Letters as in cross_rnn, and r the rank. Of a step, with u = [context, h]::
 
     z = P u      y = Q u      a = W z + b      g = sigmoid(V y + c)      h' = h + g * x0 * a
 
-z and y stay in registers as a tuple of G * SLICES tiles [BLOCK_B, BLOCK_K], first those of z, then those of y. The gathered weights are
-[W, D, G, r] and projections [W, r, G, K] of each task, W = 1 if tied. Columns beyond the rank are zero: masks of the loads see to it.
+z and y stay in registers as a tuple of G * SLICES tiles [BLOCK_B, BLOCK_K], first those of z, then those of y. Columns beyond the rank are
+zero: masks of the loads see to it. ``parameters`` [T, W, ...] holds, one after the other, a task's weights [D, G, r], biases [D, G] and
+projections [r, G, K] of a step.
 
 A step goes once over the units. A block of units computes a, g and h' from z and y, and adds the product of its h' with P and Q to the next
 step's z and y. So h is read once a step, and written once, in place where the output lies; a program reads back its own rows alone.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from __future__ import annotations
+
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,9 +24,8 @@ from torch import Tensor
 from dcrnn_fast.errors import BackendUnavailable
 
 from . import common
-from .common import ITEMSIZE, Tile, Tiles, aligned, alignment, divide_up, dot, inside, on_device_of, rounded, sigmoid, store
-from .cross_rnn import Problem, context_of
-from .param_gather import gather_low_rank
+from .common import ITEMSIZE, Tile, Tiles, divide_up, dot, inside, product_operand, rounded, sigmoid, store
+from .cross_rnn import Sizes
 
 
 def shared_bytes(tile: Tile, kind: str, gates: int, rank: int, held: int = 1) -> int:
@@ -41,18 +42,17 @@ _HALF = {
     128: [(64, 32, 128, 8, 2), (32, 32, 64, 4, 2), (16, 32, 64, 4, 2)],
     256: [(32, 32, 64, 8, 2), (16, 32, 64, 8, 2), (16, 16, 64, 8, 2)],
 }
-_TF32 = {
-    16: [(32, 32, 16, 4, 2), (16, 32, 16, 4, 2)],
-    32: [(32, 32, 32, 4, 2), (32, 32, 32, 8, 2), (16, 32, 32, 4, 2), (16, 16, 32, 4, 2)],
-    64: [(32, 32, 64, 4, 2), (16, 32, 64, 4, 2)],
-    256: [(16, 16, 64, 8, 2)],
-}
 TILES = Tiles(
     "low_rank_cross_rnn",
     {
         "bfloat16": _HALF,
         "float16": _HALF,
-        "tf32": _TF32,
+        "tf32": {
+            16: [(32, 32, 16, 4, 2), (16, 32, 16, 4, 2)],
+            32: [(32, 32, 32, 4, 2), (32, 32, 32, 8, 2), (16, 32, 32, 4, 2), (16, 16, 32, 4, 2)],
+            64: [(32, 32, 64, 4, 2), (16, 32, 64, 4, 2)],
+            256: [(16, 16, 64, 8, 2)],
+        },
         "float32": {
             32: [(32, 16, 16, 8, 2), (32, 32, 16, 8, 1), (16, 32, 16, 4, 2), (16, 16, 16, 4, 2)],
             64: [(32, 16, 16, 8, 2), (16, 16, 16, 8, 2)],
@@ -63,6 +63,29 @@ TILES = Tiles(
     shared_bytes,
 )
 """Of all kernels but the backward's walk. With a larger rank than D / 2 the thin products cost more than the full cell's."""
+
+
+def parameters_of(n: Sizes, rank: int, banks: tuple[Tensor, ...], projections: tuple[Tensor, Tensor], allow_tf32: bool) -> Tensor:
+    """The parameters of each task and step side by side, [T, W, ...]; for tf32, all but the biases come rounded."""
+    if 2 * rank * (n.C + n.D) >= 2**31:
+        raise BackendUnavailable(
+            f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {n.C + n.D} columns, expected "
+            "less than 2**30 in all. Use backend='reference'"
+        )
+    shared_weight, shared_bias, private_weight, private_bias = banks
+    pairs = (shared_weight, private_weight), (shared_bias, private_bias), projections
+    found = []
+    for pair in pairs:
+        shared, private = pair if pair is pairs[1] else [product_operand(bank, allow_tf32) for bank in pair]
+        found += [shared.flatten(1).expand(n.T, -1, -1), private.flatten(2)]
+    return torch.cat(found, dim=2)
+
+
+@triton.jit
+def of_step(parameters, at, D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr):
+    """Where the weights, biases and projections of a task and step, number ``at`` of all, begin."""
+    weight = parameters + tl.cast(at, tl.int64) * (G * (D * (RANK + 1) + RANK * (C + D)))
+    return weight, weight + D * G * RANK, weight + D * G * (RANK + 1)
 
 
 @triton.jit
@@ -86,47 +109,24 @@ def tile_rows(first, B, BLOCK_B: tl.constexpr):
 
 
 @triton.jit
-def of_task(weight, bias, projection, task, D, K, steps, G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr):
-    """Where a task's gathered weights, biases and projections begin."""
-    first = task if TIED else task * steps
-    return of_step(weight, bias, projection, first, D, K, G, RANK, False)
-
-
-@triton.jit
-def of_step(weight, bias, projection, step, D, K, G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr):
-    """Where those of a step begin, from where those of its task do."""
-    if TIED:
-        return weight, bias, projection
-    else:
-        at = tl.cast(step, tl.int64)
-        return weight + at * D * (G * RANK), bias + at * D * G, projection + at * K * (G * RANK)
-
-
-@triton.jit
-def rank_columns(i: tl.constexpr, BLOCK_K: tl.constexpr):
-    """The columns of slice ``i`` of the rank."""
-    return i * BLOCK_K + tl.arange(0, BLOCK_K)
-
-
-@triton.jit
-def weight_tiles(weight, n, D, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+def weight_tiles(weight, n, D: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Rows ``n`` of W, then of V, from weights [D, G, r]: tiles [len(n), BLOCK_K]."""
     found = ()
     for g in tl.static_range(G):
-        for i in tl.static_range(SLICES):
-            j = rank_columns(i, BLOCK_K)
+        for start in tl.static_range(0, RANK, BLOCK_K):
+            j = start + tl.arange(0, BLOCK_K)
             rows = weight + n[:, None] * (G * RANK) + (g * RANK + j)[None, :]
             found += (tl.load(rows, mask=inside(n, D, j, RANK), other=0.0),)
     return found
 
 
 @triton.jit
-def projection_tiles(projection, n, columns, K, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+def projection_tiles(projection, n, columns, K: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Columns ``n`` of P, then of Q, from projections [r, G, K], of which there are ``columns``: tiles [BLOCK_K, len(n)]."""
     found = ()
     for g in tl.static_range(G):
-        for i in tl.static_range(SLICES):
-            j = rank_columns(i, BLOCK_K)
+        for start in tl.static_range(0, RANK, BLOCK_K):
+            j = start + tl.arange(0, BLOCK_K)
             rows = projection + j[:, None] * (G * K) + (g * K + n)[None, :]
             found += (tl.load(rows, mask=inside(j, RANK, n, columns), other=0.0),)
     return found
@@ -142,34 +142,35 @@ def add_each(acc, left, right, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_tiles(pointer, row, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+def load_tiles(pointer, row, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Rows ``row`` of z and y, or of their gradients, [B, G, r]."""
     found = ()
     for g in tl.static_range(G):
-        for i in tl.static_range(SLICES):
-            j = rank_columns(i, BLOCK_K)
+        for start in tl.static_range(0, RANK, BLOCK_K):
+            j = start + tl.arange(0, BLOCK_K)
             at = pointer + row[:, None] * (G * RANK) + (g * RANK + j)[None, :]
             found += (tl.load(at, mask=(j < RANK)[None, :], other=0.0),)
     return found
 
 
 @triton.jit
-def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Store sums [B, G, r], and load them as operands of the next products: from shared memory, which leaves registers to other values.
 
     Beyond the rank a row with an infinity has NaN, of 0 * infinity; it is not stored, and loaded as 0.
     """
+    SLICES: tl.constexpr = (RANK + BLOCK_K - 1) // BLOCK_K
     for g in tl.static_range(G):
         for i in tl.static_range(SLICES):
-            j = rank_columns(i, BLOCK_K)
+            j = i * BLOCK_K + tl.arange(0, BLOCK_K)
             at = pointer + b[:, None] * (G * RANK) + (g * RANK + j)[None, :]
             store(at, tiles[g * SLICES + i], inside(b, rows, j, RANK))
     tl.debug_barrier()
-    return load_tiles(pointer, row, G, RANK, SLICES, BLOCK_K)
+    return load_tiles(pointer, row, G, RANK, BLOCK_K)
 
 
 @triton.jit
-def biases(bias, start, n, D, G: tl.constexpr, ACC: tl.constexpr):
+def biases(bias, start, n, D: tl.constexpr, G: tl.constexpr, ACC: tl.constexpr):
     """b, and with a gate c, of units ``n``, which begin with ``start``, from [D, G]; read side by side, as they lie."""
     if G == 1:
         return (tl.load(bias + n, mask=n < D, other=0.0).to(ACC),)
@@ -180,8 +181,9 @@ def biases(bias, start, n, D, G: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def with_bias(z, tiles, bias, gate: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr):
+def with_bias(z, tiles, bias, gate: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):
     """a (``gate`` 0) or the gate's argument (1): the sums start at the biases."""
+    SLICES: tl.constexpr = len(tiles) // G
     acc = tl.broadcast_to(bias[None, :], (z[0].shape[0], bias.shape[0]))
     for i in tl.static_range(SLICES):
         acc = dot(z[gate * SLICES + i], tl.trans(tiles[gate * SLICES + i]), acc, PRECISION)
@@ -189,31 +191,31 @@ def with_bias(z, tiles, bias, gate: tl.constexpr, SLICES: tl.constexpr, PRECISIO
 
 
 @triton.jit
-def _next_state(h, x, z, tiles, bias, n, D, G: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr):
+def _next_state(h, x, z, tiles, bias, n, D: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):
     """h' of units ``n``; 0 beyond D, where an infinite z leaves NaN."""
-    a = with_bias(z, tiles, bias[0], 0, SLICES, PRECISION)
+    a = with_bias(z, tiles, bias[0], 0, G, PRECISION)
     if G == 2:
-        x *= sigmoid(with_bias(z, tiles, bias[1], 1, SLICES, PRECISION))
+        x *= sigmoid(with_bias(z, tiles, bias[1], 1, G, PRECISION))
     return tl.where((n < D)[None, :], tl.fma(x, a, h), 0.0)
 
 
 @triton.jit
 def _project(
-    acc, left, projection, columns, K,
-    G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+    acc, left, projection, columns, K: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """z and y plus the products of ``columns`` columns of u, to which ``left`` points, with those of the projections."""
     for start in range(0, columns, BLOCK_D):
         n = start + tl.arange(0, BLOCK_D)
         u = tl.load(left[:, None] + n[None, :], mask=(n < columns)[None, :], other=0.0)
-        acc = add_each(acc, u, projection_tiles(projection, n, columns, K, G, RANK, SLICES, BLOCK_K), PRECISION)
+        acc = add_each(acc, u, projection_tiles(projection, n, columns, K, G, RANK, BLOCK_K), PRECISION)
     return acc
 
 
 @triton.jit
 def _step(
-    acc, z, x0, h, target, weight, bias, projection, b, row, rows, D, K,
-    PROJECT: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr,
+    acc, z, x0, h, target, weight, bias, projection, b, row, rows,
+    PROJECT: tl.constexpr, D: tl.constexpr, K: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Write h' of all units to ``target``; with PROJECT add its products with the next step's projections to ``acc``, which is returned."""
@@ -224,177 +226,140 @@ def _step(
         units = (n < D)[None, :]
         x = tl.load(x0 + read, mask=units, other=0.0).to(ACC)
         old = tl.load(h + read, mask=units, other=0.0).to(ACC)
-        tiles = weight_tiles(weight, n, D, G, RANK, SLICES, BLOCK_K)
-        new = _next_state(old, x, z, tiles, biases(bias, start, n, D, G, ACC), n, D, G, SLICES, PRECISION)
+        tiles = weight_tiles(weight, n, D, G, RANK, BLOCK_K)
+        new = _next_state(old, x, z, tiles, biases(bias, start, n, D, G, ACC), n, D, G, PRECISION)
         store(target + b[:, None] * D + n[None, :], new, inside(b, rows, n, D))
         if PROJECT:
-            columns = projection_tiles(projection, n, D, K, G, RANK, SLICES, BLOCK_K)
+            columns = projection_tiles(projection, n, D, K, G, RANK, BLOCK_K)
             acc = add_each(acc, rounded(new, x0.dtype.element_ty), columns, PRECISION)
     return acc
 
 
-@TILES.tuned(["D", "C", "G", "RANK"])
-@triton.jit
+@TILES.tuned("D", "C", "G", "RANK")
+@triton.jit(do_not_specialize=["steps"])
 def low_rank_forward(
-    x0, context, out, activations, weight, bias, projection,
-    B, D, C, steps, out_stride, out_step,
-    G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr, HAS_CONTEXT: tl.constexpr, SAVE: tl.constexpr, ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, SLICES: tl.constexpr,
+    x0, context, out, activations, parameters, B, W, steps,
+    EVERY: tl.constexpr, SAVE: tl.constexpr, RANK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, G: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """All steps. The state after step l goes to ``out + (l + 1) * out_step``: with 0, all go to one place, and the last one stays.
+    """All steps. ``out`` gets all states, [T, L + 1, B, D] (EVERY), or each state in place of the one before, [T, B, D].
 
-    ``out_stride`` is the distance from task to task. ``activations`` get z and y: of every step, [T, L, B, G, r] (SAVE), or of
-    the current one, [T, B, G, r].
+    ``activations`` get z and y: of every step, [T, L, B, G, r] (SAVE), or of the current one, [T, B, G, r].
     """
     task = tl.program_id(1).to(tl.int64)
-    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
     ACC: tl.constexpr = tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32
-    D, C = aligned(D, V), aligned(C, V)
-    K = C + D
+    K: tl.constexpr = C + D
+    COUNT: tl.constexpr = G * ((RANK + BLOCK_K - 1) // BLOCK_K)
     first = tl.program_id(0).to(tl.int64) * BLOCK_B
     b, row, rows = tile_rows(first, B, BLOCK_B)
+    saved_step, out_step = tl.cast(B, tl.int64) * (G * RANK), tl.cast(B, tl.int64) * D
     x0 += first * D
-    context += first * C
-    kept_step = tl.cast(B, tl.int64) * (G * RANK)
     activations += first * (G * RANK)
+    out += first * D
     if SAVE:
-        activations += task * steps * kept_step
+        activations += task * steps * saved_step
     else:
-        activations += task * kept_step
-        kept_step *= 0
-    out += aligned(task * out_stride, V) + first * D
-    weight, bias, projection = of_task(weight, bias, projection, task, D, K, steps, G, RANK, TIED)
+        activations += task * saved_step
+        saved_step *= 0
+    if EVERY:
+        out += task * (steps + 1) * out_step
+    else:
+        out += task * out_step
+        out_step *= 0
 
-    acc = zero_tiles(G * SLICES, BLOCK_B, BLOCK_K, ACC)
-    if HAS_CONTEXT:
-        acc = _project(acc, context + row * C, projection, C, K, G, RANK, SLICES, PRECISION, BLOCK_D, BLOCK_K)
-    acc = _project(acc, x0 + row * D, projection + C, D, K, G, RANK, SLICES, PRECISION, BLOCK_D, BLOCK_K)
+    acc = zero_tiles(COUNT, BLOCK_B, BLOCK_K, ACC)
+    _, _, projection = of_step(parameters, task * W, D, C, G, RANK)
+    if context is not None:
+        context += first * C
+        acc = _project(acc, context + row * C, projection, C, K, G, RANK, PRECISION, BLOCK_D, BLOCK_K)
+    acc = _project(acc, x0 + row * D, projection + C, D, K, G, RANK, PRECISION, BLOCK_D, BLOCK_K)
     for step in range(steps - 1):
-        z = through_memory(activations + step * kept_step, acc, b, row, rows, G, RANK, SLICES, BLOCK_K)
-        w, c, _ = of_step(weight, bias, projection, step, D, K, G, RANK, TIED)
-        _, _, p = of_step(weight, bias, projection, step + 1, D, K, G, RANK, TIED)
-        acc = zero_tiles(G * SLICES, BLOCK_B, BLOCK_K, ACC)
-        if HAS_CONTEXT:
+        z = through_memory(activations + step * saved_step, acc, b, row, rows, G, RANK, BLOCK_K)
+        w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
+        _, _, p = of_step(parameters, task * W + (step + 1) % W, D, C, G, RANK)
+        acc = zero_tiles(COUNT, BLOCK_B, BLOCK_K, ACC)
+        if context is not None:
             upstream = context + (step + 1) * C * tl.cast(B, tl.int64)
-            acc = _project(acc, upstream + row * C, p, C, K, G, RANK, SLICES, PRECISION, BLOCK_D, BLOCK_K)
-        h = tl.where(step == 0, x0, out + aligned(step * out_step, V))
-        target = out + aligned((step + 1) * out_step, V)
-        acc = _step(acc, z, x0, h, target, w, c, p + C, b, row, rows, D, K, True, G, RANK, SLICES, PRECISION, BLOCK_D, BLOCK_K)
+            acc = _project(acc, upstream + row * C, p, C, K, G, RANK, PRECISION, BLOCK_D, BLOCK_K)
+        h = tl.where(step == 0, x0, out + step * out_step)
+        target = out + (step + 1) * out_step
+        acc = _step(acc, z, x0, h, target, w, c, p + C, b, row, rows, True, D, K, G, RANK, PRECISION, BLOCK_D, BLOCK_K)
     last = steps - 1
-    z = through_memory(activations + last * kept_step, acc, b, row, rows, G, RANK, SLICES, BLOCK_K)
-    w, c, p = of_step(weight, bias, projection, last, D, K, G, RANK, TIED)
-    h = tl.where(last == 0, x0, out + aligned(last * out_step, V))
-    target = out + aligned(steps * out_step, V)
-    _step(acc, z, x0, h, target, w, c, p, b, row, rows, D, K, False, G, RANK, SLICES, PRECISION, BLOCK_D, BLOCK_K)
+    z = through_memory(activations + last * saved_step, acc, b, row, rows, G, RANK, BLOCK_K)
+    w, c, p = of_step(parameters, task * W + last % W, D, C, G, RANK)
+    h = tl.where(last == 0, x0, out + last * out_step)
+    _step(acc, z, x0, h, out + steps * out_step, w, c, p, b, row, rows, False, D, K, G, RANK, PRECISION, BLOCK_D, BLOCK_K)
 
 
-@TILES.tuned(["D", "G", "RANK"])
-@triton.jit
+@TILES.tuned("D", "G", "RANK")
+@triton.jit(do_not_specialize=["steps"])
 def low_rank_states(
-    x0, states, activations, weight, bias,
-    B, D, steps,
-    G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr, ALIGN: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, SLICES: tl.constexpr,
+    x0, states, activations, parameters, B, W, steps,
+    RANK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """States 1 to L - 1, [L - 1, T, B, D], from x0 and the kept z and y. A program computes a tile of all steps of one task."""
+    """States 1 to L - 1, [T, L - 1, B, D], from x0 and the saved z and y. A program computes a tile of all steps of one task."""
     task = tl.program_id(1).to(tl.int64)
-    tasks = tl.num_programs(1)
-    V: tl.constexpr = ALIGN // (x0.dtype.element_ty.primitive_bitwidth // 8)
     ACC: tl.constexpr = tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32
-    D = aligned(D, V)
-    unit_tiles = tl.cdiv(D, BLOCK_D)
-    first = (tl.program_id(0) // unit_tiles).to(tl.int64) * BLOCK_B
+    UNIT_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    first = (tl.program_id(0) // UNIT_TILES).to(tl.int64) * BLOCK_B
     b, row, rows = tile_rows(first, B, BLOCK_B)
-    start = tl.program_id(0) % unit_tiles * BLOCK_D
+    start = tl.program_id(0) % UNIT_TILES * BLOCK_D
     n = start + tl.arange(0, BLOCK_D)
-    kept = tl.cast(B, tl.int64) * (G * RANK)
-    activations += task * steps * kept + first * (G * RANK)
-    states += first * D
-    weight, bias, _ = of_task(weight, bias, weight, task, D, 0, steps, G, RANK, TIED)
-
+    saved_step, size = tl.cast(B, tl.int64) * (G * RANK), tl.cast(B, tl.int64) * D
+    activations += task * steps * saved_step + first * (G * RANK)
+    states += task * (steps - 1) * size + first * D
     x = tl.load(x0 + first * D + row[:, None] * D + n[None, :], mask=(n < D)[None, :], other=0.0).to(ACC)
     h = x
     for step in range(steps - 1):
-        z = load_tiles(activations + step * kept, row, G, RANK, SLICES, BLOCK_K)
-        w, c, _ = of_step(weight, bias, weight, step, D, 0, G, RANK, TIED)
-        tiles = weight_tiles(w, n, D, G, RANK, SLICES, BLOCK_K)
-        h = _next_state(h, x, z, tiles, biases(c, start, n, D, G, ACC), n, D, G, SLICES, PRECISION)
-        target = states + (step * tasks + task) * (D * tl.cast(B, tl.int64))
-        store(target + b[:, None] * D + n[None, :], h, inside(b, rows, n, D))
+        z = load_tiles(activations + step * saved_step, row, G, RANK, BLOCK_K)
+        w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
+        tiles = weight_tiles(w, n, D, G, RANK, BLOCK_K)
+        h = _next_state(h, x, z, tiles, biases(c, start, n, D, G, ACC), n, D, G, PRECISION)
+        store(states + step * size + b[:, None] * D + n[None, :], h, inside(b, rows, n, D))
 
 
-@dataclass(frozen=True)
-class LowRankProblem(Problem):
-    """The arguments of low_rank_cross_rnn and of its backward."""
-
-    projection: tuple[Tensor, Tensor, Tensor]
-    """The shared and the private projections, and their index."""
-    rank: int
-
-    @classmethod
-    def of(cls, arguments: Any) -> "LowRankProblem":
-        """The problem of an operator's arguments, which have the names of its schema."""
-        cell, a = Problem.of(arguments), arguments
-        p = cell.layout
-        rank = int(a.projection_index.shape[1] // (p.R // p.D)) if p.D else 1  # a graph fixes it: the kernels are compiled for it
-        values = 2 * rank * (p.C + p.D)
-        if isinstance(values, int) and values >= 2**31:  # a traced graph may leave it open
-            raise BackendUnavailable(
-                f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {p.C + p.D} columns, expected "
-                "less than 2**30 in all. Use backend='reference'"
-            )
-        projection = a.shared_projection, a.private_projection, a.projection_index
-        return cls(**vars(cell), projection=projection, rank=rank)
-
-    @property
-    def tied(self) -> bool:
-        """Whether all steps have the same weights."""
-        return self.layout.R == self.layout.D
-
-    @cached_property
-    def gathered(self) -> dict[str, Tensor]:
-        """What all launches read: the gathered weights and projections, rounded for tf32, and the biases."""
-        return gather_low_rank(self.banks, self.index, self.projection, self.layout.G, self.rank, tf32=self.precision == "tf32")
-
-    def tile_constants(self, tile: dict[str, int]) -> dict[str, Any]:
-        """What every kernel is compiled for. The compiler may not fuse multiplications and additions by itself."""
-        p = self.layout
-        return {
-            "B": p.B, "D": p.D, "steps": p.L,
-            "G": p.G, "RANK": self.rank, "TIED": self.tied, "SLICES": divide_up(self.rank, tile["BLOCK_K"]),
-            "ALIGN": alignment((p.D, p.C), self.x0), "PRECISION": self.precision, **tile,
-            "enable_fp_fusion": False,
-        }  # fmt: skip
-
-
-def low_rank_cross_rnn(problem: LowRankProblem, *, keep_activations: bool) -> tuple[Tensor, Tensor]:
-    """The output, and z and y or [0]."""
-    p, x0, every = problem.layout, problem.x0, problem.return_states
-    out = x0.new_empty(p.T, p.L + 1, p.B, p.D) if every else x0.new_empty(p.T, p.B, p.D)
-    activations = x0.new_empty(p.T, p.L if keep_activations else 1, p.B, p.G, problem.rank)
-    if every:
+def low_rank_cross_rnn(
+    x0: Tensor,
+    shared_weight: Tensor,
+    shared_bias: Tensor,
+    private_weight: Tensor,
+    private_bias: Tensor,
+    shared_projection: Tensor,
+    private_projection: Tensor,
+    steps: int,
+    cell: str = "gated",
+    context: Tensor | None = None,
+    return_states: bool = False,
+    allow_tf32: bool = False,
+    saved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The operator: the output, and z and y or [0]."""
+    n, rank = Sizes.of(x0, shared_bias, private_bias, steps, cell, context), int(shared_projection.shape[1] + private_projection.shape[2])
+    x0, empty = x0.contiguous(), x0.new_empty
+    out = empty(n.T, n.L + 1, n.B, n.D) if return_states else empty(n.T, n.B, n.D)
+    activations = empty(n.T, n.L if saved else 1, n.B, n.G, rank)
+    if return_states:
         out[:, 0] = x0
     if out.numel():
-        tile = problem.tile(TILES, rows=p.B * p.T, columns=1, rank=problem.rank)
-        with on_device_of(x0):
-            common.launch(
-                low_rank_forward, (divide_up(p.B, tile["BLOCK_B"]), p.T),
-                x0=x0, context=context_of(problem), out=out, activations=activations,
-                **problem.gathered, C=p.C, out_stride=(p.L + 1) * p.size if every else p.size, out_step=p.size if every else 0,
-                HAS_CONTEXT=p.C > 0, SAVE=keep_activations, **problem.tile_constants(tile),
-            )  # fmt: skip
-    return out, activations if keep_activations else x0.new_empty(0)
-
-
-def states_again(problem: LowRankProblem, activations: Tensor) -> Tensor:
-    """The states before every step but the first, [L - 1, T, B, D]."""
-    p = problem.layout
-    states = problem.x0.new_empty(p.L - 1, p.T, p.B, p.D)
-    tile = problem.tile(TILES, rows=p.B * p.T, columns=p.D, rank=problem.rank)
-    with on_device_of(problem.x0):
+        banks, projections = (shared_weight, shared_bias, private_weight, private_bias), (shared_projection, private_projection)
+        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1, rank=rank)
         common.launch(
-            low_rank_states, p.grid(tile, p.D, p.T),
-            x0=problem.x0, states=states, activations=activations, weight=problem.gathered["weight"], bias=problem.gathered["bias"],
-            **problem.tile_constants(tile),
+            low_rank_forward, (divide_up(n.B, constants["BLOCK_B"]), n.T),
+            x0=x0, context=context.contiguous() if n.C and context is not None else None, out=out, activations=activations,
+            parameters=parameters_of(n, rank, banks, projections, allow_tf32), B=n.B, W=n.W, steps=n.L,
+            EVERY=return_states, SAVE=saved, **constants,
+        )  # fmt: skip
+    return out, activations if saved else empty(0)
+
+
+def states_again(n: Sizes, x0: Tensor, activations: Tensor, parameters: Tensor, allow_tf32: bool) -> Tensor:
+    """The states before every step but the first, [T, L - 1, B, D]."""
+    states = x0.new_empty(n.T, n.L - 1, n.B, n.D)
+    if n.L > 1:
+        constants: dict[str, Any] = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D, rank=activations.shape[4])
+        common.launch(
+            low_rank_states, n.grid(constants, n.D, n.T),
+            x0=x0, states=states, activations=activations, parameters=parameters, B=n.B, W=n.W, steps=n.L, **constants,
         )  # fmt: skip
     return states

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = ROOT / "kernels" if (ROOT / "kernels").is_dir() else ROOT / "dcrnn_fast" / "kernels"
-"""The Triton kernels. In a copy that scripts/tree.py made, they lie in the package."""
+KERNELS = ROOT / "kernels"
 
 
 def sources(*groups: str) -> list[str]:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from dcrnn_fast.sharing import GATES
 
-TENSORS = (
-    "x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection",
-)  # fmt: skip
-"""The floating arguments, in the order of their gradients."""
+PROJECTIONS = ("shared_projection", "private_projection")
+TENSORS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", *PROJECTIONS)
+"""The arguments that are tensors, in the order of their gradients."""
 
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
@@ -39,25 +38,25 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "cell": ("cross", "gated"),
     "tied": (True, False),
     "share_ratio": (0.5, 0.0, 0.3, 0.7, 1.0),
-    "spare_rows": (0, 0, 0, 1, 5),
     "context_dim": (None, None, None, 0, 1, 2, 5, 8, 17, 33),
     "rank": (None, None, None, 1, 2, 3, 8, 15, 16, 17, 33, 48),
     "projection_share_ratio": (1.0, 1.0, 0.5, 0.0),
-    "index": ("in order", "random", "random", "random", "permuted", "one row", "last row"),
+    "index": ("in order", "random", "random", "random", "one row", "last row"),
+    "trailing": ((), (1,), (3,), (2, 5), (0,)),
     "scale": (1.0, 1.0, 1.0, 2.0, 0.1),
     "special": (*["nothing"] * 14, *list(SPECIALS)[1:]),
     "special_in": (*TENSORS, "cotangent"),
     "special_place": ("first", "last", "row", "random", "all"),
-    **{f"{name}_layout": (*["contiguous"] * 9, *LAYOUTS[1:]) for name in (*TENSORS, "index", "projection_index", "cotangent")},
-    "needs": tuple(range(255, -1, -1)),
+    **{f"{name}_layout": (*["contiguous"] * 9, *LAYOUTS[1:]) for name in (*TENSORS, "index", "cotangent")},
+    "wanted": tuple(range(255, -1, -1)),
     "mode": (*["backward"] * 8, "no_grad", "inference"),
     "return_states": (False, True),
     "recompute": (False, True),
     "seed": (0, *range(1, 1000)),
 }
-"""What each value of a recipe can be. A value that stands there twice is drawn twice as often. ``needs`` has a bit for each of
-:data:`TENSORS` that requires a gradient. ``spare_rows`` are rows of each bank beyond those that a plan would have. ``rank`` is that of the
-cell, or None for the full cell."""
+"""What each value of a recipe can be. A value that stands there twice is drawn twice as often. ``wanted`` has a bit for each of
+:data:`TENSORS` that requires a gradient. ``rank`` is that of the cell, or None for the full cell. ``index`` and ``trailing`` are of
+``param_gather``, which reads as many rows as the cell has units."""
 
 SMALL = {
     "batch": (1, 2, 3, 0, 5), "dim": (1, 2, 3, 5), "tasks": (1, 2, 3), "steps": (1, 2, 3), "context_dim": (None, 0, 1, 2),
@@ -90,56 +89,60 @@ def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
     """Keyword arguments of ``cross_rnn``, without options of how to compute, and a gradient for its output."""
     generator = torch.Generator().manual_seed(recipe["seed"])
     dtype, batch, dim, tasks, steps = (recipe[name] for name in ("dtype", "batch", "dim", "tasks", "steps"))
-    rows, gates, context_dim = dim if recipe["tied"] else steps * dim, GATES[recipe["cell"]], recipe["context_dim"]
-    shared = round(recipe["share_ratio"] * rows)
-    private, columns = rows - shared, dim + (context_dim or 0)
-    shared, private = shared + recipe["spare_rows"], private + recipe["spare_rows"]
+    weight_steps, gates, context_dim = 1 if recipe["tied"] else steps, GATES[recipe["cell"]], recipe["context_dim"]
+    shared, columns, rank, scale = round(recipe["share_ratio"] * dim), dim + (context_dim or 0), recipe["rank"], recipe["scale"]
 
-    def normal(name: str, *shape: int, scale: float = 1.0) -> Tensor:
+    def normal(name: str, *shape: int, scale: float = scale) -> Tensor:
         values = (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(DTYPES[dtype])
         if recipe["special_in"] == name and recipe["special"] != "nothing":
             values = with_special(values, recipe["special"], recipe["special_place"], generator)
-        return laid_out(values, recipe[f"{name}_layout"], generator, math.nan)
+        return laid_out(values, recipe[f"{name}_layout"], generator)
 
-    scale, rank = recipe["scale"], recipe["rank"]
-    projection: dict[str, Any] = dict.fromkeys(("shared_projection", "private_projection", "projection_index"))
+    projection: dict[str, Any] = dict.fromkeys(PROJECTIONS)
     if rank is not None:
-        places = rank if recipe["tied"] else steps * rank
-        common = round(recipe["projection_share_ratio"] * places)
-        own, common = places - common + recipe["spare_rows"], common + recipe["spare_rows"]
-        pattern = "in order" if recipe["projection_share_ratio"] == 1 else recipe["index"]
-        of_rows = laid_out(_index(pattern, tasks, places, common + own, generator), recipe["projection_index_layout"], generator, 2**31 - 1)
+        common, of_row = round(recipe["projection_share_ratio"] * rank), scale / columns**0.5
         projection = {
-            "shared_projection": normal("shared_projection", common, gates, columns, scale=scale / columns**0.5),
-            "private_projection": normal("private_projection", tasks, own, gates, columns, scale=scale / columns**0.5),
-            "projection_index": of_rows,
+            "shared_projection": normal("shared_projection", weight_steps, common, gates, columns, scale=of_row),
+            "private_projection": normal("private_projection", tasks, weight_steps, rank - common, gates, columns, scale=of_row),
         }
         columns = rank
     arguments = {
-        "x0": normal("x0", batch, dim, scale=scale),
-        "shared_weight": normal("shared_weight", shared, gates, columns, scale=scale / columns**0.5),
-        "shared_bias": normal("shared_bias", shared, gates, scale=scale),
-        "private_weight": normal("private_weight", tasks, private, gates, columns, scale=scale / columns**0.5),
-        "private_bias": normal("private_bias", tasks, private, gates, scale=scale),
-        "index": laid_out(_index(recipe["index"], tasks, rows, shared + private, generator), recipe["index_layout"], generator, 2**31 - 1),
+        "x0": normal("x0", batch, dim),
+        "shared_weight": normal("shared_weight", weight_steps, shared, gates, columns, scale=scale / columns**0.5),
+        "shared_bias": normal("shared_bias", weight_steps, shared, gates),
+        "private_weight": normal("private_weight", tasks, weight_steps, dim - shared, gates, columns, scale=scale / columns**0.5),
+        "private_bias": normal("private_bias", tasks, weight_steps, dim - shared, gates),
         "steps": steps,
         "cell": recipe["cell"],
-        "context": None if context_dim is None else normal("context", steps, batch, context_dim, scale=scale),
+        "context": None if context_dim is None else normal("context", steps, batch, context_dim),
         **projection,
     }
     out = (tasks, steps + 1, batch, dim) if recipe["return_states"] else (tasks, batch, dim)
-    return arguments, normal("cotangent", *out, scale=scale)
+    return arguments, normal("cotangent", *out)
 
 
-def _index(pattern: str, tasks: int, rows: int, count: int, generator: torch.Generator) -> Tensor:
-    if pattern == "random":
-        index = torch.randint(count, (tasks, rows), generator=generator)
-    elif pattern == "permuted":
-        index = torch.rand(tasks, count, generator=generator).argsort(dim=1)[:, :rows]
-    else:
-        first = {"in order": torch.arange(rows), "one row": torch.zeros(rows), "last row": torch.full((rows,), count - 1)}[pattern]
-        index = first.expand(tasks, -1)
-    return index.to(torch.int32).contiguous()
+def gather_problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """Arguments of ``param_gather``, in the layouts of the weights, and a gradient for its output."""
+    generator = torch.Generator().manual_seed(recipe["seed"])
+    tasks, rows, trailing = recipe["tasks"], recipe["dim"], recipe["trailing"]
+    shared = round(recipe["share_ratio"] * rows)
+    index = {
+        "in order": torch.arange(rows).expand(tasks, -1),
+        "random": torch.randint(rows, (tasks, rows), generator=generator),
+        "one row": torch.zeros(tasks, rows),
+        "last row": torch.full((tasks, rows), rows - 1),
+    }[recipe["index"]].to(torch.int32)
+
+    def normal(name: str, *shape: int) -> Tensor:
+        values = torch.randn(shape, generator=generator, dtype=torch.float64).to(DTYPES[recipe["dtype"]])
+        return laid_out(values, recipe[f"{name}_layout"], generator)
+
+    arguments = {
+        "shared": normal("shared_weight", shared, *trailing),
+        "private": normal("private_weight", tasks, rows - shared, *trailing),
+        "index": laid_out(index.contiguous(), recipe["index_layout"], generator),
+    }
+    return arguments, normal("cotangent", tasks, rows, *trailing)
 
 
 def with_special(values: Tensor, special: str, place: str, generator: torch.Generator) -> Tensor:
@@ -155,9 +158,9 @@ def with_special(values: Tensor, special: str, place: str, generator: torch.Gene
     return values
 
 
-def laid_out(values: Tensor, layout: str, generator: torch.Generator, poison: float) -> Tensor:
-    """The values in another layout, with poison in the memory between and around them. "expanded" and "overlapping" repeat some values."""
-    shape = values.shape
+def laid_out(values: Tensor, layout: str, generator: torch.Generator) -> Tensor:
+    """The values in another layout, with NaN in the memory between and around them. "expanded" and "overlapping" repeat some values."""
+    shape, poison = values.shape, math.nan if values.is_floating_point() else 2**31 - 1
     if layout == "offset":
         room = torch.full((values.numel() + 2,), poison, dtype=values.dtype)
         return room[1:-1].copy_(values.reshape(-1)).view(shape)
@@ -167,12 +170,12 @@ def laid_out(values: Tensor, layout: str, generator: torch.Generator, poison: fl
     if layout == "every other":
         room = torch.full((*shape[:-1], 2 * shape[-1] + 1), poison, dtype=values.dtype)
         return room[..., 1::2].copy_(values)
-    if layout == "transposed":
+    if layout == "transposed" and len(shape) > 1:
         return values.transpose(-1, -2).contiguous().transpose(-1, -2)
     if layout == "reversed":
         order = list(range(len(shape)))[::-1]
         return values.permute(order).contiguous().permute(order)
-    if layout == "expanded" and values.numel():
+    if layout == "expanded" and values.numel() and shape:
         dim = int(torch.randint(len(shape), (), generator=generator))
         return values.narrow(dim, 0, 1).expand(shape)
     if layout == "overlapping" and values.numel():

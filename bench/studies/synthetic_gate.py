@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dcrnn_fast import DCRNN, CrossRNN, reference
+from dcrnn_fast import DCRNN, CrossRNN
 from dcrnn_fast.data import PackedDataset
 
 from .synthetic_data import SIGNAL
@@ -52,14 +52,9 @@ def first_step(cross: CrossRNN, x0: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows_of_tasks(cross: CrossRNN) -> tuple[Tensor, Tensor]:
     """Each task's weights [T, D, G, D] and biases [T, D, G] at the first step. Trunk units do not read private ones: zeros stand there."""
-    plan = cross.plan
-    shared, private = (cross.shared_weight, cross.shared_bias), (cross.private_weight, cross.private_bias)
-    if plan.kind == "rows":
-        index = cross.index[:, : plan.dim].expand(plan.num_tasks, -1)
-        return reference.param_gather(shared[0], private[0], index), reference.param_gather(shared[1], private[1], index)
-    units = len(plan.shared_units)
-    weight = shared[0].new_zeros(plan.num_tasks, plan.dim, plan.gates, plan.dim)
-    weight[:, :units, :, :units] = shared[0][:units]
-    weight[:, units:] = private[0][:, : plan.dim - units]
-    bias = torch.cat([shared[1][:units].expand(plan.num_tasks, -1, -1), private[1][:, : plan.dim - units]], dim=1)
+    plan, units = cross.plan, len(cross.plan.shared_units)
+    weight = cross.private_weight.new_zeros(plan.num_tasks, plan.dim, plan.gates, plan.dim)
+    weight[:, :units, :, : plan.shared_columns] = cross.shared_weight[0]
+    weight[:, units:] = cross.private_weight[:, 0]
+    bias = torch.cat([cross.shared_bias[0].expand(plan.num_tasks, -1, -1), cross.private_bias[:, 0]], dim=1)
     return weight, bias

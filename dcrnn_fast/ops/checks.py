@@ -11,8 +11,8 @@ from ..support.checks import FLOATING, check_alike, check_memory, check_tensor
 MAX_ROWS = 2**24
 """The most rows of a bank of ``param_gather``, whose backward keeps a number for each."""
 
-Named = tuple[str, Tensor | None, str]
-"""A tensor's name, the tensor or None where it is absent, and a letter for each of its sizes, such as "BD"."""
+Named = tuple[str, Tensor, str]
+"""A tensor's name, the tensor, and a letter for each of its sizes, such as "BD"."""
 
 
 def check_tensors(like: tuple[str, Tensor], tensors: Sequence[Named], sizes: dict[str, int]) -> None:
@@ -24,13 +24,12 @@ def check_tensors(like: tuple[str, Tensor], tensors: Sequence[Named], sizes: dic
         sizes: the sizes that are known, by letter. Those that a tensor is the first to show are added.
     """
     for name, tensor, letters in tensors:
-        if tensor is not None:
-            check_tensor(name, tensor, f"floats [{', '.join(letters)}]")
-            check_memory(name, tensor)
-            if tensor is like[1]:
-                check_dtype(name, tensor)
-            check_alike(*like, {name: tensor})
-            check_shape(name, tensor, letters, sizes)
+        check_tensor(name, tensor, f"floats [{', '.join(letters)}]")
+        check_memory(name, tensor)
+        if tensor is like[1]:
+            check_dtype(name, tensor)
+        check_alike(*like, {name: tensor})
+        check_shape(name, tensor, letters, sizes)
 
 
 def check_dtype(name: str, tensor: Tensor) -> None:

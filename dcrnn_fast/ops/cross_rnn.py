@@ -86,7 +86,8 @@ def check_inputs(x0: Tensor, context: Tensor | None, steps: int, cell: str) -> d
     if isinstance(steps, int):  # a traced graph may leave it open
         check_count("steps", steps, maximum=MAX_STEPS)
     sizes = {"L": steps, "G": GATES[cell]}
-    check_tensors(("x0", x0), [("x0", x0, "BD"), ("context", context, "LBC")], sizes)
+    given = [("x0", x0, "BD")] if context is None else [("x0", x0, "BD"), ("context", context, "LBC")]
+    check_tensors(("x0", x0), given, sizes)
     if sizes["D"] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     sizes["K"] = sizes.setdefault("C", 0) + sizes["D"]
@@ -232,7 +233,7 @@ def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callabl
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        saves: what the namespace saves for a backward. With ``recompute`` it saves no activations, and the backward computes them again.
+        saves: what the namespace saves for a backward. With ``recompute`` it saves nothing, and the backward computes it again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
     """
     operators = getattr(torch.ops, namespace)
@@ -268,8 +269,8 @@ def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callabl
         steps: int, cell: str, return_states: bool, recompute: bool,
     ) -> Tensor:  # fmt: skip
         saved = Saved.NOTHING
-        if needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
-            saved = saves & ~Saved.ACTIVATIONS if recompute else saves
+        if not recompute and needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
+            saved = saves
         tensors = x0, shared_weight, shared_bias, private_weight, private_bias
         out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[
             0

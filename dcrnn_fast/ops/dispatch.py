@@ -73,18 +73,21 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
         name = auto.measured_backend(operator, tensors, options, implementation)
     try:
         return implementation(name).compute[operator](*tensors, *options)
-    except (NotImplementedError, RuntimeError) as error:
+    except (RuntimeError, ValueError) as error:
         if torch.compiler.is_compiling():
             raise
         raise told_by_type(error, tensors) from None
 
 
 def told_by_type(error: Exception, tensors: tuple[Any, ...]) -> Exception:
-    """The error by its own type: PyTorch hands a failed check of C++, and a wrong type of argument, on as RuntimeError."""
+    """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, a wrong type of argument
+    as RuntimeError."""
     text = str(error).splitlines()[0]
     if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", text):
         return {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}[checked[1]](checked[2])
     if wrong := re.search(r"argument '(\w+)' but instead found type '(\w+)'", text):
         return TypeError(f"{wrong[1]}: got {wrong[2]}, expected a tensor")
+    if isinstance(error, ValueError):
+        return error
     devices = {tensor.device for tensor in tensors if isinstance(tensor, Tensor)}
     return ValueError(f"got tensors on {' and '.join(map(str, devices))}, expected one device") if len(devices) > 1 else error

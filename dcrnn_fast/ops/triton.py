@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from . import cross_rnn as full_cell
 from . import low_rank_cross_rnn as low_rank_cell
 from . import param_gather as gather_rows
 from .cross_rnn import Saved
-from .registry import register
+from .registry import OPERATORS, register
 
 
 def functions(kernels: str = "dcrnn_fast.kernels") -> dict[str, Callable[..., Any]]:
@@ -49,7 +50,10 @@ def functions(kernels: str = "dcrnn_fast.kernels") -> dict[str, Callable[..., An
         return low_rank_backward(*arguments)
 
     every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward, low_rank_cross_rnn, low_rank_cross_rnn_backward
-    return {function.__name__: function for function in every}
+    named: dict[str, Any] = {function.__name__: function for function in every}
+    for name, function in named.items():
+        function.__signature__ = signature(OPERATORS[name], eval_str=True)  # PyTorch insists on reading the schema from the function
+    return named
 
 
 IMPLEMENTATION = register("dcrnn_fast_triton", Saved.BOTH, functions())

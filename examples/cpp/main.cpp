@@ -58,14 +58,17 @@ void expect_close(const char* name, const Tensor& got, const Doubles& want) {
   failures += !right;
 }
 
-// Tasks, rows, units, steps, rows of the shared bank, and rows of each task's private bank.
-constexpr int64_t T = 2, B = 3, D = 4, L = 2, S = 3, P = 2;
+// Tasks, rows, units, steps, units that the tasks share, and each task's own.
+constexpr int64_t T = 2, B = 3, D = 4, L = 2, S = 3, P = D - S;
+
+// The row at a place of two banks, `size` values long: below S a shared row, S + p the task's own row p.
+const double* row(const Doubles& shared, const Doubles& own, int64_t t, int64_t at, int64_t size) {
+  return at < S ? &shared[at * size] : &own[(t * P + at - S) * size];
+}
 
 struct Problem {
   Doubles x0 = Doubles(B * D), shared_weight = Doubles(S * 2 * D), shared_bias = Doubles(S * 2);
   Doubles private_weight = Doubles(T * P * 2 * D), private_bias = Doubles(T * P * 2);
-  // A value below S names a shared row, S + p the task's private row p.
-  std::vector<int32_t> index{0, 1, 3, 4, 4, 2, 1, 3};
 
   Problem() {
     double phase = 0;
@@ -74,12 +77,6 @@ struct Problem {
   }
 
   std::array<Doubles*, 5> inputs() { return {&x0, &shared_weight, &shared_bias, &private_weight, &private_bias}; }
-
-  // Row r as task t reads it, `size` values long.
-  const double* row(const Doubles& shared, const Doubles& own, int64_t t, int64_t r, int64_t size) const {
-    const int64_t at = index[t * D + r];
-    return at < S ? &shared[at * size] : &own[(t * P + at - S) * size];
-  }
 
   // h' = h + sigmoid(V h + c) * x0 * (W h + b), from h = x0, L times: [T, B, D].
   Doubles states() const {
@@ -121,24 +118,25 @@ Doubles differences(const Problem& problem, Doubles& values) {
 
 void run() {
   Problem p;
-  Tensor index = tensor(p.index, {T, D}), x0 = tensor(p.x0, {B, D});
-  Tensor shared_weight = tensor(p.shared_weight, {S, 2, D}), private_weight = tensor(p.private_weight, {T, P, 2, D});
-  Tensor shared_bias = tensor(p.shared_bias, {S, 2}), private_bias = tensor(p.private_bias, {T, P, 2});
+  std::vector<int32_t> places{0, 1, 3, 3, 3, 2, 1, 3};
+  Tensor index = tensor(places, {T, D}), x0 = tensor(p.x0, {B, D});
+  Tensor shared_weight = tensor(p.shared_weight, {1, S, 2, D}), private_weight = tensor(p.private_weight, {T, 1, P, 2, D});
+  Tensor shared_bias = tensor(p.shared_bias, {1, S, 2}), private_bias = tensor(p.private_bias, {T, 1, P, 2});
 
-  const auto [rows] = call<Tensor>("dcrnn_fast::param_gather", shared_weight, private_weight, index);
+  const auto [rows] =
+      call<Tensor>("dcrnn_fast::param_gather", tensor(p.shared_weight, {S, 2, D}), tensor(p.private_weight, {T, P, 2, D}), index);
   Doubles want;
-  for (int64_t t = 0; t < T; ++t)
-    for (int64_t r = 0; r < D; ++r) {
-      const double* const row = p.row(p.shared_weight, p.private_weight, t, r, 2 * D);
-      want.insert(want.end(), row, row + 2 * D);
-    }
+  for (int64_t place = 0; place < T * D; ++place) {
+    const double* const values = row(p.shared_weight, p.private_weight, place / D, places[place], 2 * D);
+    want.insert(want.end(), values, values + 2 * D);
+  }
   expect_close("param_gather", rows, want);
 
   // For a gradient of ones, a row's gradient is the number of places that read it.
   Doubles ones(T * D * 2 * D, 1.0), shared_count(S * 2 * D), private_count(T * P * 2 * D);
   for (int64_t place = 0; place < T * D; ++place)
     for (int64_t i = 0; i < 2 * D; ++i) {
-      const int64_t at = p.index[place];
+      const int64_t at = places[place];
       ++(at < S ? shared_count[at * 2 * D + i] : private_count[(place / D * P + at - S) * 2 * D + i]);
     }
   const auto [dshared, dprivate] = call<Tensor, Tensor>("dcrnn_fast::param_gather_backward", tensor(ones, {T, D, 2, D}), index, S, P);
@@ -148,19 +146,19 @@ void run() {
   const std::string cell = "gated";
   const std::optional<Tensor> context;  // none
   const bool return_states = false, allow_tf32 = false;
-  const int64_t keep = 1;  // the activations, so that the backward does not compute them again
+  const int64_t saved = 1;  // the activations, so that the backward does not compute them again
   const auto [out, states, activations] =
-      call<Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn", x0, shared_weight, shared_bias, private_weight, private_bias, index, L, cell,
-                                   context, return_states, allow_tf32, keep);
+      call<Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn", x0, shared_weight, shared_bias, private_weight, private_bias, L, cell, context,
+                                   return_states, allow_tf32, saved);
   expect_close("cross_rnn", out, p.states());
 
-  const int64_t needs = 1 | 2 | 4 | 8 | 16;  // the gradients of the first five inputs; there is no context
+  const int64_t grad_mask = 1 | 2 | 4 | 8 | 16;  // the gradients of the first five inputs; there is no context
   Tensor grad = torch::stable::empty_like(out);
   torch::stable::fill_(grad, 1.0);
   const auto [dx0, dshared_weight, dshared_bias, dprivate_weight, dprivate_bias, dcontext] =
-      call<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn_backward", grad, states, activations, needs, x0,
-                                                           shared_weight, shared_bias, private_weight, private_bias, index, L, cell,
-                                                           context, return_states, allow_tf32);
+      call<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>("dcrnn_fast::cross_rnn_backward", grad, states, activations, grad_mask, x0,
+                                                           shared_weight, shared_bias, private_weight, private_bias, L, cell, context,
+                                                           return_states, allow_tf32);
   expect_close("cross_rnn_backward: x0", dx0, differences(p, p.x0));
   expect_close("cross_rnn_backward: shared_weight", dshared_weight, differences(p, p.shared_weight));
   expect_close("cross_rnn_backward: shared_bias", dshared_bias, differences(p, p.shared_bias));

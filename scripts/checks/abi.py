@@ -1,7 +1,7 @@
 """Checks that one build serves every PyTorch: builds a wheel against each of several versions and tests it in the others. ``make abi``.
 
 By default it takes the oldest supported version and the newest that pip offers. Each version gets a virtual environment in build/abi/,
-gigabytes that stay until ``make clean``. pip's own configuration says where packages come from; ``--pip`` passes it more options.
+gigabytes that stay until ``make clean``. pip's own configuration says where packages come from.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -35,26 +34,26 @@ assert backends.resolve("auto") == "cpp"
 """
 
 
-class CommandError(Exception):
-    """A command failed."""
-
-
 def run(*command: str | Path, where: Path = FOLDER, **environment: str) -> str:
-    """Run a command and return what it prints. Raises CommandError with the end of its output."""
+    """Run a command and return what it prints. Exits with the end of its output."""
     done = subprocess.run(command, cwd=where, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CommandError(f"failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+        raise SystemExit(f"failed: {' '.join(map(str, command))}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
     return done.stdout
 
 
-def environment_of(version: str, pip_options: list[str]) -> Path:
+def requirement(version: str) -> str:
+    """That PyTorch, as pip names it."""
+    return "torch" if version == NEWEST else f"torch=={version}.*" if version.count(".") == 1 else f"torch=={version}"
+
+
+def environment_of(version: str) -> Path:
     """Install that PyTorch in a virtual environment, and return its Python."""
     folder = FOLDER / f"torch-{version}"
     python = folder / "bin" / "python"
     if not python.exists():
         run(sys.executable, "-m", "venv", folder)
-    requirement = "torch" if version == NEWEST else f"torch=={version}.*" if version.count(".") == 1 else f"torch=={version}"
-    run(python, "-m", "pip", "install", "--upgrade", *pip_options, requirement, *NEEDS)
+    run(python, "-m", "pip", "install", "--upgrade", requirement(version), *NEEDS)
     return python
 
 
@@ -85,13 +84,12 @@ def main() -> None:
     """Exit with 0 if every build passes the tests in every other version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"two or more versions of PyTorch (default: {OLDEST} {NEWEST})")
-    parser.add_argument("--pip", default="", metavar="OPTIONS", help="options for pip install, such as --pip='--pre --no-cache-dir'")
     arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     pythons = {}
     for name in arguments.versions or (OLDEST, NEWEST):
         print(f"abi: installing PyTorch {name}", flush=True)
-        python = environment_of(name, shlex.split(arguments.pip))
+        python = environment_of(name)
         pythons[run(python, "-c", "import torch; print(torch.__version__)").strip()] = python
     if len(pythons) < 2:
         parser.error(f"two different versions are needed: one to build against, another to run in; got {', '.join(pythons)}")
@@ -99,21 +97,15 @@ def main() -> None:
     for version, python in pythons.items():
         print(f"abi: building against {version}", flush=True)
         wheels[version] = wheel(python, version)
-    table, failed = [("built against", "run in", "result")], False
+    failed = False
     for built, used in itertools.permutations(pythons, 2):
-        print(f"abi: built against {built}, testing in {used}", flush=True)
         try:
             result = test(pythons[used], wheels[built], built, used)
-        except CommandError as error:
-            print(error, flush=True)
-            result, failed = "FAILED", True
-        table.append((built, used, result))
-    print("\n".join(f"{built:<16}{used:<16}{result}" for built, used, result in table))
+        except SystemExit as error:
+            result, failed = f"FAILED\n{error}", True
+        print(f"abi: built against {built}, tested in {used}: {result}", flush=True)
     raise SystemExit(failed)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CommandError as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -77,7 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except abi.CommandError as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -34,20 +33,19 @@ def repaired(package: Path, into: Path) -> Path:
     tools = abi.ROOT / "build" / "auditwheel"
     environment = {"PYTHONPATH": str(tools), "PATH": f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     excluded = [word for name in ("libtorch*.so*", "libc10*.so*") for word in ("--exclude", name)]
-    for old in into.glob("dcrnn_fast-*.whl"):
-        if old.name.startswith(package.name.rpartition("-")[0]):
-            old.unlink()
+    own = f"{package.name.rpartition('-')[0]}-*.whl"
+    for old in into.glob(own):
+        old.unlink()
     abi.run(sys.executable, "-m", "auditwheel", "repair", *excluded, "--wheel-dir", into, package, where=FOLDER, **environment)
-    (found,) = into.glob(f"{package.name.rpartition('-')[0]}-*.whl")
-    return found
+    return next(into.glob(own))
 
 
 def check_contents(package: Path) -> None:
-    """Raise CommandError unless the wheel holds the C++ kernels and no library or kernel that is not its own."""
+    """Exit unless the wheel holds the C++ kernels and no library or kernel that is not its own."""
     names = zipfile.ZipFile(package).namelist()
     foreign = [name for name in names if any(word in name for word in FOREIGN)]
     if foreign or not any(name.startswith("dcrnn_fast/_C.") for name in names):
-        raise abi.CommandError(f"wheels: {package.name}: expected dcrnn_fast/_C and no library, got {foreign or 'no dcrnn_fast/_C'}")
+        raise SystemExit(f"wheels: {package.name}: expected dcrnn_fast/_C and no library, got {foreign or 'no dcrnn_fast/_C'}")
 
 
 def tried(package: Path, version: str) -> str:
@@ -55,24 +53,19 @@ def tried(package: Path, version: str) -> str:
     folder = FOLDER / f"torch-{version}"
     shutil.rmtree(folder, ignore_errors=True)
     abi.run(sys.executable, "-m", "venv", folder, where=FOLDER)
-    begin = time.monotonic()
     alone = {"PATH": str(folder / "bin"), "PYTHONPATH": ""}
     python = folder / "bin" / "python"
-    torch = "torch" if version == abi.NEWEST else f"torch=={version}.*"
-    abi.run(
-        python, "-m", "pip", "install", "--no-compile", torch, "pandas", f"dcrnn_fast[serve] @ {package.as_uri()}", where=folder, **alone
-    )
-    installed = time.monotonic()
+    packages = abi.requirement(version), "pandas", f"dcrnn_fast[serve] @ {package.as_uri()}"
+    abi.run(python, "-m", "pip", "install", "--no-compile", *packages, where=folder, **alone)
     place = abi.run(python, "-c", LOADED, where=folder, **alone)
     if str(folder) not in place:
-        raise abi.CommandError(f"wheels: imported {place.strip()}, expected the wheel in {folder}")
+        raise SystemExit(f"wheels: imported {place.strip()}, expected the wheel in {folder}")
     events(4000).drop(columns="city").to_parquet(folder / "log.parquet")
     said = abi.run(python, EXAMPLE, folder / "log.parquet", folder / "run", where=folder, **alone)
     scores = json.loads(said.splitlines()[-1])["scores"]
-    answered = time.monotonic()
     used = abi.run(python, "-c", "import torch; print(torch.__version__)", where=folder, **alone).strip()
     shutil.rmtree(folder)  # gigabytes
-    return f"{package.name} beside PyTorch {used}: installed in {installed - begin:.0f} s, then {answered - installed:.0f} s to {scores}"
+    return f"{package.name} beside PyTorch {used}: {scores}"
 
 
 def main() -> None:
@@ -91,7 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except abi.CommandError as error:
-        raise SystemExit(str(error)) from None
+    main()

@@ -9,9 +9,9 @@ first; a stage that fails stops no other one:
     tests      the operators' tests on Triton and CUDA; a later call runs those that failed
     sanitizer  compute-sanitizer, tool by tool
 
-Logs, figures, the record of what passed and a report are in build/gpu/CARD-SOURCES, and after each stage in $OUT. A later call with the
-same sources, kind of card and versions goes on from there, on another machine too if the folder is carried along. Without a GPU (and
-nvidia-smi) the script builds, and makes a dry run. The exit code is 0 if nothing failed, 1 if something failed, 3 without a CUDA device.
+Logs, figures and the record of what passed are in build/gpu/CARD-SOURCES, and after each stage in $OUT. A later call with the same sources,
+kind of card and versions goes on from there, on another machine too if the folder is carried along. Without a GPU (and nvidia-smi) the
+script builds, and makes a dry run. The exit code is 0 if nothing failed, 1 if something failed, 3 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +35,9 @@ from .. import tree
 FOLDER = tree.ROOT / "build" / "gpu"
 STAGES = ("smoke", "headline", "trainer", "tests", "sanitizer")
 GRACE, TAIL, WIDTH = 20, 30, 250
-"""Seconds in which pytest, once interrupted, writes which tests failed; how many lines of a log are reported, and how much of each."""
-LATE = "the minutes are used up"
+"""Seconds in which pytest, once interrupted, writes which tests failed; how many lines of a log are shown, and how much of each."""
+OUT_OF_TIME = (124, 137)
+"""The exit codes of ``timeout`` for a command that it interrupted, and for one that it killed then."""
 PYTEST, DEVICE = (sys.executable, "-m", "pytest"), (sys.executable, "-m", "scripts.gpu.device")
 SMOKE = "tests/operators/test_smoke.py"
 HEADLINE = ("bench/test_cross_rnn.py", "bench/test_low_rank.py")
@@ -55,97 +54,49 @@ class Stage(NamedTuple):
 
 
 class Run:
-    """Stages run one after another in ``where`` until ``ends``; ``folder`` has what is kept of them, and of ``facts`` about the machine."""
+    """Stages run one after another in ``where`` for ``seconds``, 0 for no limit; ``folder`` has what is kept of them."""
 
-    def __init__(self, where: Path, folder: Path, facts: Mapping[str, str], ends: float) -> None:
-        self.where, self.folder, self.facts, self.ends = where, folder, facts, ends
+    def __init__(self, where: Path, folder: Path, seconds: float) -> None:
+        self.where, self.folder, self.ends = where, folder, time.monotonic() + (seconds or float("inf"))
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "record.json"
-        self.record: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+        self.record: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def state(self, name: str) -> str:
         """A stage's state: "passed", "failed", "unfinished", or "not run"."""
         return str(self.record.get(name, {}).get("state", "not run"))
 
-    def end_of_log(self, name: str) -> str:
-        """The last lines of a stage's log."""
-        lines = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(line[:WIDTH] for line in lines[-TAIL:])
-
-    def summary(self) -> str:
-        """A line for each stage."""
-        return "\n".join(f"{name:<21}{one['state']:<11}{one['seconds']:>5} s  {one['why']}".rstrip() for name, one in self.record.items())
-
     def run(self, stage: Stage) -> bool:
         """Run a stage unless it passed before or the minutes are used up, keep the result, and return whether it passed."""
-        begin, passed = time.monotonic(), self.state(stage.name) == "passed"
-        if passed or begin >= self.ends:
-            print(f"gpu: {stage.name}: {'passed before' if passed else f'not run, {LATE}'}", flush=True)
-            return passed
-        print(f"gpu: {stage.name}, log {self.folder / stage.name}.log", flush=True)
-        why = self.call(stage)
-        state = {"": "passed", LATE: "unfinished"}.get(why, "failed")
-        self.record[stage.name] = {"state": state, "why": why, "seconds": round(time.monotonic() - begin)}
-        replace(self.folder / "record.json", json.dumps({"facts": self.facts, "stages": self.record}, indent=1))
-        logs = [f"\n== {name}: {one['state']}\n{self.end_of_log(name)}" for name, one in self.record.items()]
-        replace(self.folder / "report.txt", "\n".join([*(f"{k}: {v}" for k, v in self.facts.items()), "", self.summary(), *logs, ""]))
-        print(f"{self.end_of_log(stage.name)}\ngpu: {stage.name}: {state} {why}".rstrip(), flush=True)
-        return state == "passed"
-
-    def call(self, stage: Stage) -> str:
-        """Run a stage's command, and return why it failed, or nothing. When the minutes are used up, it is interrupted."""
+        begin = time.monotonic()
+        if self.state(stage.name) == "passed" or begin >= self.ends:
+            return self.state(stage.name) == "passed"
+        path, limit = self.folder / f"{stage.name}.log", 0 if self.ends == float("inf") else self.ends - begin
+        print(f"gpu: {stage.name}, log {path}", flush=True)
         inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         paths = [str(self.where), str(FOLDER / "packages"), *filter(None, [inherited.get("PYTHONPATH")])]
         environment = {**inherited, "PYTHONPATH": os.pathsep.join(paths), **stage.environment}
-        with (self.folder / f"{stage.name}.log").open("a", encoding="utf-8") as log:
+        with path.open("a", encoding="utf-8") as log:
             print(f"$ {' '.join(stage.arguments)}", file=log, flush=True)
-            try:
-                process = subprocess.Popen(stage.arguments, cwd=self.where, env=environment, stdout=log, stderr=log, start_new_session=True)
-            except OSError as error:
-                return f"{stage.arguments[0]} cannot be started ({error.strerror})"
-            try:
-                code = process.wait(self.ends - time.monotonic())
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
-                return LATE
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-                process.wait()
-        return f"exit code {code}" if code else ""
+            command = ("timeout", "--foreground", "--signal=INT", f"--kill-after={GRACE}", str(limit), *stage.arguments)
+            code = subprocess.call(command, cwd=self.where, env=environment, stdout=log, stderr=log)
+        state = "unfinished" if code in OUT_OF_TIME else "failed" if code else "passed"
+        self.record[stage.name] = {"state": state, "exit code": code, "seconds": round(time.monotonic() - begin)}
+        (self.folder / "new.json").write_text(json.dumps(self.record, indent=1), encoding="utf-8")
+        (self.folder / "new.json").rename(self.folder / "record.json")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join([*(line[:WIDTH] for line in lines[-TAIL:]), f"gpu: {stage.name}: {state}, exit code {code}"]), flush=True)
+        return state == "passed"
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it."""
-    path.with_name(f".{path.name}").write_text(text, encoding="utf-8")
-    path.with_name(f".{path.name}").rename(path)
-
-
-def build(runs: Run) -> bool:
-    """Build the extensions, if no earlier call built the same; after a failure none is left, and Triton's kernels run all the same."""
+def build(runs: Run, capability: str | None) -> None:
+    """Build the extensions; ninja compiles what has changed. After a failure none is there, and Triton's kernels run all the same."""
     environment = {name: os.environ.get(name, "auto") for name in ("DCRNN_FAST_CPP", "DCRNN_FAST_CUDA")}
-    if "capability" in runs.facts:
-        environment["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST", runs.facts["capability"])
-    else:
-        environment["DCRNN_FAST_O"] = "0"  # nothing is timed
-    digest = hashlib.sha256(json.dumps([sys.version, runs.facts.get("torch"), sorted(environment.items())]).encode())
-    for path in sorted([runs.where / "setup.py", *(runs.where / "scripts").glob("*.py"), *(runs.where / "csrc").rglob("*")]):
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    stamp = runs.where / "build" / "built.txt"  # not among what is kept: it stands for the files that lie here
-    runs.record.pop("build", None)
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == digest.hexdigest():
-        print("gpu: build: as an earlier call built it", flush=True)
-        return True
-    stamp.unlink(missing_ok=True)
-    if not runs.run(Stage("build", (sys.executable, "setup.py", "build_ext", "--inplace", "--force"), environment)):
-        for left_over in (runs.where / "dcrnn_fast").glob("_C*.so"):
-            left_over.unlink()
-        return False
-    stamp.parent.mkdir(exist_ok=True)
-    replace(stamp, digest.hexdigest())
-    return True
+    environment |= {"TORCH_CUDA_ARCH_LIST": capability} if capability else {"DCRNN_FAST_O": "0"}  # without a GPU, nothing is timed
+    for old in (runs.where / "dcrnn_fast").glob("_C*.so"):
+        old.unlink()
+    runs.record.pop("build", None)  # it stands for what lies here, not for what is kept
+    runs.run(Stage("build", (sys.executable, "setup.py", "build_ext", "--inplace"), environment))
 
 
 def stages_on_gpu(runs: Run) -> list[Stage]:
@@ -154,10 +105,7 @@ def stages_on_gpu(runs: Run) -> list[Stage]:
     backends = ["triton", "cuda"][: 1 + cuda]
     found = [Stage(f"smoke-{name}", (*PYTEST, SMOKE, "--backend", name, *UNCACHED)) for name in backends]
     found.append(Stage("headline", (*PYTEST, *HEADLINE, *MEASURED, "--results", str(runs.folder / "bench"), *UNCACHED)))
-    if lacks := runs.facts.get("trainer lacks"):
-        print(f"gpu: the trainer is left out: no {lacks}; docs/guide/gpu.md says how to carry them along", flush=True)
-    else:
-        found += [Stage(f"trainer-{size}", (*DEVICE, "train", str(size))) for size in (512, 4096)]
+    found += [Stage(f"trainer-{size}", (*DEVICE, "train", str(size))) for size in (512, 4096)]
     spread = ("-n", "14", "--dist", "worksteal") if find_spec("xdist") else ()
     again = "--last-failed" if runs.state("tests") == "failed" else "--failed-first"  # an interrupted call did not come to all tests
     chosen = ("--backend", "triton,cuda", *(() if extension else ("-k", "not the_extension")), *spread)
@@ -185,7 +133,7 @@ def stages_dry() -> list[Stage]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for, and print the summary last."""
+    """Run what the command line asks for, and print the states last."""
     parser = argparse.ArgumentParser("python -m scripts.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(STAGES), help=f"stages after the build, of {','.join(STAGES)} (default: all)")
     parser.add_argument("--minutes", type=float, default=8, help="interrupt what runs after so many minutes (default: 8; 0: no limit)")
@@ -193,7 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
     only = options.only.split(",")
     if unknown := [name for name in only if name not in STAGES]:
         parser.error(f"--only {unknown[0]}: expected {','.join(STAGES)}")
-    ends = time.monotonic() + 60 * (options.minutes or 1e6)
     where = FOLDER / "tree"
     sources = tree.copy(where)
     asked = subprocess.run([*DEVICE, "facts"], cwd=where, capture_output=True, text=True, check=False)
@@ -203,25 +150,29 @@ def main(arguments: list[str] | None = None) -> int:
     if not card and shutil.which("nvidia-smi"):  # this machine is for a run, whose time a dry run would use up
         print(f"gpu: nvidia-smi is here, but no CUDA device: {facts['no CUDA device']}", flush=True)
         return 3
-    stamp = hashlib.sha256(json.dumps([sources, {**facts, "trainer lacks": ""}], sort_keys=True).encode()).hexdigest()[:10]
+    stamp = hashlib.sha256(json.dumps([sources, facts], sort_keys=True).encode()).hexdigest()[:10]
     folder = FOLDER / (re.sub(r"[^A-Za-z0-9]+", "-", f"{card} {stamp}") if card else "dry-run")
     if not card:
         shutil.rmtree(folder, ignore_errors=True)  # a dry run is made in full
-    runs = Run(where, folder, facts, ends if card else float("inf"))
-    done = {"build": build(runs)}
+    runs = Run(where, folder, 60 * options.minutes if card else 0)
+    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    build(runs, facts.get("capability"))
+    names = ["build"]
     for stage in [stage for stage in (stages_on_gpu(runs) if card else stages_dry()) if stage.name.partition("-")[0] in only]:
         red = [name for name in ("triton", "cuda") if runs.state(f"smoke-{name}") == "failed"]
         if stage.name == "headline" and red:  # a kernel that crashes would spoil the times of the others
             stage = Stage(f"headline-without-{'-'.join(red)}", (*stage.arguments, "--without", ",".join(red)))
-        done[stage.name] = runs.run(stage)
+        runs.run(stage)
+        names.append(stage.name)
         if out := os.environ.get("OUT"):
             shutil.copytree(folder, Path(out) / folder.name, dirs_exist_ok=True)
-    print(f"{runs.summary()}\ngpu: everything is in {folder}", flush=True)
+    states = {name: runs.state(name) for name in names}
+    print("\n".join([*(f"{name:<21}{state}" for name, state in states.items()), f"gpu: everything is in {folder}"]), flush=True)
     if not card:
         print(f"gpu: no CUDA device: {facts['no CUDA device']}", flush=True)
-    if any(runs.state(name) in ("not run", "unfinished") for name, passed in done.items() if not passed):
-        print(f"gpu: {LATE}; the same command goes on", flush=True)
-    return 1 if any(runs.state(name) == "failed" for name in done) else 0 if card else 3
+    if {"not run", "unfinished"} & {*states.values()}:
+        print("gpu: the minutes are used up; the same command goes on", flush=True)
+    return 1 if "failed" in states.values() else 0 if card else 3
 
 
 if __name__ == "__main__":

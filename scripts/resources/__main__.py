@@ -15,13 +15,9 @@ from typing import Any
 from bench.results import as_json
 
 from ..sources import ROOT
-from . import cuda_report, triton_report
-from .multiprocessor import MULTIPROCESSORS
+from . import SHARED_MEMORY, cuda_report, triton_report
 
-KEY = (
-    *("source", "kernel", "kind", "from", "arch", "rank", "gates", "tile", "tile_rows", "tile_columns"),
-    *("warps", "stages", "all_steps", "context"),
-)
+KEY = ("source", "kernel", "kind", "arch", "rank", "tile", "warps", "stages")
 """What tells a row from the others, where it has it."""
 
 
@@ -60,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m scripts.resources", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     languages = parser.add_subparsers(required=True, metavar="triton|cuda")
-    archs = list(MULTIPROCESSORS)
+    archs = list(SHARED_MEMORY)
     for name, module in (("triton", triton_report), ("cuda", cuda_report)):
         language = languages.add_parser(name, description=module.__doc__)
         path = ROOT / "bench" / "results" / f"{name}_resources.json"

@@ -1,75 +1,95 @@
-"""Compiles every instance of every CUDA C++ kernel, and checks that the C++ files that bind them to PyTorch compile.
+"""Compiles every CUDA C++ source, and checks that no instance of a kernel spills. Without nvcc it checks nothing.
 
-Without nvcc it checks nothing. Without PyTorch it leaves out the bindings.
+The files that bind the kernels to PyTorch compile too. What a launch asks for, the tests in tests/cuda_on_host compare with the GPUs.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from itertools import product
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..sources import ROOT, sources
-from .cuda_compile import (
-    ALL_STEPS_DIM,
-    LOW_RANK,
-    SHIM,
-    Compiled,
-    binding_includes,
-    compile_all,
-    find_nvcc,
-    kernels_of,
-    run,
-    shapes_of,
-    target_of,
-)
-from .multiprocessor import MULTIPROCESSORS, SHARED_MEMORY, programs
 from .recorded import digest_of, recorded_result, with_differences
 
-COLUMNS = ("registers", "stack", "spill_stores", "spill_loads", "static_shared", "dynamic_shared", "blocks", "occupancy")
+FLAGS = ("-std=c++20", "--expt-relaxed-constexpr", "-Xptxas", "-v", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
+COLUMNS = ("instances", "registers", "stack", "spills", "shared")
 """What is printed of a row, after its names."""
+USAGE = re.compile(
+    r"Compiling entry function '(\w+)' for 'sm_(\d+)'\n.*Function properties for \1\n"
+    r"\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n.*Used (\d+) registers(.*)"
+)
 
 
-def failures(arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> list[str]:
-    """What is wrong with a kernel. One of all steps, or of the low-rank cell, is launched only where it fits; its least case must fit."""
-    found = []
-    if usage["spill_stores"] or usage["spill_loads"]:
-        found.append(f"spills: {usage['spill_stores']} bytes stored, {usage['spill_loads']} bytes loaded")
-    if usage["stack"]:
-        found.append(f"keeps {usage['stack']} bytes on the stack")
-    if shape is None:
-        return [*found, "its launch is not known to scripts/resources/cuda_shapes.h"]
-    shared = usage["static_shared"] + shape.get("least_shared", shape["dynamic_shared"])
-    if shared > SHARED_MEMORY[arch]:
-        found.append(f"asks for {shared} bytes of shared memory, a block is granted {SHARED_MEMORY[arch]}")
-    elif programs(arch, shape["warps"], usage["registers"], shared) == 0:
-        found.append(f"has {32 * shape['warps']} threads of {usage['registers']} registers, more than a multiprocessor has")
-    return found
+class Compiled(NamedTuple):
+    """What nvcc printed for a source, and whether it failed."""
+
+    source: str
+    output: str
+    failed: bool
+
+    def failures(self) -> list[str]:
+        """What is wrong, except for spills, which are reported with their kernels."""
+        lines = self.output.splitlines()
+        if self.failed:
+            errors = [line for line in lines if re.search(r"\berror\b[^:]*:", line)] or lines[-3:]
+            return [f"does not compile: {'; '.join(errors[:3])}"]
+        kernels = self.output.count("Compiling entry function")
+        if kernels != len(USAGE.findall(self.output)) or (kernels == 0 and self.source.endswith(".cu")):
+            return [f"ptxas' report is not understood: {self.output[:400]}"]
+        return []
 
 
-def row_of(name: str, arch: int, shape: dict[str, Any] | None, usage: dict[str, int]) -> dict[str, Any]:
-    """A row of the result."""
-    row: dict[str, Any] = {"kernel": name, "arch": target_of(arch), **(shape or {}), **usage}
-    row.pop("least_shared", None)
-    if shape:
-        row["blocks"] = programs(arch, shape["warps"], usage["registers"], usage["static_shared"] + shape["dynamic_shared"])
-        row["occupancy"] = round(100 * row["blocks"] * shape["warps"] * 32 / MULTIPROCESSORS[arch].threads, 1)
-    row["failures"] = failures(arch, shape, usage)
-    return row
+def find_nvcc() -> str | None:
+    """The nvcc of CUDA_HOME, of PATH, or of the toolkit's usual folder."""
+    home = os.environ.get("CUDA_HOME")
+    folders = [f"{home}/bin" if home else "", os.environ.get("PATH", ""), "/usr/local/cuda/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(filter(None, folders)))
 
 
-def rows_of(compiled: list[Compiled], folder: Path) -> tuple[list[dict[str, Any]], list[Compiled]]:
-    """A row for every kernel of every source and architecture; and the compilation of their launches' numbers, if it failed."""
-    found = [(one.arch, name, usage) for one in compiled for name, usage in one.usage().items()]
-    kernels = kernels_of(sorted({name for _, name, _ in found}))
-    shapes, problem = shapes_of(kernels.values(), folder)
-    rows = [row_of(kernels[name].name, arch, shapes.get(kernels[name]), usage) for arch, name, usage in found]
-    archs = [target_of(arch) for arch in MULTIPROCESSORS]
-    words, numbers = ("kernel", "kind", "from"), ("gates", "tile_rows", "tile_columns", "stages", "all_steps", "context")
-    rows.sort(key=lambda row: (archs.index(row["arch"]), *(row.get(key, "") for key in words), *(row.get(key, 0) for key in numbers)))
-    return rows, problem
+def compile_all(nvcc: str, folder: Path, chosen: list[str], archs: list[int]) -> list[Compiled]:
+    """Compile as many sources at a time as there are cores, each for all GPUs."""
+    from torch.utils.cpp_extension import include_paths
+
+    includes = [word for path in include_paths() for word in ("-isystem", path)]
+    targets = [word for arch in archs for word in ("-gencode", f"arch=compute_{arch},code=sm_{arch}")]
+
+    def one(source: str) -> Compiled:
+        with tempfile.NamedTemporaryFile(suffix=".o") as made:
+            command = [nvcc, *FLAGS, *includes, *targets, "-c", str(Path(source).relative_to("csrc")), "-o", made.name]
+            done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        print(f"cuda-check: {source} {'does not compile' if done.returncode else 'compiled'}", flush=True)
+        return Compiled(source, done.stdout, done.returncode != 0)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(one, chosen))
+
+
+def rows_of(compiled: Iterable[Compiled]) -> list[dict[str, Any]]:
+    """A row for each kernel and GPU: how many instances there are, and the most that any of them takes."""
+    found = [usage for one in compiled for usage in USAGE.findall(one.output)]
+    mangled = "\n".join(name for name, *_ in found)
+    plain = subprocess.run(["c++filt", "--no-params"], input=mangled, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows: dict[tuple[int, str], dict[str, Any]] = {}
+    for instance, (_, arch, *numbers, rest) in zip(plain, found, strict=True):
+        instance = instance.replace("dcrnn_fast::cuda::", "")
+        kernel, (frame, stores, loads, registers) = instance.partition("<")[0], map(int, numbers)
+        shared = re.search(r"(\d+) bytes smem", rest)
+        taken = {"registers": registers, "stack": frame, "spills": stores + loads, "shared": int(shared[1]) if shared else 0}
+        row = rows.setdefault((int(arch), kernel), {"kernel": kernel, "arch": f"sm_{arch}", "instances": 0, "failures": []})
+        row["instances"] += 1
+        row |= {name: max(number, row.get(name, 0)) for name, number in taken.items()}
+        if frame or stores or loads:
+            row["failures"].append(f"{instance} keeps {frame} bytes on the stack, and spills: {stores} bytes stored, {loads} loaded")
+    return [row for _, row in sorted(rows.items())]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -84,37 +104,16 @@ def report(options: argparse.Namespace) -> dict[str, Any] | None:
     if nvcc is None:
         print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
         return None
-    versions = {"nvcc": run([nvcc, "--version"], options.sources)[0].splitlines()[-1]}
-    folders = (options.sources, options.sources / "cuda", SHIM)
-    digest = digest_of("cuda", (file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
-    recorded = recorded_result(options, digest)
-    if recorded is None:
-        return compiled_report(nvcc, options, versions, digest)
-    part = argparse.Namespace(**vars(options) | {"archs": [90] if 90 in options.archs else options.archs[:1]})
-    return with_differences(recorded, compiled_report(nvcc, part, versions, digest))
-
-
-def compiled_report(nvcc: str, options: argparse.Namespace, versions: dict[str, str], digest: str) -> dict[str, Any]:
-    """Compile the sources, and return the result."""
-    folder = options.sources.resolve()
     chosen = [source for source in sources("cuda") if not options.only or Path(source).stem in options.only]
     if not chosen:
         raise SystemExit(f"cuda-check: csrc/sources.txt has no CUDA source called {' or '.join(options.only)}")
-    kernels = [source for source in chosen if source.endswith(".cu")]
-    bindings, includes = [source for source in chosen if source not in kernels], []
-    if bindings:
-        try:
-            includes = binding_includes(nvcc)
-            versions = versions | {"torch": sys.modules["torch"].__version__}
-        except ImportError:
-            print(f"cuda-check: skipped {', '.join(bindings)}: PyTorch is not installed")
-            bindings = []
-    compiled = compile_all(nvcc, folder, [*product(kernels, options.archs), *product(bindings, [0])], includes)
-    rows, problem = rows_of(compiled, folder)
-    return {
-        "digest": digest,
-        "versions": versions,
-        "case": {"all_steps": {"D": ALL_STEPS_DIM}, "low_rank": {"D": ALL_STEPS_DIM, "r": LOW_RANK}},
-        "files": [{"source": one.source, "arch": target_of(one.arch), "failures": one.failures()} for one in (*compiled, *problem)],
-        "rows": rows,
-    }
+    printed = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    versions = {"nvcc": printed.splitlines()[-1], "torch": version("torch")}
+    folders = (options.sources, options.sources / "cuda")
+    digest = digest_of("cuda", (file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
+    recorded = recorded_result(options, digest)
+    archs = options.archs if recorded is None else [90] if 90 in options.archs else options.archs[:1]
+    compiled = compile_all(nvcc, options.sources.resolve(), chosen, archs)
+    files = [{"source": one.source, "failures": one.failures()} for one in compiled]
+    result = {"digest": digest, "versions": versions, "files": files, "rows": rows_of(compiled)}
+    return result if recorded is None else with_differences(recorded, result)

@@ -24,30 +24,29 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from ..sources import KERNELS
-from .multiprocessor import SHARED_MEMORY, programs
+from . import SHARED_MEMORY
 from .recorded import digest_of, recorded_result, with_differences
 
 KINDS = ("bfloat16", "tf32", "float32", "float64")
 """What is compiled; float16 has the code of bfloat16 but for the dtype in the instructions' names."""
 RANKS, COMMON_RANK = (16, 32, 64, 128, 256), 32
+CALL = {"B": 8192, "D": 624, "T": 2, "L": 3, "saved": 3, "cell": "gated", "tied": True, "context": False, "states": False}
 HEAVIEST = {"context": True, "states": True, "tied": False}
-"""The call whose kernels take most: gated, with a context, keeping all for the backward, with gradients of all states."""
+"""The call whose kernels take most: gated, with a context, saving all for the backward, with gradients of all states."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "tied, without a context": {},
-    "nothing kept": {"keep": 0},
+    "nothing saved": {"saved": 0},
     "without a gate": {"cell": "cross", "context": True},
     "one step": {"L": 1},
     "one row, task and unit": {"B": 1, "T": 1, "D": 1},
     "rows that are not aligned": {"D": 33, "B": 70},
     "distances of 64 bits": {"B": 2**24, "context": True},
 }
-"""Other calls, compiled once for sm_90 in bfloat16, with the first tile."""
-STACK = {"low_rank_inputs": 48}
-"""The most bytes of stack by kernel, else none: what spills is stored and loaded again."""
+"""Other calls, compiled once for sm_90 in bfloat16, with the last tile. They need only compile: rows that are not aligned may spill."""
 REREADS = ("low_rank_forward", "low_rank_backward")
 """The kernels that read what they wrote themselves: their loads must see it."""
 TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma")
-COLUMNS = ("registers", "stack", "shared", "programs")
+COLUMNS = ("registers", "stack", "shared")
 """What is printed of a row, after its names."""
 ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int32": "i32", "int64": "i64"}
 
@@ -63,8 +62,8 @@ class Job(NamedTuple):
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
     divisible: tuple[int, ...]
-    warps: int
-    stages: int
+    warps: int = 4
+    stages: int = 3
     fusion: bool = False
     emitted: str = ""
     """A folder with the kernel as PyTorch's compiler writes it."""
@@ -88,50 +87,39 @@ def load(folder: Path) -> str:
     return name
 
 
-def launches(package: str, kind: str, arch: int, rank: int, **call: Any) -> list[tuple[Any, dict[str, Any]]]:
-    """The kernels that a forward and a backward launch on a card, with their arguments."""
+def launches(package: str, kind: str, card: Any, rank: int, **call: Any) -> list[tuple[Any, dict[str, Any]]]:
+    """The kernels that a forward and a backward launch on a card, with their arguments; without a rank, those of param_gather too."""
     import torch
 
-    from dcrnn_fast.ops import cross_rnn, low_rank_cross_rnn
-    from dcrnn_fast.ops.registry import Needs
+    from dcrnn_fast.ops.cross_rnn import GradMask
     from dcrnn_fast.ops.triton import functions
 
-    common, made = import_module(f"{package}.common"), list[tuple[Any, dict[str, Any]]]()
-    operators = functions(package)
-    size: dict[str, Any] = {"B": 8192, "D": 624, "T": 2, "L": 3, "keep": 3, "cell": "gated", "tied": True, **call}
-    size = {"context": False, "states": False} | size
-    T, D, L, steps = size["T"], size["D"], size["L"], 1 if size["tied"] else size["L"]
-    gates, columns = 2 if size["cell"] == "gated" else 1, D * (2 if size["context"] else 1)
+    operators, common, made = functions(package), import_module(f"{package}.common"), list[tuple[Any, dict[str, Any]]]()
+    size: dict[str, Any] = CALL | call
+    B, D, T, L, saved, cell, tied, context, states = size.values()
+    G, K, W = 2 if cell == "gated" else 1, D * (2 if context else 1), 1 if tied else L
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty(*shape, dtype=getattr(torch, "float32" if kind == "tf32" else kind), device="meta")
 
-    def index(rows: int) -> torch.Tensor:
-        return torch.empty(T, rows, dtype=torch.int32, device="meta")
-
     def banks(rows: int, *trailing: int) -> list[torch.Tensor]:
-        return [empty(rows - rows // 2, *trailing), empty(T, rows // 2, *trailing)]
+        return [empty(W, rows - rows // 2, *trailing), empty(T, W, rows // 2, *trailing)]
 
-    (weight, own_weight), (bias, own_bias) = banks(steps * D, gates, rank or columns), banks(steps * D, gates)
-    tensors: Any = empty(size["B"], D), weight, bias, own_weight, own_bias, index(steps * D)
-    needs = int(Needs.X0 | Needs.BANKS | (Needs.CONTEXT if size["context"] else 0) | (Needs.PROJECTIONS if rank else 0))
-    options: dict[str, Any] = {"cell": size["cell"], "context": empty(L, size["B"], D) if size["context"] else None}
-    options |= {"return_states": size["states"], "allow_tf32": kind == "tf32"}
-
-    def record(kernel: Any, grid: Any, **arguments: Any) -> None:
-        made.append((kernel, arguments))
-
-    card = common.Card(132, SHARED_MEMORY[arch])
-    with mock.patch.object(common, "launch", record), mock.patch.object(common, "card_of", return_value=card):
-        if rank:
-            projection = *banks(steps * rank, gates, columns), index(steps * rank)
-            given: Any = low_rank_cross_rnn.Arguments(*[*tensors, *projection, L], **options | {"keep": bool(size["keep"])})
-        else:
-            given = cross_rnn.Arguments(*[*tensors, L], **options | {"keep": size["keep"]})
-        out, *kept = operators[given.operator()](*given)
-        if size["states"] and size["keep"] and not rank:
+    (weight, own_weight), (bias, own_bias) = banks(D, G, rank or K), banks(D, G)
+    tensors = [empty(B, D), weight, bias, own_weight, own_bias, *(banks(rank, G, K) if rank else [])]
+    arguments = [*tensors, L, cell, empty(L, B, D) if context else None, states, kind == "tf32"]
+    mask = GradMask.X0 | GradMask.WEIGHTS | (GradMask.CONTEXT if context else 0) | (GradMask.PROJECTIONS if rank else 0)
+    record = mock.patch.object(common, "launch", lambda kernel, grid, **given: made.append((kernel, given)))
+    with record, mock.patch.object(common, "card_of", return_value=card):
+        operator = "low_rank_cross_rnn" if rank else "cross_rnn"
+        out, *kept = operators[operator](*arguments, bool(saved) if rank else saved)
+        if states and saved and not rank:
             kept[0] = out[:, 1:L]
-        operators[f"{given.operator()}_backward"](torch.empty_like(out), *kept, needs, *given[:-1])
+        operators[f"{operator}_backward"](torch.empty_like(out), *kept, int(mask), *arguments)
+        if not rank:
+            index = torch.empty(T, D, dtype=torch.int32, device="meta")
+            gathered = operators["param_gather"](weight[0], own_weight[:, 0], index)
+            operators["param_gather_backward"](gathered, index, weight.shape[1], own_weight.shape[2])
     return made
 
 
@@ -139,38 +127,38 @@ def jobs_of(package: str, kind: str, arch: int, rank: int, *, tiles: slice = sli
     """What a forward and a backward compile; of kernels with a choice of tiles all that the card has room for, or ``tiles`` of them."""
     import torch
 
-    for kernel, arguments in launches(package, kind, arch, rank, **call):
-        function = getattr(kernel, "fn", kernel) if hasattr(kernel, "tiles") else kernel
+    card = import_module(f"{package}.common").Card(132, SHARED_MEMORY[arch])
+    for kernel, arguments in launches(package, kind, card, rank, **call):
+        function = jit_function(kernel)
         signature, constants, divisible = dict[str, str](), dict[str, Any](), []
         for place, parameter in enumerate(function.params):
-            value = arguments.get(parameter.name)
-            if parameter.is_constexpr or (type(value) is int and value == 1):
-                signature[parameter.name], constants[parameter.name] = "constexpr", value
+            name, value, open_to_all = parameter.name, arguments.get(parameter.name), parameter.do_not_specialize
+            if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not open_to_all):
+                signature[name], constants[name] = "constexpr", value
             elif isinstance(value, torch.Tensor):
-                signature[parameter.name] = "*" + ELEMENTS[str(value.dtype).removeprefix("torch.")]
-                divisible += [place] if value.storage_offset() * value.element_size() % 16 == 0 else []
+                signature[name] = "*" + ELEMENTS[str(value.dtype).removeprefix("torch.")]
+                divisible.append(place)
             else:
-                assert isinstance(value, int), (parameter.name, value)
-                signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-                divisible += [place] if value % 16 == 0 else []
-        made = Job(
-            function.fn.__module__.removeprefix(f"{package}."), function.fn.__name__, kind, arch, arguments.get("RANK", 0),
-            tuple(signature.items()), (), tuple(divisible), arguments.get("num_warps", 4), arguments.get("num_stages", 3),
-        )  # fmt: skip
+                signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+                divisible += [place] if value % 16 == 0 and not open_to_all else []
+        names = function.fn.__module__.removeprefix(f"{package}."), function.fn.__name__
+        made = Job(*names, kind, arch, arguments.get("RANK", 0), tuple(signature.items()), tuple(constants.items()), tuple(divisible))
         if not hasattr(kernel, "tiles"):
-            yield made._replace(constants=tuple(constants.items()))
+            yield made
             continue
-        common = import_module(f"{package}.common")
-        fitting = kernel.tiles.fitting(kind, arguments["G"], made.rank, common.Card(132, SHARED_MEMORY[arch]))
-        for tile in fitting[tiles]:
+        for tile in kernel.tiles.fitting(kind, arguments["G"], made.rank, card)[tiles]:
             blocks = {"BLOCK_B": tile.rows, "BLOCK_D": tile.columns, "BLOCK_K": tile.products}
-            blocks |= {"SLICES": -(-made.rank // tile.products)} if "SLICES" in constants else {}
             yield made._replace(constants=tuple((constants | blocks).items()), warps=tile.warps, stages=tile.stages)
 
 
 def kernel_of(package: str, job: Job) -> Any:
     """A job's kernel; a test's own stands in a module of another package."""
     return getattr(import_module(job.module if "." in job.module else f"{package}.{job.module}"), job.kernel)
+
+
+def jit_function(kernel: Any) -> Any:
+    """What Triton compiles: the kernel, or the one below the tuner."""
+    return kernel.fn if hasattr(kernel, "tiles") else kernel
 
 
 def compiled(package: str, job: Job) -> dict[str, Any]:
@@ -181,14 +169,11 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
 
     if job.emitted:
         sys.path.insert(0, job.emitted)
-        function = getattr(import_module(f"emitted_{job.module}"), job.kernel)
-    else:
-        function = kernel_of(package, job)
-    function = function.fn if hasattr(function, "tiles") else function
+    kernel = getattr(import_module(f"emitted_{job.module}"), job.kernel) if job.emitted else kernel_of(package, job)
     attributes: dict[Any, Any] = {(place,): [["tt.divisibility", 16]] for place in job.divisible}
     try:
-        kernel = triton.compile(
-            ASTSource(fn=function, signature=dict(job.signature), constexprs=dict(job.constants), attrs=attributes),
+        made = triton.compile(
+            ASTSource(fn=jit_function(kernel), signature=dict(job.signature), constexprs=dict(job.constants), attrs=attributes),
             target=GPUTarget("cuda", job.arch, 32),
             options={"num_warps": job.warps, "num_stages": job.stages, "enable_fp_fusion": job.fusion},
         )
@@ -196,17 +181,16 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}".strip()[:2000]}
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(made.asm["cubin"])
         file.flush()
-        text = subprocess.run(
-            [tool, "-res-usage", *(["-sass"] if job.arch == 90 else []), file.name], capture_output=True, text=True, check=True
-        ).stdout
+        command = [tool, "-res-usage", *(["-sass"] if job.arch == 90 else []), file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if usage is None:
         raise RuntimeError(f"cuobjdump's output is not understood: {text[:400]}")
     return {
-        "registers": int(usage[1]), "stack": int(usage[2]), "shared": kernel.metadata.shared, "tensor_memory": kernel.metadata.tmem_size,
-        "tensor_cores": bool(TENSOR_CORES.search(kernel.asm["ptx"])), "stale_loads": kernel.asm["ptx"].count("ld.global.nc"),
+        "registers": int(usage[1]), "stack": int(usage[2]), "shared": made.metadata.shared,
+        "tensor_cores": bool(TENSOR_CORES.search(made.asm["ptx"])), "stale_loads": made.asm["ptx"].count("ld.global.nc"),
         "additions": dict(sorted(Counter(re.findall(r"\b([FD]ADD|[FD]FMA)\b", text)).items())),
     }  # fmt: skip
 
@@ -217,15 +201,10 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"tile": job.tile, "warps": job.warps, "stages": job.stages}
     if "error" in facts:
         return row | {"failures": [f"does not compile: {facts['error']}"]}
-    row |= {name: facts[name] for name in ("registers", "stack", "shared")}
-    row["programs"] = programs(job.arch, job.warps, facts["registers"], facts["shared"], facts["tensor_memory"])
-    most = STACK.get(job.kernel, 0)
-    found = [f"takes {facts['stack']} bytes of stack, the limit is {most}"] if facts["stack"] > most else []
-    kernel = kernel_of(package, job)
-    if hasattr(kernel, "tiles"):
-        constants = dict(job.constants)
+    found = [f"takes {facts['stack']} bytes of stack: it spills"] if facts["stack"] else []
+    if tiles := getattr(kernel_of(package, job), "tiles", None):
         tile = import_module(f"{package}.common").Tile(*list(job.tile.values())[:3], job.warps, job.stages)
-        estimated = kernel.tiles.shared_bytes(tile, job.kind, constants["G"], job.rank)
+        estimated = tiles.shared_bytes(tile, job.kind, dict(job.constants)["G"], job.rank)
         if facts["shared"] > estimated:
             found.append(f"takes {facts['shared']} bytes of shared memory, the kernel's tiles expect at most {estimated}")
         if job.kind in ("bfloat16", "tf32") and not facts["tensor_cores"]:
@@ -234,7 +213,7 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         found.append(f"takes {facts['shared']} bytes of shared memory, a block is granted {SHARED_MEMORY[job.arch]}")
     if job.kernel in REREADS and facts["stale_loads"]:
         found.append(f"has {facts['stale_loads']} loads that may miss what the program wrote in the step before")
-    return row | {"failures": found}
+    return row | {name: facts[name] for name in COLUMNS} | {"failures": found}
 
 
 def compared(what: str, job: Job, one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -247,11 +226,10 @@ def emit(package: str, jobs: Iterable[Job], folder: Path) -> None:
     """Write kernels as PyTorch's compiler does for a compiled graph: it collects what a kernel calls by a walk of its own."""
     from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code as closure
 
-    for module, name in dict.fromkeys((job.module, job.kernel) for job in jobs):
-        kernel, file = getattr(import_module(f"{package}.{module}"), name), folder / f"emitted_{module}.py"
+    for job in jobs:
+        file = folder / f"emitted_{job.module}.py"
         before = file.read_text(encoding="utf-8") if file.exists() else "import triton\nimport triton.language as tl\n"
-        source = closure(kernel.fn if hasattr(kernel, "tiles") else kernel)
-        file.write_text(f"{before}\n\n@triton.jit\n{source}", encoding="utf-8")
+        file.write_text(f"{before}\n\n@triton.jit\n{closure(jit_function(kernel_of(package, job)))}", encoding="utf-8")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -266,18 +244,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
     versions = {name: version(name).partition("+")[0] for name in ("torch", "triton")}
-    digest = digest_of("triton", options.kernels.glob("*.py"), versions, options)
-    recorded = recorded_result(options, digest)
+    named = {"digest": digest_of("triton", options.kernels.glob("*.py"), versions, options), "versions": versions}
+    recorded = recorded_result(options, named["digest"])
     if recorded is None:
-        return compiled_report(options, versions, digest)
-    part = argparse.Namespace(
-        **vars(options) | {"kinds": options.kinds[:1], "ranks": [rank for rank in options.ranks if rank in (0, COMMON_RANK)], "tile": -1}
-    )
-    return with_differences(recorded, compiled_report(part, versions, digest))
+        return named | compiled_report(options)
+    ranks = [rank for rank in options.ranks if rank in (0, COMMON_RANK)]
+    part = argparse.Namespace(**vars(options) | {"kinds": options.kinds[:1], "ranks": ranks, "tile": -1})
+    return with_differences(recorded, compiled_report(part))
 
 
-def compiled_report(options: argparse.Namespace, versions: dict[str, str], digest: str) -> dict[str, Any]:
-    """Compile the kernels, and return the result."""
+def compiled_report(options: argparse.Namespace) -> dict[str, Any]:
+    """Compile the kernels, and return the sections of the result."""
     package = load(options.kernels)
     rows, variants = dict[Job, None](), dict[Job, str]()
     tiles = slice(None) if options.tile is None else slice(options.tile, options.tile + 1 or None)
@@ -293,22 +270,17 @@ def compiled_report(options: argparse.Namespace, versions: dict[str, str], diges
     hopper = {(job.kernel, job.kind): job for job in wanted if job.arch == 90 and job in rows and options.tile is None}
     fused = {job: job._replace(fusion=True) for job in hopper.values()}
     with tempfile.TemporaryDirectory() as folder:
-        emit(package, hopper.values(), Path(folder))
         again = {job: job._replace(emitted=folder) for job in {job.kernel: job for job in hopper.values()}.values()}
+        emit(package, again, Path(folder))
         every = [*wanted, *fused.values(), *again.values()]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
             facts = dict(zip(every, pool.map(compiled, [package] * len(every), every), strict=True))
-    usage = ("registers", "stack", "shared")
+    result = {job: row_of(package, job, facts[job]) for job in wanted}
+    for job in variants.keys() & result.keys():
+        result[job]["failures"] = [failure for failure in result[job]["failures"] if "compile" in failure or "may miss" in failure]
     return {
-        "digest": digest,
-        "versions": versions,
-        "rows": [row_of(package, job, facts[job]) for job in wanted if job in rows],
-        "variants": [{"variant": variants[job], **_compiles(row_of(package, job, facts[job]))} for job in wanted if job in variants],
+        "rows": [result[job] for job in wanted if job in rows],
+        "variants": [{"variant": variants[job], **result[job]} for job in wanted if job in variants],
         "fusion": [compared("with fusion", job, facts[job], facts[other], ["additions"]) for job, other in fused.items()],
-        "reemission": [compared("as PyTorch writes it", job, facts[job], facts[other], usage) for job, other in again.items()],
+        "reemission": [compared("as PyTorch writes it", job, facts[job], facts[other], COLUMNS) for job, other in again.items()],
     }
-
-
-def _compiles(row: dict[str, Any]) -> dict[str, Any]:
-    """A variant need only compile: rows that are not aligned use scalar loads, and may spill."""
-    return row | {"failures": [failure for failure in row["failures"] if "compile" in failure or "may miss" in failure]}

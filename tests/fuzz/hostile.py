@@ -28,7 +28,6 @@ from ..processes import forks
 from ..strategies import FIELDS, SMALL, draw
 from . import calls, mutations
 from .campaign import Campaign, Case
-from .contract import ContractError, StrayIndexError
 from .mutations import REFUSE
 
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
@@ -133,13 +132,11 @@ def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
     if without and any(result.numel() for result in results):
         return f"accepted: {without}"
     try:
-        calls.check_contract(target, meanings)
-    except StrayIndexError as broken:
+        shapes = calls.check_contract(target, meanings)
+    except IndexError as broken:  # a GPU's kernels, which cannot raise, answer with NaN
         return None if calls.is_slow(target) and "::" in target else f"accepted: {broken}"
-    except ContractError as broken:
+    except Exception as broken:
         return f"accepted: {broken}"
-    except Exception as error:
-        return f"accepted what the contract does not know: {error}"
     clones = {name: value.clone() if isinstance(value, Tensor) else value for name, value in meanings.items()}
     torch.use_deterministic_algorithms(False)
     again = calls.function(target)(**clones)
@@ -148,9 +145,8 @@ def wrong(target: str, meanings: dict[str, Any], results: Any) -> str | None:
         for place, value in exact.items():
             if words := _differs(results[place], value):
                 return f"result {place}: {words}"
-    wanted = calls.shapes(target, meanings)
-    if wanted and (got := [list(result.shape) for result in results]) != wanted:
-        return f"result shapes {got} in place of {wanted}"
+    if shapes and (got := [list(result.shape) for result in results]) != shapes:
+        return f"result shapes {got} in place of {shapes}"
     return None
 
 

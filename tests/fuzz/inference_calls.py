@@ -7,9 +7,22 @@ from torch import Tensor
 
 from ..ops.inference_problems import exact_of, features_arguments, plain_features, plain_towers, towers_arguments
 from ..strategies import DTYPES
-from .contract import Arguments, StrayIndexError, hold, is_shaped, same_floats
 
+Arguments = dict[str, Any]
 NUMBERS = ("dense", "lower", "scale", "weight", "bias")
+
+
+def hold(holds: bool, words: str) -> None:
+    if not holds:
+        raise ValueError(words)
+
+
+def is_shaped(arguments: Arguments, name: str, *shape: int | None) -> Tensor:
+    value = arguments[name]
+    hold(isinstance(value, Tensor), f"{name} is no tensor")
+    fits = value.dim() == len(shape) and all(want in (None, have) for have, want in zip(value.shape, shape, strict=True))
+    hold(fits, f"{name} is {list(value.shape)} in place of {list(shape)}")
+    return value
 
 
 def features(target: str, recipe: dict[str, Any]) -> Arguments:
@@ -32,7 +45,7 @@ def check_features(arguments: Arguments) -> None:
     ids, table = is_shaped(arguments, "ids", None, None), is_shaped(arguments, "table", None, None)
     sizes, offsets = (is_shaped(arguments, name, ids.shape[1]) for name in ("sizes", "offsets"))
     hold(ids.dtype in (torch.int64, torch.int32) and sizes.dtype == offsets.dtype == torch.int64, "dtypes of integers")
-    same_floats(arguments, "table")
+    hold(table.dtype in DTYPES.values(), "dtype of table")
     given = [name for name in NUMBERS if arguments[name] is not None]
     hold(given in ([], list(NUMBERS)), f"{given} alone")
     if given:
@@ -52,7 +65,7 @@ def check_features(arguments: Arguments) -> None:
         blocks = len(row) // max(table.shape[1], 1)
         hold(blocks * table.shape[1] == len(row), "part of a block")
         if not bool(((places >= 0) & (places < blocks)).all()):
-            raise StrayIndexError("places out of the row")
+            raise IndexError("places out of the row")
     rows = len(table)
     first_order, weight = arguments["first_order"], arguments["first_order_weight"]
     hold((weight is not None) == bool(given and first_order is not None), "first_order_weight alone")
@@ -63,15 +76,15 @@ def check_features(arguments: Arguments) -> None:
         is_shaped(arguments, "first_order_weight", *arguments["lower"].shape, first_order.shape[1])
         hold(weight.dtype == exact_of(table.dtype), "dtype of first_order_weight")
     if not bool(((sizes >= 0) & (sizes <= rows) & (offsets >= 0) & (offsets <= rows - sizes)).all()):
-        raise StrayIndexError("fields out of the table")
+        raise IndexError("fields out of the table")
     if not bool(((ids >= 0) & (ids < sizes)).all()):
-        raise StrayIndexError("ids out of range")
+        raise IndexError("ids out of range")
 
 
 def check_towers(arguments: Arguments) -> None:
     states, packed, widths = is_shaped(arguments, "states", None, None, None), arguments["packed"], is_shaped(arguments, "widths", None)
     hold(widths.dtype == torch.int64, "dtype of widths")
-    same_floats(arguments, "states")
+    hold(states.dtype in DTYPES.values(), "dtype of states")
     values, below = 0, states.shape[2]
     for width in widths.tolist():
         hold(0 < width < 2**31 and width % 16 == 0, "widths")

@@ -59,7 +59,7 @@ def bound(peer: float, dtype: torch.dtype) -> float:
     """The largest error beside plain PyTorch's; an error under one rounding counts as one rounding.
 
     As in tests/operators/precision.py, but for the ceilings: those are for problems of moderate numbers, and the worst of random ones are
-    above them in plain PyTorch too. In float64 the oracle errs as much as plain PyTorch does, so there the ceiling is always allowed.
+    above them in plain PyTorch too. In float64, where what counts as exact errs as much, the ceiling is always allowed.
     """
     twice = 2 * max(peer, torch.finfo(dtype).eps)
     return max(CEILING["float64"], twice) if dtype == torch.float64 else twice

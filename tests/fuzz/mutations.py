@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..strategies import LAYOUTS, laid_out
+
 REFUSE = object()
 
 
@@ -45,22 +47,8 @@ def _short(x: Tensor) -> Spoiled:
     return Spoiled(x, REFUSE)
 
 
-def _sliced(x: Tensor) -> Spoiled:
-    room = torch.full([size + 2 for size in x.shape], 77, dtype=x.dtype)
-    return same(room[tuple(slice(1, -1) for _ in x.shape)].copy_(x))
-
-
-def _offset(x: Tensor) -> Spoiled:
-    return same(torch.cat([x.new_zeros(1), x.reshape(-1)])[1:].view(x.shape))
-
-
-def _overlapping(x: Tensor) -> Spoiled:
-    reach = 1 + sum(size - 1 for size in x.shape) if x.numel() else 0
-    return same(x.reshape(-1)[:reach].as_strided(x.shape, [1] * x.dim())) if reach <= x.numel() and x.dim() else same(x)
-
-
-def _expanded(x: Tensor) -> Spoiled:
-    return same(x[:1].expand(x.shape)) if x.dim() and len(x) else same(x)
+def _laid_out(layout: str) -> Callable[[Tensor], Spoiled]:
+    return lambda x: same(laid_out(x, layout, torch.Generator().manual_seed(0)) if x.dim() else x)
 
 
 def _huge(x: Tensor, count: int) -> Spoiled:
@@ -104,12 +92,7 @@ def _jvp(function: Callable[[Any], Any], value: Tensor) -> Any:
 
 
 ORDINARY: dict[str, Callable[[Tensor], Spoiled]] = {
-    "contiguous": same,
-    "sliced": _sliced,
-    "offset": _offset,
-    "overlapping": _overlapping,
-    "expanded": _expanded,
-    "reversed strides": lambda x: same(x.permute(*range(x.dim())[::-1]).contiguous().permute(*range(x.dim())[::-1])),
+    **{layout: _laid_out(layout) for layout in LAYOUTS if layout != "transposed"},
     "parameter": lambda x: same(torch.nn.Parameter(x.clone(), requires_grad=False)),
     "requires grad": lambda x: same(x.clone().requires_grad_(x.is_floating_point()), x.clone()),
     "negative bit": lambda x: same(torch._neg_view(x.neg()), x.clone()) if x.is_floating_point() else same(x),

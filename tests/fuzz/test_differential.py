@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 
 from dcrnn_fast import functional
 from dcrnn_fast.ops import backends
@@ -15,7 +14,7 @@ from . import differential
 from .campaign import Campaign
 
 
-def test_random_calls_give_what_the_oracle_gives(record_property):
+def test_random_calls_give_what_plain_pytorch_gives(record_property):
     campaign = differential.fuzz(Campaign.from_environment("differential", 4, part=2 / 3))
     record_property("fuzz", campaign.summary())
     assert not campaign.findings, campaign.report()
@@ -60,17 +59,12 @@ def with_a_side_effect(x0, *others, **arguments):
     return out
 
 
-def without_tangents(x0, *others, **arguments):
-    return right(forward_ad.unpack_dual(x0).primal, *others, **arguments)
-
-
 WRONG = {
     inexact_gradient: ({}, "x0: relative error"),
     without_nan: ({"special": "nan"}, "out: 5 values of another kind"),
-    blind_to_strides: ({"x0_layout": "transposed", "needs": 0}, "out: relative error"),
+    blind_to_strides: ({"x0_layout": "transposed", "wanted": 0}, "out: relative error"),
     with_noise: ({}, "out: two equal calls gave different bits"),
-    with_a_side_effect: ({"needs": 0}, "an argument was changed"),
-    without_tangents: ({"transform": "jvp", "of": "x0"}, "jvp of x0: relative error"),
+    with_a_side_effect: ({"wanted": 0}, "an argument was changed"),
 }
 """Wrong operators, a case that shows each, and what the fuzzer must say."""
 

@@ -31,7 +31,7 @@ DEFECTS = {
     "grows": ("torch.int64", " MiB"),
     "speaks_raw": ("torch.int64", "raw words"),
     "names_nothing": ("torch.int64", "names no argument"),
-    "accepts_anything": ("torch.int64", "accepted: index is not int32"),
+    "accepts_anything": ("torch.int64", "accepted: index: got dtype torch.int64"),
     "returns_rubbish": ("sliced", "result 0: relative error"),
 }
 """What is done to the index, and what the fuzzer must say, by the function in :mod:`.defects`."""

@@ -28,35 +28,27 @@ for kind in ("rows", "trunk"):
     PLANS[f"{kind}-cross-rank2"] = SharingPlan.from_ratio(kind, 3, 6, 0.5, cell="cross", rank=2)
 
 
-def projected(module, task, bank, trunk):
-    """The rows of a low-rank cell's bank [W * n, G, r] as rows of full matrices [W * n, G, D]: each times the projection of its step."""
-    plan = module.plan
-    if trunk:
-        projection = module.trunk_projection.unflatten(0, (plan.weight_steps, plan.rank))
-    else:
-        common = round(plan.projection_share_ratio * plan.rank)
-        own = module.private_projection[task].unflatten(0, (plan.weight_steps, plan.rank - common))
-        projection = torch.cat([module.shared_projection.unflatten(0, (plan.weight_steps, common)), own], dim=1)
-    rows = bank.unflatten(0, (plan.weight_steps, -1))
-    return torch.einsum("wngr,wrgd->wngd", rows, projection).flatten(0, 1)
+def full_rows(module, task, weight, trunk):
+    """The weights [W, n, G, r] of a low-rank cell as rows of full matrices [W, n, G, K]: each times the projection of its step."""
+    projection = module.trunk_projection if trunk else torch.cat([module.shared_projection, module.private_projection[task]], dim=1)
+    return torch.einsum("wngr,wrgk->wngk", weight, projection)
 
 
 def dense_weights(module, task):
     """One task's full matrices [W, G, D, D] and biases [W, G, D] in the order of the units, with zeros where a trunk unit may not read."""
     plan = module.plan
     steps, gates, dim = plan.weight_steps, plan.gates, plan.dim
-    shared, private = list(plan.shared_units), list(plan.private_units)
-    columns = (shared, shared + private) if plan.kind == "trunk" else (range(dim), range(dim))
+    trunk, shared, private, order = plan.kind == "trunk", list(plan.shared_units), list(plan.private_units), list(plan.order)
     weight, bias = torch.zeros(steps, gates, dim, dim, dtype=DOUBLE), torch.zeros(steps, gates, dim, dtype=DOUBLE)
-    for trunk, units, read, bank, bank_bias in (
-        (plan.kind == "trunk", shared, columns[0], module.shared_weight, module.shared_bias),
-        (False, private, columns[1], module.private_weight[task], module.private_bias[task]),
+    for of_trunk, units, read, rows, biases in (
+        (trunk, shared, shared if trunk else order, module.shared_weight, module.shared_bias),
+        (False, private, order, module.private_weight[task], module.private_bias[task]),
     ):
         if plan.rank is not None and units:
-            bank = projected(module, task, bank, trunk)
-        for row, (step, unit) in enumerate(itertools.product(range(steps), units)):
-            weight[step, :, unit, list(read)] = bank[row]
-            bias[step, :, unit] = bank_bias[row]
+            rows = full_rows(module, task, rows, of_trunk)
+        for step, (row, unit) in itertools.product(range(steps), enumerate(units)):
+            weight[step, :, unit, read] = rows[step, row]
+            bias[step, :, unit] = biases[step, row]
     return weight, bias
 
 
@@ -124,16 +116,6 @@ def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch
     assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
 
 
-@pytest.mark.parametrize(("ratio", "rank"), [(0.5, None), (0.5, 2), (1.0, None), (1.0, 2)])
-def test_the_operator_gets_the_same_index_tensors_at_every_call(ratio, rank):
-    """It remembers by the object which of them it has checked, and a check waits for a GPU."""
-    module = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, ratio, rank=rank))
-    (first, options), (second, others) = module.operands(), module.operands()
-    assert first[-1] is second[-1] is module.index
-    if rank is not None:
-        assert options["projection_index"] is others["projection_index"] is module.projection_index
-
-
 def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
     x0, sizes = torch.randn(500, 64), []
     for rank in (None, 8, 32):
@@ -156,25 +138,10 @@ def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
 
 
 @pytest.mark.parametrize("share_ratio", [0, 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_shared_wholly_or_not_at_all_gathers_nothing_and_has_the_bits_of_one_that_does(share_ratio, dtype):
-    layer, x, grad = (
-        PartiallySharedLinear(20, 9, 2, share_ratio, dtype=dtype),
-        torch.randn(2, 30, 20).to(dtype),
-        torch.randn(2, 30, 9).to(dtype),
-    )
-    weight, bias = (
-        reference.param_gather(getattr(layer, f"shared_{name}"), getattr(layer, f"private_{name}"), layer.index)
-        for name in ("weight", "bias")
-    )
-    gathered = torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
-    parameters = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    expected = torch.autograd.grad(gathered, parameters, grad)
-    layer.param_gather = None  # no call of it is left
-    out = layer(x)
-    assert torch.equal(out, gathered)
-    for gradient, of_gathered in zip(torch.autograd.grad(out, parameters, grad), expected, strict=True):
-        assert torch.equal(gradient, of_gathered)
+def test_a_layer_shared_wholly_or_not_at_all_copies_no_weight(share_ratio):
+    layer = PartiallySharedLinear(20, 9, 2, share_ratio)
+    weight, _ = layer.of_tasks()
+    assert weight.data_ptr() == (layer.shared_weight if share_ratio else layer.private_weight).data_ptr()
 
 
 def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
@@ -183,28 +150,8 @@ def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
 
 
 def test_modules_move_between_dtypes_and_devices_as_a_whole():
-    for module in (CrossRNN(SharingPlan.from_ratio("trunk", 2, 8, 0.5)), PartiallySharedLinear(4, 5, 2)):
+    for module in (CrossRNN(SharingPlan.from_fields("trunk", 2, [4, 4], [1])), PartiallySharedLinear(4, 5, 2)):
         module.to(torch.float64)
         assert all(p.dtype == torch.float64 for p in module.parameters())
-        assert all(b.dtype in (torch.int32, torch.int64) for b in module.buffers())
-        assert all(t.device.type == "meta" for t in (*module.to("meta").parameters(), *module.buffers()))
-
-
-def test_a_layer_made_without_values_has_its_index():
-    layer = torch.nn.utils.skip_init(PartiallySharedLinear, 4, 4, 2, 0.5)
-    assert layer.index.tolist() == [[0, 1, 2, 3]] * 2
-
-
-def test_a_module_moves_to_the_device_of_the_parameters_that_it_is_assigned():
-    layer = PartiallySharedLinear(4, 4, 2, 0.5)
-    layer.load_state_dict(PartiallySharedLinear(4, 4, 2, 0.5, device="meta").state_dict(), assign=True)
-    assert all(t.device.type == "meta" for t in (*layer.parameters(), *layer.buffers()))
-
-
-def test_constants_that_stay_where_they_are_keep_their_memory():
-    """A recorded CUDA graph reads them there."""
-    layer = PartiallySharedLinear(4, 4, 2, 0.5)
-    index = layer.index
-    layer.to("cpu", torch.float64).load_state_dict(layer.state_dict())
-    layer.reset_parameters()
-    assert layer.index is index
+        assert not list(module.buffers())
+        assert all(t.device.type == "meta" for t in module.to("meta").parameters())

@@ -70,7 +70,7 @@ def before(patch, owner, name, change):
 
 def recurrence(patch, change):
     """Plant a change of the arguments of the recurrence's operator, by name."""
-    right, names = CrossRNN.cross_rnn, ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "index")
+    right, names = CrossRNN.cross_rnn, ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias")
 
     def wrong(self, *tensors, **options):
         given = {**dict(zip(names, tensors, strict=True)), **options}
@@ -80,10 +80,10 @@ def recurrence(patch, change):
     patch(CrossRNN, "cross_rnn", wrong)
 
 
-def first_steps_index(given):
-    """The index of untied weights that makes every step read those of the first."""
-    dim = given["x0"].shape[1]
-    return {"index": given["index"][:, :dim].repeat(1, given["index"].shape[1] // dim)}
+def of_the_first_step(given):
+    """Untied weights of which every step reads those of the first."""
+    names = [name for name in given if name.startswith(("shared", "private"))]
+    return {name: given[name].narrow(int("private" in name), 0, 1).expand_as(given[name]) for name in names}
 
 
 def gate_by_the_first_projection(given):
@@ -137,12 +137,12 @@ DEFECTS = {
     "towers are linear": lambda patch: patch(DCRNN, "tower_logits", without_relu),
     "tasks own each other's rows": lambda patch: recurrence(patch, lambda given: {"private_weight": given["private_weight"].flip(0)}),
     "the first row that tasks share serves all units": lambda patch: recurrence(
-        patch, lambda given: {"index": torch.where(given["index"] < len(given["shared_weight"]), 0, given["index"])}
+        patch, lambda given: {name: given[name][:, :1].expand_as(given[name]) for name in ("shared_weight", "shared_bias")}
     ),
     "the recurrence has no bias": lambda patch: recurrence(
         patch, lambda given: {name: torch.zeros_like(given[name]) for name in ("shared_bias", "private_bias")}
     ),
-    "untied steps read the weights of the first": lambda patch: recurrence(patch, first_steps_index),
+    "untied steps read the weights of the first": lambda patch: recurrence(patch, of_the_first_step),
     "the gate reads the projection of W": lambda patch: recurrence(patch, gate_by_the_first_projection),
     "x0 has no gradient": lambda patch: recurrence(patch, lambda given: {"x0": given["x0"].detach()}),
     "the first state for the last": lambda patch: after(

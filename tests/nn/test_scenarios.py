@@ -52,11 +52,10 @@ def full_matrices(layer, task, scenario):
     weight, bias = torch.zeros(steps, gates, dim, dim, dtype=DOUBLE), torch.zeros(steps, gates, dim, dtype=DOUBLE)
     for units, read, rows, row_biases, projection in levels:
         if plan.rank is not None and units:
-            thin = getattr(layer, projection).unflatten(0, (steps, plan.rank))
-            rows = torch.einsum("wngr,wrgk->wngk", rows.unflatten(0, (steps, -1)), thin).flatten(0, 1)
-        for row, (step, unit) in enumerate(itertools.product(range(steps), units)):
-            weight[step, :, unit, read] = rows[row]
-            bias[step, :, unit] = row_biases[row]
+            rows = torch.einsum("wngr,wrgk->wngk", rows, getattr(layer, projection))
+        for step, (row, unit) in itertools.product(range(steps), enumerate(units)):
+            weight[step, :, unit, read] = rows[step, row]
+            bias[step, :, unit] = row_biases[step, row]
     return weight, bias
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from dcrnn_fast import functional
-from dcrnn_fast.ops import backends, cross_rnn, dispatch, low_rank_cross_rnn
-from dcrnn_fast.ops.registry import Implementation, Keep
+from dcrnn_fast.ops import backends, dispatch
+from dcrnn_fast.ops.cross_rnn import GradMask, Saved
+from dcrnn_fast.ops.registry import Implementation
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -30,14 +31,12 @@ CHOICES: dict[str, dict[str, dict[str, str]]] = {
 }
 """The kernels that a backend can be made to run, in words."""
 
-KEEPS = {
-    "cpp": (Keep.NOTHING, Keep.ACTIVATIONS),
-    "cuda": (Keep.NOTHING, Keep.ACTIVATIONS),
-    "triton": (Keep.NOTHING, Keep.ACTIVATIONS, Keep.STATES, Keep.BOTH),
+SAVES = {
+    "cpp": (Saved.NOTHING, Saved.ACTIVATIONS),
+    "cuda": (Saved.NOTHING, Saved.ACTIVATIONS),
+    "triton": (Saved.NOTHING, Saved.ACTIVATIONS, Saved.STATES, Saved.BOTH),
 }
-"""What the operator of the full cell can be asked to keep; the last is what it keeps in training."""
-
-Call = cross_rnn.Arguments | low_rank_cross_rnn.Arguments
+"""What the operator of the full cell can be asked to save; the last is what it saves in training."""
 
 
 def on(*names: str) -> pytest.MarkDecorator:
@@ -83,22 +82,31 @@ class Backend:
     def param_gather(self, *arguments: torch.Tensor) -> torch.Tensor:
         return functional.param_gather(*arguments, backend=self.name)
 
-    def operands(self, arguments: dict, **options: Any) -> Call:
-        """The arguments of the cell's operator; ``keep`` by default as in training."""
-        if "projection_index" in arguments:
-            return low_rank_cross_rnn.Arguments(**arguments, **{"keep": True, **options})
-        return cross_rnn.Arguments(**arguments, **{"keep": int(KEEPS[self.name][-1]), **options})
+    def saves(self, arguments: dict) -> tuple[int, ...]:
+        """What the operator of these arguments can be asked to save."""
+        return (False, True) if "shared_projection" in arguments else tuple(map(int, SAVES[self.name]))
 
-    def forward(self, call: Call) -> tuple[torch.Tensor, ...]:
-        """The output, and what is kept for the backward."""
-        return getattr(self.operators, call.operator())(*call)
+    def operator(self, arguments: dict, which: str = "") -> Any:
+        """The operator of these arguments as the dispatcher has it, or with "_backward" its backward."""
+        return getattr(self.operators, ("low_rank_cross_rnn" if "shared_projection" in arguments else "cross_rnn") + which)
 
-    def backward(self, call: Call, grad: torch.Tensor, *kept: torch.Tensor, needs: int) -> tuple[torch.Tensor, ...]:
+    def forward(self, arguments: dict, **options: Any) -> tuple[torch.Tensor, ...]:
+        """The output, and what is saved for the backward: by default as in training."""
+        return self.operator(arguments)(**{"saved": self.saves(arguments)[-1], **arguments, **options})
+
+    def backward(self, arguments: dict, grad: torch.Tensor, *saved: torch.Tensor, mask: int, **options: Any) -> tuple[torch.Tensor, ...]:
         """The gradients, in the order of the operator's INPUTS."""
-        return getattr(self.operators, f"{call.operator()}_backward")(grad, *kept, int(needs), *call[:-1])
+        options = {"return_states": False, "allow_tf32": False, **options}
+        return self.operator(arguments, "_backward")(grad, *saved, int(mask), **arguments, **options)
 
     def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
         return functional.kernel_override(self.name, **choice)
+
+
+def every_gradient(arguments: dict) -> int:
+    """The mask of all gradients that a backward of these arguments can compute."""
+    of_context = GradMask.CONTEXT if arguments["context"] is not None else 0
+    return int(GradMask.X0 | GradMask.WEIGHTS | of_context | (GradMask.PROJECTIONS if "shared_projection" in arguments else 0))
 
 
 def unusable(name: str) -> str | None:

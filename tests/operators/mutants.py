@@ -7,35 +7,26 @@ import itertools
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 
 import dcrnn_fast.kernels
 from dcrnn_fast.kernels.common import add_product, bank_rows, dot, inside
-from dcrnn_fast.kernels.cross_rnn_backward import _gate
+from dcrnn_fast.kernels.cross_rnn_backward import gate_part, input_products, of_banks, x0_rest
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
-from dcrnn_fast.kernels.low_rank_backward import _add_slices
-from dcrnn_fast.kernels.param_gather import param_gather_readers, param_gather_sum
-from dcrnn_fast.ops.registry import Implementation, Keep, register
+from dcrnn_fast.kernels.low_rank_backward import add_slices
+from dcrnn_fast.ops.cross_rnn import Saved
+from dcrnn_fast.ops.registry import Implementation, register
 from dcrnn_fast.ops.triton import functions
 
 _numbers = itertools.count()
 
 
-def mutant(name: str | None = None) -> Implementation:
-    """The operators of a copy in which ``wrong_<name>`` takes the place of the function ``name``."""
+def mutant(name: str | None = None) -> tuple[str, Implementation]:
+    """The operators of a copy in which ``wrong_<name>`` takes the place of the function ``name``: their namespace and implementation."""
     copy = _copy(name)
-    return register(copy, Keep.BOTH, functions(copy))
-
-
-def mutant_operators(name: str | None = None) -> Any:
-    """The same, as a namespace of ``torch.ops``."""
-    copy = _copy(name)
-    register(copy, Keep.BOTH, functions(copy))
-    return getattr(torch.ops, copy)
+    return copy, register(copy, Saved.BOTH, functions(copy))
 
 
 def _copy(name: str | None) -> str:
@@ -66,45 +57,34 @@ def wrong_inside(b, B, n, N):
 
 
 @triton.jit
-def wrong_bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task, ALIGN: tl.constexpr):
-    """Reads the first task's private rows for every task."""
-    return bank_rows(shared, private, index, unit, num_shared, num_private, row_size, task * 0, ALIGN)
+def wrong_bank_rows(is_shared, shared, private, SIZE: tl.constexpr):
+    """Begins a private row with its second value."""
+    return bank_rows(is_shared, shared, private + 1, SIZE)
+
+
+def wrong_of_banks(rows, num_shared, dtype):
+    """Leaves all tasks but the first out of the sum."""
+    return of_banks(rows, num_shared, dtype)[0] - rows[1:, :, :num_shared].sum(0).to(dtype), of_banks(rows, num_shared, dtype)[1]
+
+
+def wrong_input_products(n, left, x0, states, context):
+    """Leaves out the last step."""
+    return input_products(n._replace(L=n.L - 1), left, x0, states, context)
 
 
 @triton.jit
-def wrong_param_gather_readers(
-    index, readers, ranges, T, R, num_shared, num_private, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr
-):  # fmt: skip
-    """Lists the places of the first task alone."""
-    param_gather_readers(index, readers, ranges, 1, R, num_shared, num_private, BLOCK_S, BLOCK_R)
-
-
-@triton.jit
-def wrong_param_gather_sum(
-    grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
-    R, K, parts, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
-    G: tl.constexpr, FIRST: tl.constexpr, BIAS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Leaves out the last part of each place's gradient."""
-    param_gather_sum(
-        grad, first_part, bias_rows, readers, ranges, shared, private, shared_bias, private_bias,
-        R, K, parts - 1, task_stride, part_stride, row_stride, gate_stride, first_stride, bank_rows, num_shared,
-        G, FIRST, BIAS, ALIGN, BLOCK_S, BLOCK_N,
-    )  # fmt: skip
-
-
-@triton.jit
-def wrong__dq(dg, x, a, g):
+def wrong_gate_gradient(dg, x, a, g):
     """Leaves out the derivative of the gate."""
     return tl.fma(dg * x * a, 1.0, 0.0)
 
 
 @triton.jit
 def wrong_add_gradient_product(
-    acc, gradients, weight, row, n, columns, first_column, D, K, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr
-):
+    acc, gradients, weight, row, n, columns, first_column, terms,
+    D: tl.constexpr, K: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
     """Leaves out the product's last BLOCK_K terms."""
-    for start in range(0, G * D - BLOCK_K, BLOCK_K):
+    for start in range(0, terms - BLOCK_K, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
         left = tl.load(gradients + row[:, None] * (G * D) + k[None, :])
         right = tl.load(weight + k[:, None] * K + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
@@ -113,17 +93,17 @@ def wrong_add_gradient_product(
 
 
 @triton.jit
-def wrong_add_dx0(total, d, activations, b, unit, B, D, G: tl.constexpr):
-    """Leaves out a step's part of the gradient of x0."""
-    return total
+def wrong_x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
+    """Leaves out the last task's part of the gradient of x0."""
+    x0_rest(acc, dx0, grad, d, activations, b, unit, B, T - 1, steps, D, G, STATES)
 
 
 @triton.jit
-def wrong__gate(
-    d, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr,
-):  # fmt: skip
-    """Overwrites the sums of x0's gradient instead of adding to them."""
-    _gate(d, x0, activations, terms, gradients, bias_sums, b, unit, B, D, G, ADD, True)
+def wrong_gate_part(
+    acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr
+):
+    """Takes each step for the last."""
+    gate_part(acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later * 0, D, G, STATES)
 
 
 @triton.jit
@@ -133,19 +113,19 @@ def wrong_to_tf32(x):
 
 
 @triton.jit
-def wrong_weight_tiles(weight, n, D, G: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, BLOCK_K: tl.constexpr):
+def wrong_weight_tiles(weight, n, D: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Leaves out the last column of the rank."""
-    tiles = weight_tiles(weight, n, D, G, RANK, SLICES, BLOCK_K)
+    tiles = weight_tiles(weight, n, D, G, RANK, BLOCK_K)
     found = ()
-    for i in tl.static_range(G * SLICES):
+    for i in tl.static_range(len(tiles)):
         found += (tl.where((tl.arange(0, BLOCK_K) < RANK - 1)[None, :], tiles[i], 0.0),)
     return found
 
 
 @triton.jit
-def wrong__add_slices(acc, left, tiles, gate: tl.constexpr, SLICES: tl.constexpr, PRECISION: tl.constexpr):
+def wrong_add_slices(acc, left, tiles, gate: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):
     """Leaves out the gate's dy."""
-    return _add_slices(acc, left, tiles, 0, SLICES, PRECISION) if gate == 0 else acc
+    return add_slices(acc, left, tiles, 0, G, PRECISION) if gate == 0 else acc
 
 
 @triton.jit
@@ -155,7 +135,8 @@ def wrong_add_gradient(total, z_gradient, tiles, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def wrong_of_task(weight, bias, projection, task, D, K, steps, G: tl.constexpr, RANK: tl.constexpr, TIED: tl.constexpr):
+def wrong_of_step(parameters, at, D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr):
     """Takes the first task's projection for every task."""
-    own_weight, own_bias, _ = of_step(weight, bias, projection, task, D, K, G, RANK, False)
-    return own_weight, own_bias, projection
+    weight, bias, _ = of_step(parameters, at, D, C, G, RANK)
+    _, _, projection = of_step(parameters, at * 0, D, C, G, RANK)
+    return weight, bias, projection

@@ -25,11 +25,8 @@ def float32_precision(setting: str):
 
 
 def cast(arguments: dict, dtype: torch.dtype) -> dict:
-    """The arguments with every floating tensor as a new leaf of ``dtype``."""
-    return {
-        name: value.detach().to(dtype, copy=True) if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in arguments.items()
-    }
+    """The arguments with every tensor as a new leaf of ``dtype``."""
+    return {name: value.detach().to(dtype, copy=True) if isinstance(value, Tensor) else value for name, value in arguments.items()}
 
 
 def results(run, arguments: dict, seed: Tensor, **options) -> dict[str, Tensor]:
@@ -76,9 +73,7 @@ def _errors(
     of_states = [arguments["steps"] + 1] if states else []
     while len(errors.get("out", ())) < draws:
         given = cast({**arguments, "x0": torch.randn_like(arguments["x0"])}, dtype)
-        seed = torch.randn(len(arguments["index"]), *of_states, *given["x0"].shape, dtype=torch.float64, device=given["x0"].device).to(
-            dtype
-        )
+        seed = torch.randn(len(given["private_bias"]), *of_states, *given["x0"].shape, dtype=torch.float64).to(given["x0"])
         exact = results(reference.cross_rnn, cast(given, torch.float64), seed, return_states=states)
         plain = results(reference.cross_rnn, cast(given, dtype), seed, return_states=states)
         fast = results(functional.cross_rnn, cast(given, dtype), seed, backend=backend, **options)

@@ -1,4 +1,4 @@
-"""Random arguments of the operators, with every index pattern the operators accept."""
+"""Random arguments of the recurrence."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from dcrnn_fast.sharing import GATES
 
 DOUBLE = torch.float64
 
-REFUSED = (ValueError, RuntimeError, TypeError)
+REFUSED = (ValueError, RuntimeError, TypeError, IndexError)
 """Straight through the dispatcher, as from C++ or a compiled graph; PyTorch 2.15 hands a C++ exception on as RuntimeError."""
 
 SHAPES = {
@@ -35,7 +35,27 @@ SHAPES = {
     "low rank, several tiles": {"rank": 33, "dim": 70, "steps": 2, "projection_share_ratio": 0},
     "low rank, rows of 8 values": {"rank": 16, "dim": 24, "context_dim": 8, "batch": 21},
 }
-"""What the kernels for GPUs are checked on, over ``cross_arguments(batch=20, dim=17)``."""
+"""What every kernel is checked on, over ``cross_arguments(batch=20, dim=17)``."""
+
+CPU_SHAPES = {
+    "four rows of five units": {"batch": 4, "dim": 5},
+    "several tiles": {"batch": 127, "dim": 33},
+    "wide context, untied, many rows": {"batch": 127, "dim": 5, "context_dim": 40, "tied": False, "tasks": 3},
+    "few rows of many units": {"batch": 5, "dim": 128},
+    "few rows, in half precision by the library": {"batch": 6, "dim": 700},
+    "many rows, in half precision by the library": {"batch": 127, "dim": 110, "context_dim": 40, "tied": False, "tasks": 3},
+    "several chunks": {"batch": 2600, "dim": 9, "context_dim": 2},
+    "low rank, four rows of five units": {"batch": 4, "dim": 5, "rank": 3},
+    "low rank, six steps": {"batch": 4, "dim": 5, "rank": 6, "steps": 6},
+    "low rank, many rows": {"batch": 700, "dim": 33, "context_dim": 2, "rank": 7},
+    "low rank, wide context": {
+        "batch": 127, "dim": 5, "context_dim": 40, "tied": False, "tasks": 3, "rank": 20, "projection_share_ratio": 0.5,
+    },
+    "low rank, more columns than registers hold": {"batch": 13, "dim": 150, "rank": 70},
+    "tied weights, shared in part by three tasks": {"batch": 70, "dim": 20, "tasks": 3, "share_ratio": 0.3},
+    "untied weights, shared in part by three tasks": {"batch": 70, "dim": 20, "tasks": 3, "share_ratio": 0.3, "tied": False},
+}  # fmt: skip
+"""Also on a CPU, where a tile has other sizes."""
 
 
 def cross_arguments(
@@ -53,38 +73,32 @@ def cross_arguments(
     dtype: torch.dtype = DOUBLE,
     seed: int = 0,
 ) -> dict:
-    """Keyword arguments of ``cross_rnn``; the index is a random choice with repeats among all rows a task can reach."""
+    """Keyword arguments of ``cross_rnn``. Of the units and of the rank, the ratios are the same for all tasks."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    rows = dim if tied else steps * dim
-    shared = round(share_ratio * rows)
-    private, gates, columns = rows - shared, GATES[cell], context_dim + dim
-    projection = {}
+    weight_steps, gates, columns, projections = 1 if tied else steps, GATES[cell], context_dim + dim, {}
+    shared = round(share_ratio * dim)
+    private = dim - shared
     if rank is not None:
-        places = rank if tied else steps * rank
-        common = round(projection_share_ratio * places)
-        projection = {
-            "shared_projection": normal(common, gates, columns) / columns**0.5,
-            "private_projection": normal(tasks, places - common, gates, columns) / columns**0.5,
-            "projection_index": torch.randint(0, places, (tasks, places), generator=generator, dtype=torch.int32),
+        common = round(projection_share_ratio * rank)
+        projections = {
+            "shared_projection": normal(weight_steps, common, gates, columns) / columns**0.5,
+            "private_projection": normal(tasks, weight_steps, rank - common, gates, columns) / columns**0.5,
         }
-        if common == places:  # as the modules have it: all tasks read the same rows
-            projection["projection_index"] = torch.arange(places, dtype=torch.int32).expand(tasks, -1).contiguous()
         columns = rank
     return {
         "x0": normal(batch, dim),
-        "shared_weight": normal(shared, gates, columns) / columns**0.5,
-        "shared_bias": normal(shared, gates),
-        "private_weight": normal(tasks, private, gates, columns) / columns**0.5,
-        "private_bias": normal(tasks, private, gates),
-        "index": torch.randint(0, rows, (tasks, rows), generator=generator, dtype=torch.int32),
+        "shared_weight": normal(weight_steps, shared, gates, columns) / columns**0.5,
+        "shared_bias": normal(weight_steps, shared, gates),
+        "private_weight": normal(tasks, weight_steps, private, gates, columns) / columns**0.5,
+        "private_bias": normal(tasks, weight_steps, private, gates),
         "steps": steps,
         "cell": cell,
         "context": normal(steps, batch, context_dim) if context_dim else None,
-        **projection,
+        **projections,
     }
 
 
@@ -94,9 +108,8 @@ def arguments_of(backend: Any, **shape: Any) -> dict:
 
 
 def differentiable(arguments: dict) -> dict:
-    """The floating tensors with at least one value among the arguments, set to require a gradient."""
-    floating = {name: value for name, value in arguments.items() if isinstance(value, Tensor) and value.is_floating_point()}
-    return {name: value.requires_grad_() for name, value in floating.items() if value.numel()}
+    """The tensors with at least one value among the arguments, set to require a gradient."""
+    return {name: value.requires_grad_() for name, value in arguments.items() if isinstance(value, Tensor) and value.numel()}
 
 
 def freed(tensor: Tensor) -> Tensor:
@@ -104,3 +117,13 @@ def freed(tensor: Tensor) -> Tensor:
     tensor = tensor.clone()
     tensor.untyped_storage().resize_(0)
     return tensor
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """The same values with other numbers between them in memory."""
+    return torch.stack([tensor, tensor + 9], dim=-1)[..., 0]
+
+
+def expanded(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape that has one value in memory for each row."""
+    return tensor[..., :1].expand(tensor.shape)

@@ -1,17 +1,23 @@
-"""cross_rnn on every backend: as exact as plain PyTorch, forward and backward, and nothing read that is not its own."""
+"""The recurrence on every backend: as exact as plain PyTorch, forward and backward, and nothing read that is not its own."""
 
-import functools
+from functools import partial
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
 from dcrnn_fast import reference
-from dcrnn_fast.ops.registry import Keep, Needs
 
-from .backend import CHOICES, DTYPES, KEEPS, on, on_every_backend, on_every_gpu_kernel, on_every_kernel, on_kernels
+from .backend import CHOICES, DTYPES, on, on_every_backend, on_every_kernel, on_kernels
 from .precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results
-from .problems import DOUBLE, SHAPES, arguments_of, differentiable
+from .problems import CPU_SHAPES, DOUBLE, SHAPES, arguments_of, cross_arguments, differentiable, expanded, strided
+
+full_and_low_rank = pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+float32_and_bfloat16 = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+
+NAMES = [(backend, name) for backend in ("cpp", "triton", "cuda") for name in SHAPES] + [("cpp", name) for name in CPU_SHAPES]
+RECOMPUTED = "one step", "six steps", "wide context, untied", "low rank, projection shared in part"
+VARIANTS = [(cell, return_states) for cell in ("gated", "cross") for return_states in (False, True)]
 
 
 def check(backend, shape, dtype, **options):
@@ -22,17 +28,19 @@ def check(backend, shape, dtype, **options):
     assert_as_exact_as_plain_pytorch(arguments_of(backend, **shape), dtype, backend=backend.name, draws=draws, **options)
 
 
-@on_kernels
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, shape, dtype):
-    if backend.is_slow and dtype is (torch.float64, torch.float16)[list(SHAPES.values()).index(shape) % 2]:
+@pytest.mark.parametrize(("backend", "name"), NAMES, indirect=["backend"])
+def test_outputs_and_gradients_are_as_exact_as_plain_pytorch(backend, name, dtype):
+    """Every shape in every dtype and in a fourth of the variants, and every dtype in every variant."""
+    every, number = SHAPES | CPU_SHAPES, list(SHAPES | CPU_SHAPES).index(name)
+    if backend.is_slow and dtype is (torch.float64, torch.float16)[number % 2]:
         pytest.skip("float64 and float16 by turns: GPU kernels are slow on a CPU")
-    check(backend, shape, dtype)
+    cell, return_states = ("gated", False) if backend.is_slow else VARIANTS[(DTYPES.index(dtype) + number) % 4]
+    check(backend, {"cell": cell, **every[name]}, dtype, return_states=return_states)
 
 
 @on(*CHOICES["cuda"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@float32_and_bfloat16
 @pytest.mark.parametrize("name", ["one row", "rows of 8 values", "wide context, untied"])
 def test_every_kernel_is_as_exact(backend, name, dtype):
     check(backend, SHAPES[name], dtype)
@@ -40,20 +48,21 @@ def test_every_kernel_is_as_exact(backend, name, dtype):
 
 @on_every_kernel
 @pytest.mark.parametrize("shape", [{"cell": "cross"}, {"context_dim": 3, "tied": False}, {"context_dim": 3, "rank": 5}], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@float32_and_bfloat16
 def test_every_state_and_its_gradients_are_as_exact(backend, dtype, shape):
     check(backend, shape, dtype, return_states=True)
 
 
-@on_kernels
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["one step", "six steps", "wide context, untied", "low rank, projection shared in part"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("backend", "name"), [pair for pair in NAMES if "cpp" in pair or pair[1] in RECOMPUTED], indirect=["backend"])
 def test_recomputing_the_activations_is_as_exact(backend, name, dtype):
-    check(backend, SHAPES[name], dtype, recompute=True, return_states=name == "six steps")
+    if backend.is_slow and dtype in (DOUBLE, torch.float16):
+        pytest.skip("GPU kernels are slow on a CPU")
+    check(backend, (SHAPES | CPU_SHAPES)[name], dtype, recompute=True, return_states=name == "six steps")
 
 
 @on_kernels
-@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["saved", "recomputed"])
 @pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -75,7 +84,7 @@ def test_gradients_match_finite_differences(backend, rank, tied, cell, return_st
 
 @on_every_backend
 @pytest.mark.parametrize("return_states", [False, True])
-@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+@full_and_low_rank
 def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(backend, rank, return_states):
     arguments = arguments_of(backend, batch=0, dim=5, context_dim=2, rank=rank)
     inputs = differentiable(arguments)
@@ -87,24 +96,23 @@ def test_an_empty_batch_gives_empty_outputs_and_zero_gradients(backend, rank, re
 
 
 @on_kernels
-@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
-def test_strided_inputs_give_the_bits_of_contiguous_ones(backend, rank):
+@full_and_low_rank
+def test_strided_inputs_and_gradients_give_the_bits_of_contiguous_ones(backend, rank):
     arguments = arguments_of(backend, batch=70, context_dim=2, rank=rank)
-    strided = {n: torch.stack([v, v], dim=-1)[..., 0] if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
-    seed = torch.randn(17, 70, 2, dtype=DOUBLE, device=backend.device).permute(2, 1, 0)
-    expected = results(backend.cross_rnn, cast(arguments, DOUBLE), seed)
-    inputs = differentiable(strided)
-    out = backend.cross_rnn(**strided)
-    assert torch.equal(out, expected["out"])
-    for name, gradient in zip(inputs, torch.autograd.grad(out, list(inputs.values()), seed), strict=True):
-        assert torch.equal(gradient, expected[f"gradient of {name}"]), name
+    transposed = torch.randn(17, 70, 2, dtype=DOUBLE, device=backend.device).permute(2, 1, 0)
+    for change, seed in ((strided, transposed), (expanded, expanded(transposed))):
+        given = {name: change(value) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+        contiguous = {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+        expected = results(backend.cross_rnn, contiguous, seed.contiguous())
+        for name, value in results(backend.cross_rnn, given, seed).items():
+            assert torch.equal(value, expected[name]), name
 
 
 FAST = [(name, dtype) for name in ("reference", "cpp") for dtype in DTYPES]
 SLOW = [(name, dtype) for name in ("triton", "cuda") for dtype in (torch.float32, torch.bfloat16)]
 
 
-@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+@full_and_low_rank
 @pytest.mark.parametrize(("backend", "dtype"), FAST + SLOW, indirect=["backend"], ids=str)
 def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype, rank):
     batch, dim, runs = (40, 20, 1) if backend.is_slow else (300, 32, 3)
@@ -118,7 +126,7 @@ def test_outputs_and_gradients_have_the_same_bits_on_every_run(backend, dtype, r
 
 @on_every_kernel
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
+@full_and_low_rank
 def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
     arguments = cast(arguments_of(backend, rank=rank), torch.float32)
     clean = backend.cross_rnn(**arguments)
@@ -130,7 +138,7 @@ def test_a_value_that_is_no_number_stays_in_its_row(backend, rank, value):
 
 
 @on_kernels
-@pytest.mark.parametrize(("rank", "recompute"), [(None, False), (None, True), (4, False)], ids=["kept", "recomputed", "low rank"])
+@pytest.mark.parametrize(("rank", "recompute"), [(None, False), (None, True), (4, False)], ids=["saved", "recomputed", "low rank"])
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_rows_that_a_kernel_adds_to_a_small_batch_reach_no_gradient(backend, batch, rank, recompute):
     """Infinite weights close a gate for good, and the gradients are finite. In a row of zeros such a gate is 0 * inf = NaN."""
@@ -138,47 +146,21 @@ def test_rows_that_a_kernel_adds_to_a_small_batch_reach_no_gradient(backend, bat
     arguments["x0"].abs_().add_(0.1)
     if rank:
         arguments["shared_projection"].abs_().add_(0.1)  # y > 0
-    arguments["private_weight"][:, 3, 1] = -torch.inf
-    gradients = {}
-    for run in (reference.cross_rnn, functools.partial(backend.cross_rnn, recompute=recompute)):
-        inputs = {name: value.detach().clone() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-        banks = inputs["private_weight"].requires_grad_(), inputs["private_bias"].requires_grad_()
-        gradients[run] = torch.autograd.grad(run(**inputs).sum(), banks)
-    expected, found = gradients.values()
-    assert all(torch.isfinite(gradient).all() for gradient in expected)
-    torch.testing.assert_close(found, expected)
-
-
-@on_every_gpu_kernel
-@pytest.mark.parametrize("stray", [-1, 17, 2**31 - 1])
-def test_a_row_number_out_of_range_that_no_check_saw_makes_its_unit_nan(backend, stray):
-    """Where values cannot be read, in a compiled or captured graph, a stray index is loud and reads nothing outside the banks."""
-    arguments = arguments_of(backend, steps=1)
-    clean = backend.cross_rnn(**arguments)
-    arguments["index"][1, 4] = stray
-    got, *_ = backend.forward(backend.operands(arguments))
-    assert torch.isnan(got[1, :, 4]).all()
-    got[1, :, 4] = clean[1, :, 4]
-    assert torch.equal(got, clean)
-
-
-@on_every_gpu_kernel
-@pytest.mark.parametrize("stray", [-1, 4, 2**31 - 1])
-def test_a_row_number_out_of_range_in_a_projection_makes_its_task_nan(backend, stray):
-    """Every unit of the task reads the column of z that has no row."""
-    arguments = arguments_of(backend, steps=1, rank=4)
-    clean = backend.cross_rnn(**arguments)
-    arguments["projection_index"][1, 2] = stray
-    got, *_ = backend.forward(backend.operands(arguments, keep=False))
-    assert torch.isnan(got[1]).all()
-    assert torch.equal(got[0], clean[0])
+    arguments["private_weight"][:, :, 3, 1] = -torch.inf
+    gradients = []
+    for run in (reference.cross_rnn, partial(backend.cross_rnn, recompute=recompute)):
+        inputs = cast(arguments, torch.float32)
+        weights = inputs["private_weight"].requires_grad_(), inputs["private_bias"].requires_grad_()
+        gradients.append(torch.autograd.grad(run(**inputs).sum(), weights))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients[0])
+    torch.testing.assert_close(*reversed(gradients))
 
 
 @on_kernels
 def test_gates_saturate_without_overflow(backend):
     arguments = cast(arguments_of(backend), torch.float32)
-    for bank in ("shared_bias", "private_bias"):
-        arguments[bank] = arguments[bank] * 1e4
+    for bias in ("shared_bias", "private_bias"):
+        arguments[bias] *= 1e4
     exact = reference.cross_rnn(**cast(arguments, DOUBLE))
     plain = relative_error(reference.cross_rnn(**arguments), exact)
     assert relative_error(backend.cross_rnn(**arguments), exact) <= max(2 * plain, torch.finfo(torch.float32).eps)
@@ -189,14 +171,14 @@ def test_gates_saturate_without_overflow(backend):
 def test_a_gate_that_is_any_nan_is_nan(backend, dtype, bits):
     arguments = cast(arguments_of(backend, steps=1, share_ratio=0), dtype)
     nan = torch.tensor(bits, dtype={torch.float32: torch.int32, DOUBLE: torch.int64}[dtype]).view(dtype)
-    arguments["private_bias"][:, :, 1] = nan
+    arguments["private_bias"][..., 1] = nan
     assert backend.cross_rnn(**arguments).isnan().all()
 
 
 @on_kernels
 def test_a_closed_gate_passes_nothing_however_large(backend):
     arguments = cast(arguments_of(backend, steps=1, share_ratio=0), torch.float32)
-    arguments["private_bias"][:, :, 0], arguments["private_bias"][:, :, 1] = 3e38, -300
+    arguments["private_bias"][..., 0], arguments["private_bias"][..., 1] = 3e38, -300
     assert torch.equal(backend.cross_rnn(**arguments), arguments["x0"].expand(2, -1, -1))
 
 
@@ -213,34 +195,15 @@ def test_float16_overflows_no_sooner_with_a_context_than_plain_pytorch(backend, 
 
 
 @on_kernels
-def test_the_forward_keeps_what_it_is_asked_to_keep(backend):
-    arguments = arguments_of(backend)
-    for keep in KEEPS[backend.name]:
-        _, states, activations = backend.forward(backend.operands(arguments, keep=int(keep)))
-        assert states.shape == ((2, 2, 20, 17) if keep & Keep.STATES else (0,))
-        assert activations.shape == ((2, 3, 20, 2, 17) if keep & Keep.ACTIVATIONS else (0,))
-
-
-@on_kernels
-def test_a_low_rank_keeps_the_projected_values_alone(backend):
-    arguments = arguments_of(backend, rank=3)
-    for keep, shape in ((False, (0,)), (True, (2, 3, 20, 2, 3))):
-        _, activations = backend.forward(backend.operands(arguments, keep=keep))
-        assert activations.shape == shape
-
-
-@on_kernels
-@pytest.mark.parametrize("return_states", [False, True], ids=["last", "states"])
-@pytest.mark.parametrize("rank", [None, 5], ids=["full", "low rank"])
-def test_the_backward_computes_again_what_was_not_kept(backend, rank, return_states):
-    arguments = arguments_of(backend, context_dim=2, rank=rank)
-    needs, found = Needs.X0 | Needs.BANKS | Needs.CONTEXT | (Needs.PROJECTIONS if rank else 0), []
-    for keep in map(int, KEEPS[backend.name] if rank is None else (False, True)):
-        call = backend.operands(arguments, return_states=return_states, keep=keep)
-        out, *kept = backend.forward(call)
-        if return_states and keep & Keep.STATES:
-            kept[0] = out[:, 1:3]
-        found.append(backend.backward(call, torch.ones_like(out), *kept, needs=needs))
-    for gradients in found[1:]:
-        for got, want in zip(gradients, found[0], strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("rows", [3, 300])
+def test_under_autocast_every_thread_computes_in_bfloat16(backend, rows):
+    """The same bits as on inputs that are cast by hand: neither the calling thread nor a worker casts anything itself."""
+    rows = min(rows, 20) if backend.is_slow else rows
+    arguments = cast(backend.of(cross_arguments(batch=rows, dim=32, context_dim=3)), torch.float32)
+    seed = torch.randn(2, rows, 32, dtype=DOUBLE, device=backend.device)
+    expected = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
+    with torch.autocast(backend.device, torch.bfloat16):
+        got = results(backend.cross_rnn, arguments, seed)
+    assert got["out"].dtype == torch.bfloat16
+    for name, value in got.items():
+        assert torch.equal(value.to(torch.bfloat16), expected[name]), name

@@ -1,11 +1,11 @@
-"""cross_rnn in CUDA C++: what it alone has, tf32, vectorised loads, and kernels whose choice changes no bit."""
+"""The recurrence in CUDA C++: what it alone has, tf32, vectorised loads, and kernels whose choice changes no bit."""
 
 import pytest
 import torch
 
-from .backend import CHOICES, on
-from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision, results
-from .problems import DOUBLE, SHAPES, arguments_of, cross_arguments
+from .backend import CHOICES, every_gradient, on
+from .precision import assert_as_exact_as_plain_pytorch, cast, float32_precision
+from .problems import SHAPES, arguments_of, cross_arguments
 
 pytestmark = on("cuda")
 KERNELS = CHOICES["cuda"]
@@ -37,15 +37,6 @@ def test_several_large_tiles_are_as_exact(backend):
         assert_as_exact_as_plain_pytorch(arguments, torch.bfloat16, backend="cuda", draws=1)
 
 
-@pytest.mark.parametrize("rank", [None, 8], ids=["full", "low rank"])
-def test_recomputing_gives_the_bits_of_keeping(backend, rank):
-    arguments = cast(arguments_of(backend, context_dim=8, dim=24, rank=rank), torch.bfloat16)
-    seed = torch.randn(2, 20, 24, dtype=DOUBLE, device=backend.device)
-    kept = results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed)
-    for name, value in results(backend.cross_rnn, cast(arguments, torch.bfloat16), seed, recompute=True).items():
-        assert torch.equal(value, kept[name]), name
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize(
     "shape", [{"dim": 70, "batch": 40}, {"dim": 24, "context_dim": 8, "tied": False}, {"dim": 70, "rank": 33}], ids=str
@@ -74,30 +65,20 @@ def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(backend, steps, dtype):
-    call = backend.operands(cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype))
-    out, *kept = backend.forward(call)
-    grad = torch.randn_like(out)
-    every, others = (backend.backward(call, grad, *kept, needs=needs) for needs in (63, 62))
+    arguments = cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype)
+    out, *saved = backend.forward(arguments)
+    grad, most = torch.randn_like(out), every_gradient(arguments)
+    every, others = (backend.backward(arguments, grad, *saved, mask=mask) for mask in (most, most - 1))
     assert others[0].numel() == 0
     for got, want in zip(others[1:], every[1:], strict=True):
         assert torch.equal(got, want)
 
 
 def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
-    empty = torch.zeros(0, 2**30 + 1, device=backend.device)
-    weight = torch.zeros(0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 2, device=backend.device)
-    none = torch.zeros(0, 0, 2, 2**30 + 1, device=backend.device), torch.zeros(0, 0, 2, device=backend.device)
-    index = torch.zeros(0, 2**30 + 1, dtype=torch.int32, device=backend.device)
+    columns = 2**30 + 1
+    arguments = {"steps": 1, "x0": torch.empty(0, columns), "context": None, "cell": "gated"}
+    arguments |= {"shared_weight": torch.empty(1, columns, 2, 1).expand(-1, -1, -1, columns), "shared_bias": torch.empty(1, 1, 1)}
+    arguments["shared_bias"] = arguments["shared_bias"].expand(-1, columns, 2)
+    arguments |= {"private_weight": torch.empty(0, 1, 0, 2, columns), "private_bias": torch.empty(0, 1, 0, 2)}
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
-        backend.operators.cross_rnn(empty, *weight, *none, index, 1)
-
-
-def test_a_projection_row_out_of_range_makes_its_column_nan(backend):
-    """Nothing is read outside the banks, and the other columns of z and y keep their bits."""
-    arguments = cast(arguments_of(backend, rank=5, steps=1), torch.float32)
-    clean = backend.forward(backend.operands(arguments))[1]
-    arguments["projection_index"][1, 3] = 2**31 - 1
-    kept = backend.forward(backend.operands(arguments))[1]
-    assert torch.isnan(kept[1, :, :, :, 3]).all()
-    kept[1, :, :, :, 3] = clean[1, :, :, :, 3]
-    assert torch.equal(kept, clean)
+        backend.forward(backend.of(arguments), saved=0)

@@ -4,15 +4,16 @@ tf32: a tensor core drops the last 13 bits of its float32 operands, so the kerne
 these bits too.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dcrnn_fast import reference
 from dcrnn_fast.errors import BackendUnavailable
-from dcrnn_fast.ops.registry import Keep
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
-from .backend import on
+from .backend import every_gradient, on
 from .precision import cast, results
 from .problems import cross_arguments
 
@@ -22,7 +23,7 @@ NAMES = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias",
 PROJECTIONS = ("shared_projection", "private_projection")
 
 
-def errors(operators, backend, steps, rows=24, rank=None):
+def errors(backend, steps, rank=None, rows=24):
     """The relative errors of the output and of the gradients of x0, the context and the weights, in tf32, against float64."""
     arguments = cross_arguments(batch=rows, dim=96, steps=steps, context_dim=40, seed=steps, rank=rank, projection_share_ratio=0.5)
     seed = torch.randn(2, rows, 96, dtype=torch.float64)
@@ -31,37 +32,25 @@ def errors(operators, backend, steps, rows=24, rank=None):
     leaves = [exact[name].requires_grad_() for name in names]
     out = reference.cross_rnn(**exact)
     expected = [out.detach(), *torch.autograd.grad(out, leaves, seed)]
-    low_rank = rank is not None
-    options = {"allow_tf32": True, "keep": True if low_rank else int(Keep.BOTH)}
-    call = backend.operands(backend.of(cast(arguments, torch.float32)), **options)
+    given = backend.of(cast(arguments, torch.float32))
     with torch.no_grad():
-        out, *kept = getattr(operators, call.operator())(*call)
-        grad, needs = seed.float().to(out.device), 255 if low_rank else 63
-        got = [out, *getattr(operators, f"{call.operator()}_backward")(grad, *kept, needs, *call[:-1])]
-    triples = zip(("out", *names), got, expected, strict=True)
+        out, *saved = backend.forward(given, allow_tf32=True)
+        got = backend.backward(given, seed.float().to(out.device), *saved, mask=every_gradient(given), allow_tf32=True)
+    triples = zip(("out", *names), [out, *got], expected, strict=True)
     return {name: relative_error(one, right) for name, one, right in triples if "bias" not in name}
 
 
-@pytest.mark.parametrize("steps", [3, 6])
-def test_tf32_stays_well_below_its_ceiling(backend, steps):
-    from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
-
-    for name, error in errors(torch.ops.dcrnn_fast_triton, backend, steps).items():
-        assert 1e-5 < error < CEILING["tf32"] / 2, f"{name} with {steps} steps: relative error {error:.1e}"
-
-
-def test_tf32_of_the_low_rank_cell_stays_well_below_its_ceiling(backend):
-    from dcrnn_fast.ops import triton  # noqa: F401  registers the operators
-
-    for name, error in errors(torch.ops.dcrnn_fast_triton, backend, 3, rank=24).items():
+@pytest.mark.parametrize(("steps", "rank"), [(3, None), (6, None), (3, 24)], ids=["three steps", "six steps", "low rank"])
+def test_tf32_stays_well_below_its_ceiling(backend, steps, rank):
+    for name, error in errors(backend, steps, rank).items():
         assert 1e-5 < error < CEILING["tf32"] / 2, f"{name}: relative error {error:.1e}"
 
 
 @pytest.mark.parametrize("rank", [None, 24], ids=["full", "low rank"])
 def test_without_rounding_the_errors_are_more_than_twice_as_large(backend, rank):
-    from .mutants import mutant_operators
+    from .mutants import mutant
 
-    right, wrong = (errors(mutant_operators(name), backend, 3, rank=rank) for name in (None, "to_tf32"))
+    right, wrong = (errors(replace(backend, namespace=mutant(name)[0]), 3, rank) for name in (None, "to_tf32"))
     for name, error in wrong.items():
         assert error > 2 * right[name], f"{name}: {error:.1e} without rounding, {right[name]:.1e} with it"
 

@@ -8,7 +8,7 @@ from dcrnn_fast.support.accuracy import relative_error
 
 from .backend import on_every_gpu_kernel, on_gpu_kernels
 from .precision import cast, results
-from .problems import DOUBLE, arguments_of, cross_arguments, differentiable
+from .problems import DOUBLE, arguments_of
 
 CEILINGS = {"float32": 1e-4, "bfloat16": 5e-2}
 """Of faults, not of rounding: other tests ask for more."""
@@ -22,10 +22,10 @@ CALLS = [
 @on_every_gpu_kernel
 @pytest.mark.parametrize(("shape", "dtype", "options"), CALLS, ids=str)
 def test_three_calls_are_near_float64(backend, shape, dtype, options):
-    """The first compiles and times tiles; what launches are remembered, a later one makes."""
+    """The first compiles and times tiles; a later one launches what is remembered."""
     given = cast(arguments_of(backend, **shape), getattr(torch, dtype))
     of_states = [given["steps"] + 1] if "return_states" in options else []
-    seed = torch.randn(len(given["index"]), *of_states, *given["x0"].shape).to(given["x0"])
+    seed = torch.randn(len(given["private_bias"]), *of_states, *given["x0"].shape).to(given["x0"])
     exact = results(reference.cross_rnn, cast(given, DOUBLE), seed, return_states=bool(of_states))
     for call in range(1 if backend.is_slow else 3):
         found = results(backend.cross_rnn, cast(given, getattr(torch, dtype)), seed, **options)
@@ -35,13 +35,9 @@ def test_three_calls_are_near_float64(backend, shape, dtype, options):
 
 @on_gpu_kernels
 def test_three_gathers_are_those_of_the_reference(backend):
-    arguments = backend.of(cross_arguments(dim=40, tasks=3, dtype=torch.float32))
-    given = {name: arguments[name] for name in ("shared_weight", "private_weight", "index")}
-    leaves = list(differentiable(given).values())
+    shared, private = (torch.randn(*shape, device=backend.device, requires_grad=True) for shape in ((20, 2, 40), (3, 20, 2, 40)))
+    index = torch.randint(0, 40, (3, 40), dtype=torch.int32, device=backend.device)
     for gather in (backend.param_gather,) * (1 if backend.is_slow else 3):
-        for got, right in zip(*(_with_gradients(one(*given.values()), leaves) for one in (gather, reference.param_gather)), strict=True):
+        outs = [one(shared, private, index) for one in (gather, reference.param_gather)]
+        for got, right in zip(*([out, *torch.autograd.grad(out.square().sum(), (shared, private))] for out in outs), strict=True):
             torch.testing.assert_close(got, right)
-
-
-def _with_gradients(out, leaves):
-    return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]

@@ -14,8 +14,6 @@ from dcrnn_fast.ops import dispatch
 from .backend import on, on_every_backend, on_kernels
 from .problems import cross_arguments
 
-BANKS = ("shared_weight", "private_weight", "index")
-
 
 def problem(backend=None):
     """The arguments, on the backend's device, and a direction for x0."""
@@ -25,6 +23,13 @@ def problem(backend=None):
     return arguments, torch.randn_like(arguments["x0"])
 
 
+def banks(backend=None):
+    """The arguments of param_gather, on the backend's device."""
+    device = "cpu" if backend is None else backend.device
+    index = torch.randint(0, 5, (2, 6), dtype=torch.int32, device=device)
+    return *(torch.randn(*shape, dtype=torch.float64, device=device) for shape in ((2, 3), (2, 3, 3))), index
+
+
 def as_function_of(arguments, run, *names):
     return lambda *values: run(**{**arguments, **dict(zip(names, values, strict=True))})
 
@@ -32,12 +37,12 @@ def as_function_of(arguments, run, *names):
 @on_kernels
 def test_a_kernel_refuses_forward_mode(backend):
     arguments, direction = problem(backend)
-    banks = [arguments[name] for name in BANKS]
+    shared, private, index = banks(backend)
     cases = (
         (as_function_of(arguments, backend.cross_rnn, "x0"), arguments["x0"], direction),
-        (lambda private: backend.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
-        (lambda x0: backend.forward(backend.operands({**arguments, "x0": x0}))[0], arguments["x0"], direction),
-        (lambda private: backend.operators.param_gather(banks[0], private, banks[2]), banks[1], torch.ones_like(banks[1])),
+        (lambda private: backend.param_gather(shared, private, index), private, torch.ones_like(private)),
+        (lambda x0: backend.forward({**arguments, "x0": x0})[0], arguments["x0"], direction),
+        (lambda private: backend.operators.param_gather(shared, private, index), private, torch.ones_like(private)),
     )
     for run, point, tangent in cases:
         with pytest.raises(BackendUnavailable, match=r"no forward-mode derivatives .* backend='reference'"):
@@ -65,26 +70,17 @@ def test_a_tensor_without_a_tangent_passes_a_kernel_in_forward_mode(backend):
 
 
 def test_auto_computes_forward_mode_by_the_reference():
-    arguments, _ = problem()
-    for names in (("x0",), ("context", "private_bias")):
+    for rank, names in ((None, ("x0",)), (None, ("context", "private_bias")), (1, ("shared_projection",))):
+        arguments = cross_arguments(batch=3, steps=2, context_dim=2, rank=rank)
         fast, plain = (as_function_of(arguments, run, *names) for run in (functional.cross_rnn, reference.cross_rnn))
         point = tuple(arguments[name] for name in names)
         tangent = tuple(torch.randn_like(value) for value in point)
         torch.testing.assert_close(jvp(fast, point, tangent)[1], jvp(plain, point, tangent)[1])
         torch.testing.assert_close(jacfwd(fast)(*point), jacfwd(plain)(*point))
         torch.testing.assert_close(jacfwd(jacrev(fast))(*point), jacfwd(jacrev(plain))(*point))
-    shared, private, index = (arguments[name] for name in BANKS)
+    shared, private, index = banks()
     rows = jvp(lambda s, p: functional.param_gather(s, p, index), (shared, private), (shared, private))[1]
     assert torch.equal(rows, reference.param_gather(shared, private, index))
-
-
-@pytest.mark.parametrize("rank", [1, 3])
-def test_forward_and_reverse_mode_agree_on_projections(rank):
-    """One column a projection: its strides are ambiguous, and PyTorch wants the same of a tangent."""
-    arguments = cross_arguments(tasks=2, steps=2, tied=False, rank=rank)
-    for name in ("shared_projection", "private_projection"):
-        run = as_function_of(arguments, reference.cross_rnn, name)
-        torch.testing.assert_close(jacfwd(run)(arguments[name]), jacrev(run)(arguments[name]))
 
 
 def test_auto_computes_forward_mode_in_a_compiled_graph():
@@ -97,9 +93,7 @@ def test_auto_computes_forward_mode_in_a_compiled_graph():
 @on_every_backend
 @pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context", "shared_projection"])
 def test_grad_gives_the_reference_gradient(backend, name):
-    arguments, _ = problem(backend)
-    if name == "shared_projection":
-        arguments = backend.of(cross_arguments(rank=2, context_dim=1))
+    arguments = backend.of(cross_arguments(batch=3, steps=2, context_dim=2, rank=2 if "projection" in name else None))
     fast, plain = (as_function_of(arguments, run, name) for run in (backend.cross_rnn, reference.cross_rnn))
     gradients = [grad(lambda value, run=run: run(value).square().sum())(arguments[name]) for run in (fast, plain)]
     torch.testing.assert_close(*gradients)
@@ -112,10 +106,9 @@ def test_vmap_gives_each_sample_its_result(backend):
     fast = as_function_of(arguments, backend.cross_rnn, "x0")
     assert vmap(fast)(many[:0]).shape == (0, *reference.cross_rnn(**arguments).shape)
     torch.testing.assert_close(vmap(fast)(many), torch.stack([reference.cross_rnn(**{**arguments, "x0": x0}) for x0 in many]))
-    banks = [arguments[name] for name in BANKS]
-    ensemble = torch.stack([banks[1], -banks[1]], dim=1)
-    found = vmap(lambda private: backend.param_gather(banks[0], private, banks[2]), in_dims=1)(ensemble)
-    assert torch.equal(found, torch.stack([reference.param_gather(banks[0], sign * banks[1], banks[2]) for sign in (1, -1)]))
+    shared, private, index = banks(backend)
+    found = vmap(lambda private: backend.param_gather(shared, private, index), in_dims=1)(torch.stack([private, -private], dim=1))
+    assert torch.equal(found, torch.stack([reference.param_gather(shared, sign * private, index) for sign in (1, -1)]))
 
 
 @on_every_backend
@@ -149,7 +142,7 @@ def test_jacrev_gives_the_reference_jacobian(backend):
 def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(backend):
     arguments, _ = problem(backend)
     with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
-        grad(lambda x0: backend.forward(backend.operands({**arguments, "x0": x0}))[0].sum())(arguments["x0"])
+        grad(lambda x0: backend.forward({**arguments, "x0": x0})[0].sum())(arguments["x0"])
 
 
 @on_kernels
@@ -180,8 +173,7 @@ def test_a_compiled_gradient_of_a_kernel_says_what_to_call():
 @on_every_backend
 def test_an_index_out_of_range_in_one_sample_is_refused(backend):
     """A negative one would read from the end."""
-    arguments, _ = problem(backend)
-    shared, private, index = (arguments[name] for name in BANKS)
+    shared, private, index = banks(backend)
     for stray in (-1, len(shared) + private.shape[1]):
         indices = torch.stack([index, index])
         indices[1, 0, 0] = stray

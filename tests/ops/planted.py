@@ -6,38 +6,36 @@ import torch
 
 from dcrnn_fast import reference
 from dcrnn_fast.ops import auto
+from dcrnn_fast.ops.cross_rnn import INPUTS
 from tests.operators.problems import cross_arguments
 
 
-def problem(needs=(True,) * 5, **sizes):
-    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, **sizes)
-    names = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias")
-    return auto.Problem([arguments[name] for name in names], [0, None, None, None, None], needs, "float32"), arguments["index"]
+def call_of(needs=(True,) * 5):
+    """A call that ``auto`` can measure, without a context."""
+    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32)
+    return auto.Call([arguments[name] for name in INPUTS[:5]], [0, None, None, None, None], needs, "float32")
+
+
+def right(run, tensors):
+    return run(*tensors)
 
 
 class Planted:
-    """Candidates that record which of them ran, and a timer that gives each its time."""
+    """The reference and a candidate, which record which of them ran, and a timer that gives each its time."""
 
-    def __init__(self, index, **times):
-        self.index, self.times, self.timed = index, {"reference": 1.0, **times}, []
-        self.ran = None
+    def __init__(self, seconds, change=right):
+        self.times, self.timed, self.ran = {"reference": 1.0, "candidate": seconds}, [], None
+        self.runs = {"reference": self._of("reference", right), "candidate": self._of("candidate", change)}
+        self.clock = mock.patch.object(auto, "timer_of", lambda call, device: lambda: self._timer(call))
 
-    def plain(self, *tensors):
-        return reference.cross_rnn(*tensors, self.index, steps=3)
-
-    def of(self, name, change=lambda run, tensors: run(*tensors)):
+    def _of(self, name, change):
         def run(*tensors):
             self.ran = name
-            return change(self.plain, tensors)
+            return change(lambda *given: reference.cross_rnn(*given, steps=3), tensors)
 
         return run
 
-    def measure(self, candidates, problem):
-        """What ``auto`` takes of the reference and these."""
-        with mock.patch.object(auto, "timer_of", lambda call, device: lambda: self.timer(call)):
-            return auto.measure({"reference": self.of("reference"), **candidates}, problem)
-
-    def timer(self, call):
+    def _timer(self, call):
         call()
         self.timed.append(self.ran)
         return self.times[self.ran]

@@ -14,8 +14,9 @@ pytestmark = [
     pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="plants the C++ kernels as a choice, which are absent here"),
 ]
 
-BANKS = INPUTS[1:5]
-KEY = auto.Key("cpu", "cross_rnn", "float32", BANKS, (8, 0, 2, 2, 3, 1, 0, 0), 64)
+WEIGHTS = INPUTS[1:5]
+OPTIONS, SIZES = (3, "gated", False, False), (1, 4, 2, 8, 2, 1, 4, 2, 8)
+KEY = auto.Key("cpu", "cross_rnn", "float32", WEIGHTS, OPTIONS, (8, *SIZES), 64)
 KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
 
 
@@ -55,7 +56,7 @@ def by(graph):
 
 @pytest.mark.parametrize(
     ("choices", "expected"),
-    [((), PLAIN), (("cpp",), KERNEL), (("cpp", "cpp"), KERNEL), (("cpp", "reference"), PLAIN), (("cpp", "candidate"), PLAIN)],
+    [((), PLAIN), (("cpp",), KERNEL), (("cpp", "cpp"), KERNEL), (("cpp", "reference"), PLAIN)],
     ids=str,
 )
 def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choices, expected):
@@ -67,7 +68,7 @@ def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choic
     assert compiled.graphs == [expected], "one graph serves every batch size"
 
 
-@pytest.mark.parametrize("change", [{"needs": ()}, {"kind": "bfloat16"}, {"sizes": (8, 0, 2, 2, 4, 1, 0, 0)}], ids=str)
+@pytest.mark.parametrize("change", [{"needs": ()}, {"kind": "bfloat16"}, {"options": (4, *OPTIONS[1:])}, {"sizes": (9, *SIZES)}], ids=str)
 def test_a_choice_of_another_size_is_not_taken(model, change):
     plant("cpp", key=KEY._replace(**change))
     compiled = Compiled(model)
@@ -93,7 +94,8 @@ def test_a_later_measurement_compiles_nothing_again(model):
 
 def test_sizes_that_a_graph_leaves_open_stay_open():
     for dim in (10, 20):
-        plant("cpp", key=KEY._replace(needs=(), sizes=(dim, *KEY.sizes[1:])))
+        shared = round(0.3 * dim)
+        plant("cpp", key=KEY._replace(needs=(), sizes=(dim, 1, shared, 2, dim, 2, 1, dim - shared, 2, dim)))
     compiled = Compiled(lambda arguments: functional.cross_rnn(**arguments), dynamic=True)
     for dim in (10, 20):
         compiled.call(cross_arguments(dim=dim, batch=32, share_ratio=0.3, dtype=torch.float32))
@@ -120,7 +122,7 @@ def test_an_exported_graph_takes_the_choice_of_inference_though_parameters_requi
 
 def test_a_gather_in_a_graph_takes_its_choice():
     shared, private, index = torch.randn(3, 5), torch.randn(2, 4, 5), torch.zeros(2, 6, dtype=torch.int32)
-    plant("cpp", key=auto.Key("cpu", "param_gather", "float32", (), (2, 6, 3, 4, 5), 0))
+    plant("cpp", key=auto.Key("cpu", "param_gather", "float32", (), (False,), (6, 3, 5, 2, 4, 5), 0))
     compiled = Compiled(functional.param_gather)
     torch.testing.assert_close(compiled.call(shared, private, index), functional.param_gather(shared, private, index))
     assert compiled.graphs == ["dcrnn_fast.param_gather.default"]
@@ -151,14 +153,14 @@ def test_a_captured_graph_takes_the_choice_of_its_own_batch_size(model, captured
 
 
 def test_under_checkpointing_a_compiled_graph_takes_the_reference(model):
-    plant("cpp", key=KEY._replace(needs=("x0", *BANKS)))
+    plant("cpp", key=KEY._replace(needs=("x0", *WEIGHTS)))
     compiled, x0 = Compiled(model), torch.randn(5, 8, requires_grad=True)
     checkpoint(compiled.call, x0, use_reentrant=False).sum().backward()
     assert compiled.graphs == [PLAIN]
 
 
 def test_a_compiled_transform_takes_the_reference(model):
-    for needs in ((), BANKS, ("x0", *BANKS)):
+    for needs in ((), WEIGHTS, ("x0", *WEIGHTS)):
         plant("cpp", key=KEY._replace(needs=needs))
     compiled = Compiled(torch.func.grad(lambda x0: model(x0).sum()))
     compiled.call(torch.randn(5, 8))

@@ -1,6 +1,7 @@
 """The reference operators: the formulas of the design, written out element by element, and their derivatives."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -8,168 +9,131 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast.reference import cross_rnn, param_gather
 
-from ..operators.problems import DOUBLE, cross_arguments, differentiable
+from ..operators.problems import DOUBLE, cross_arguments, differentiable, strided
 
 
-def gather_by_definition(shared, private, index):
-    def row(t, i):
-        return shared[i] if i < len(shared) else private[t, i - len(shared)]
-
-    return torch.stack([torch.stack([row(t, i) for i in rows]) for t, rows in enumerate(index.tolist())])
-
-
-def projected(u, rows):
-    """The values that a projection's rows give of u, for each gate vector."""
-    return [[math.fsum(w * v for w, v in zip(row[gate], u, strict=True)) for row in rows] for gate in range(len(rows[0]))]
+def rows_of(arguments, name, task, step):
+    """A step's rows of a task: those that all tasks share, then the task's own."""
+    shared, private = arguments[f"shared_{name}"], arguments[f"private_{name}"][task]
+    at = 0 if len(shared) == 1 else step
+    return [*shared[at].tolist(), *private[at].tolist()]
 
 
-def cross_rnn_by_definition(
-    x0, shared_weight, shared_bias, private_weight, private_bias, index, *, steps, cell, context=None,
-    shared_projection=None, private_projection=None, projection_index=None,
-):  # fmt: skip
+def dot(left, right):
+    return math.fsum(w * v for w, v in zip(left, right, strict=True))
+
+
+def states_by_definition(arguments):
     """Every state [T, L + 1, B, D] by scalar arithmetic."""
-    weight = gather_by_definition(shared_weight, private_weight, index).tolist()
-    bias = gather_by_definition(shared_bias, private_bias, index).tolist()
-    (tasks, rows), (batch, dim) = index.shape, x0.shape
-    projection, rank = None, 0
-    if projection_index is not None:
-        projection = gather_by_definition(shared_projection, private_projection, projection_index).tolist()
-        rank = projection_index.shape[1] * dim // rows
+    x0, steps, context = (arguments[name] for name in ("x0", "steps", "context"))
+    tasks, (batch, dim) = len(arguments["private_bias"]), x0.shape
     states = torch.zeros(tasks, steps + 1, batch, dim, dtype=DOUBLE)
-    for t in range(tasks):
-        for i in range(batch):
-            h = x0[i].tolist()
-            states[t, 0, i] = x0[i]
-            for step in range(steps):
-                u = ([] if context is None else context[step, i].tolist()) + h
-                read = [u, u]
-                if projection is not None:
-                    first = 0 if rows == dim else step * rank
-                    read = projected(u, projection[t][first : first + rank])
-                after = []
-                for d in range(dim):
-                    r = d if rows == dim else step * dim + d
-                    a = math.fsum(w * v for w, v in zip(weight[t][r][0], read[0], strict=True)) + bias[t][r][0]
-                    g = 1.0
-                    if cell == "gated":
-                        q = math.fsum(w * v for w, v in zip(weight[t][r][1], read[1], strict=True)) + bias[t][r][1]
-                        g = 1 / (1 + math.exp(-q))
-                    after.append(h[d] + g * float(x0[i, d]) * a)
-                h = after
-                states[t, step + 1, i] = torch.tensor(h, dtype=DOUBLE)
+    for task, row in product(range(tasks), range(batch)):
+        h = start = x0[row].tolist()
+        states[task, 0, row] = x0[row]
+        for step in range(steps):
+            u = ([] if context is None else context[step, row].tolist()) + h
+            weight, bias = rows_of(arguments, "weight", task, step), rows_of(arguments, "bias", task, step)
+            z = y = u
+            if "shared_projection" in arguments:
+                projection = rows_of(arguments, "projection", task, step)
+                z, y = ([dot(of_gates[gate], u) for of_gates in projection] for gate in (0, -1))
+            before = h
+            h = []
+            for d in range(dim):
+                a = dot(weight[d][0], z) + bias[d][0]
+                g = 1 / (1 + math.exp(-(dot(weight[d][1], y) + bias[d][1]))) if arguments["cell"] == "gated" else 1.0
+                h.append(before[d] + g * start[d] * a)
+            states[task, step + 1, row] = torch.tensor(h, dtype=DOUBLE)
     return states
 
 
 GRID = [
-    pytest.param(cell, tied, context_dim, share_ratio, id=f"{cell}-{'tied' if tied else 'untied'}-context{context_dim}-share{share_ratio}")
-    for cell in ("gated", "cross")
-    for tied in (True, False)
-    for context_dim in (0, 3)
-    for share_ratio in (0, 0.5, 1)
+    {"cell": cell, "tied": tied, "context_dim": context_dim, "share_ratio": share_ratio}
+    for cell, tied, context_dim, share_ratio in product(("gated", "cross"), (True, False), (0, 2), (0, 0.5, 1))
 ]
+RANKS = [(None, 1.0), (4, 0.0), (4, 0.5), (4, 1.0)]
+"""The rank, and the part of the projection that tasks share."""
 
 
-@pytest.mark.parametrize(("cell", "tied", "context_dim", "share_ratio"), GRID)
-def test_cross_rnn_is_the_formula_of_the_design_at_every_step(cell, tied, context_dim, share_ratio):
-    arguments = cross_arguments(cell=cell, tied=tied, context_dim=context_dim, share_ratio=share_ratio)
-    torch.testing.assert_close(cross_rnn(**arguments, return_states=True), cross_rnn_by_definition(**arguments), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("projection_share_ratio", [0, 0.5, 1])
-@pytest.mark.parametrize(("cell", "tied", "context_dim", "share_ratio"), GRID)
-def test_a_cell_of_low_rank_is_the_formula_too(cell, tied, context_dim, share_ratio, projection_share_ratio):
-    options = {"cell": cell, "tied": tied, "context_dim": context_dim, "share_ratio": share_ratio}
-    arguments = cross_arguments(**options, rank=4, projection_share_ratio=projection_share_ratio)
-    torch.testing.assert_close(cross_rnn(**arguments, return_states=True), cross_rnn_by_definition(**arguments), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize(("rank", "projection_share_ratio"), RANKS, ids=str)
+@pytest.mark.parametrize("options", GRID, ids=str)
+def test_the_recurrence_is_the_formula_of_the_design_at_every_step(options, rank, projection_share_ratio):
+    arguments = cross_arguments(**options, rank=rank, projection_share_ratio=projection_share_ratio)
+    states = cross_rnn(**arguments, return_states=True)
+    torch.testing.assert_close(states, states_by_definition(arguments), rtol=1e-12, atol=1e-12)
+    assert torch.equal(states[:, -1], cross_rnn(**arguments))
 
 
 def test_a_cell_of_low_rank_is_the_full_cell_with_the_product_of_its_matrices():
     low = cross_arguments(rank=2, projection_share_ratio=0.5, seed=3)
-    projection = param_gather(low["shared_projection"], low["private_projection"], low["projection_index"])
-    weight = torch.einsum("tdgr,trgk->tdgk", param_gather(low["shared_weight"], low["private_weight"], low["index"]), projection)
-    bias = param_gather(low["shared_bias"], low["private_bias"], low["index"])
-    index = torch.arange(5, dtype=torch.int32).expand(2, -1)
-    full = cross_rnn(low["x0"], weight.new_empty(0, 2, 5), bias.new_empty(0, 2), weight, bias, index, steps=3)
-    torch.testing.assert_close(cross_rnn(**low), full, rtol=1e-12, atol=1e-12)
+    of_tasks = {
+        name: torch.cat([low[f"shared_{name}"].expand(2, *low[f"shared_{name}"].shape), low[f"private_{name}"]], dim=2)
+        for name in ("weight", "bias", "projection")
+    }
+    weight = torch.einsum("twdgr,twrgk->twdgk", of_tasks["weight"], of_tasks["projection"])
+    none = weight.new_empty(1, 0, 2, 5), weight.new_empty(1, 0, 2)
+    torch.testing.assert_close(cross_rnn(**low), cross_rnn(low["x0"], *none, weight, of_tasks["bias"], steps=3), rtol=1e-12, atol=1e-12)
+
+
+def with_inputs(check, arguments, **options):
+    """A check of the derivatives by all tensors."""
+    inputs = differentiable(arguments)
+
+    def run(*values):
+        return cross_rnn(**{**arguments, **dict(zip(inputs, values, strict=True))}, **options)
+
+    return check(run, tuple(inputs.values()))
 
 
 @pytest.mark.parametrize("return_states", [False, True])
 @pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
-@pytest.mark.parametrize(("cell", "tied", "context_dim", "share_ratio"), GRID)
-def test_cross_rnn_gradients_match_finite_differences(cell, tied, context_dim, share_ratio, rank, return_states):
-    options = {"cell": cell, "tied": tied, "context_dim": context_dim and 2, "share_ratio": share_ratio}
+@pytest.mark.parametrize("options", GRID, ids=str)
+def test_gradients_match_finite_differences(options, rank, return_states):
     arguments = cross_arguments(batch=2, dim=3, steps=2, **options, rank=rank, projection_share_ratio=0.5)
-    inputs = differentiable(arguments)
-
-    def run(*values):
-        return cross_rnn(**{**arguments, **dict(zip(inputs, values, strict=True))}, return_states=return_states)
-
-    assert gradcheck(run, tuple(inputs.values()))
+    assert with_inputs(gradcheck, arguments, return_states=return_states)
 
 
 @pytest.mark.parametrize("rank", [None, 1], ids=["full", "low rank"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
-def test_cross_rnn_is_twice_differentiable(cell, rank):
-    arguments = cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1, rank=rank)
-    inputs = differentiable(arguments)
-
-    def run(*values):
-        return cross_rnn(**{**arguments, **dict(zip(inputs, values, strict=True))})
-
-    assert gradgradcheck(run, tuple(inputs.values()))
+def test_the_recurrence_is_twice_differentiable(cell, rank):
+    assert with_inputs(gradgradcheck, cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1, rank=rank))
 
 
 def test_the_gradient_check_catches_a_dropped_gate_derivative():
     """Negative control: with the gate detached, finite differences disagree."""
-    arguments = cross_arguments(batch=2, dim=3, tasks=1, steps=1)
-    weight, bias, x0 = arguments["private_weight"][0], arguments["private_bias"][0], arguments["x0"].requires_grad_()
+    arguments = cross_arguments(batch=2, dim=3, tasks=1, steps=1, share_ratio=0)
+    weight, bias, x0 = arguments["private_weight"][0, 0], arguments["private_bias"][0, 0], arguments["x0"].requires_grad_()
 
     def gate_without_derivative(x0):
-        w, b = torch.cat([arguments["shared_weight"], weight]), torch.cat([arguments["shared_bias"], bias])
-        gate = torch.sigmoid(x0 @ w[:, 1].T + b[:, 1]).detach()
-        return x0 + gate * x0 * (x0 @ w[:, 0].T + b[:, 0])
+        gate = torch.sigmoid(x0 @ weight[:, 1].T + bias[:, 1]).detach()
+        return x0 + gate * x0 * (x0 @ weight[:, 0].T + bias[:, 0])
 
     assert not gradcheck(gate_without_derivative, (x0,), raise_exception=False)
-
-
-def test_states_begin_with_x0_and_end_with_the_result():
-    arguments = cross_arguments()
-    states, last = cross_rnn(**arguments, return_states=True), cross_rnn(**arguments)
-    assert torch.equal(states[:, 0], arguments["x0"].expand(2, -1, -1))
-    assert torch.equal(states[:, -1], last)
 
 
 def test_contexts_chain_into_one_recurrence_over_all_columns():
     """Units that read only upstream units are the same whether computed together or upstream first."""
     whole = cross_arguments(dim=6, tasks=1, share_ratio=0)
-    whole["index"] = torch.arange(6, dtype=torch.int32)[None]
-    weight = whole["private_weight"]
-    weight[:, :2, :, 2:] = 0
-    weight[:, 2:4, :, 4:] = 0
-    expected = cross_rnn(**whole)
+    weight, bias = whole["private_weight"], whole["private_bias"]
+    weight[:, :, :2, :, 2:] = 0
+    weight[:, :, 2:4, :, 4:] = 0
     context, parts = None, []
     for low, high in ((0, 2), (2, 4), (4, 6)):
-        states = cross_rnn(
-            whole["x0"][:, low:high],
-            weight.new_empty(0, 2, high),
-            weight.new_empty(0, 2),
-            weight[:, low:high, :, :high],
-            whole["private_bias"][:, low:high],
-            torch.arange(high - low, dtype=torch.int32)[None],
-            steps=3,
-            context=context,
-            return_states=True,
-        )
+        own = weight[:, :, low:high, :, :high], bias[:, :, low:high]
+        none = weight.new_empty(1, 0, 2, high), weight.new_empty(1, 0, 2)
+        states = cross_rnn(whole["x0"][:, low:high], *none, *own, steps=3, context=context, return_states=True)
         parts.append(states[:, -1])
         context = states[0, :3] if context is None else torch.cat([context, states[0, :3]], dim=-1)
-    torch.testing.assert_close(torch.cat(parts, dim=-1), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat(parts, dim=-1), cross_rnn(**whole), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 3)])
 def test_param_gather_reads_the_shared_bank_below_s_and_the_tasks_own_above(trailing):
     shared, private = torch.randn(3, *trailing), torch.randn(2, 4, *trailing)
     index = torch.tensor([[0, 6, 3, 2, 2], [5, 1, 0, 3, 6]], dtype=torch.int32)
-    assert torch.equal(param_gather(shared, private, index), gather_by_definition(shared, private, index))
+    rows = [torch.stack([shared[i] if i < 3 else private[t, i - 3] for i in of_task]) for t, of_task in enumerate(index.tolist())]
+    assert torch.equal(param_gather(shared, private, index), torch.stack(rows))
 
 
 def test_a_task_never_reaches_another_tasks_private_rows():
@@ -181,17 +145,14 @@ def test_a_task_never_reaches_another_tasks_private_rows():
 
 def test_strided_inputs_give_what_contiguous_ones_give():
     arguments = cross_arguments(batch=6, dim=4)
-    strided = {
-        name: torch.stack([value, value], dim=-1)[..., 0] if isinstance(value, torch.Tensor) else value for name, value in arguments.items()
-    }
-    assert not strided["x0"].is_contiguous()
-    torch.testing.assert_close(cross_rnn(**strided), cross_rnn(**arguments), rtol=1e-13, atol=1e-13)
+    given = {name: strided(value) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    torch.testing.assert_close(cross_rnn(**given), cross_rnn(**arguments), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 8e-3)])
 def test_lower_precisions_stay_within_the_designs_bounds_of_float64(dtype, bound):
     arguments = cross_arguments(batch=127, dim=33)
-    lower = {**arguments, **{name: value.detach().to(dtype) for name, value in differentiable(arguments).items()}}
+    lower = {name: value.to(dtype) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
     exact = cross_rnn(**arguments)
     error = (cross_rnn(**lower).to(DOUBLE) - exact).norm() / exact.norm()
     assert error <= bound, f"relative error {error:.2e} in {dtype}"

@@ -1,4 +1,4 @@
-"""The scripts as modules. Where the tests lie without the scripts, their tests are skipped."""
+"""The scripts as modules, and sources for them to copy."""
 
 import importlib
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-collect_ignore_glob = [] if (ROOT / "scripts" / "tree.py").is_file() else ["test_*.py"]
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def sources(script, tmp_path, monkeypatch):
     for name in tree.COPIED:
         if (ROOT / name).is_file():
             (root / name).write_text(name)
-        else:  # a folder; in a copy that scripts/tree.py made, kernels/ lies elsewhere
+        else:
             (root / name).mkdir(parents=True)
             (root / name / "one.py").write_text(name)
     monkeypatch.setattr(tree, "ROOT", root)

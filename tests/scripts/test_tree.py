@@ -1,9 +1,5 @@
 """scripts/tree.py: a copy of the sources, without what was built from them."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 
@@ -21,13 +17,6 @@ def test_a_copy_has_the_kernels_once_as_a_folder_in_the_package(sources, copy, l
     assert not (folder / "dcrnn_fast" / "kernels").is_symlink()
     assert (folder / "dcrnn_fast" / "kernels" / "one.py").read_text() == "kernels"
     assert not (folder / "kernels").exists()
-
-
-def test_a_copy_of_a_copy_has_the_kernels_too(script, sources, copy, tmp_path, monkeypatch):
-    first, folder = copy()
-    monkeypatch.setattr(script("tree"), "ROOT", folder)
-    assert script("tree").copy(tmp_path / "again") == first
-    assert (tmp_path / "again" / "dcrnn_fast" / "kernels" / "one.py").is_file()
 
 
 def test_a_copy_has_no_license_that_an_older_setuptools_refuses(sources, copy):
@@ -52,18 +41,3 @@ def test_unchanged_files_keep_their_times_and_files_that_are_gone_are_deleted(so
     assert copy()[0] != first
     assert (folder / "csrc" / "one.py").stat().st_mtime_ns == before
     assert [path.name for path in (folder / "dcrnn_fast" / "kernels").iterdir()] == ["two.py"]
-
-
-def test_the_scripts_find_the_kernels_in_a_copy(script, tmp_path):
-    script("tree").copy(tmp_path)
-    command = [sys.executable, "-m", "scripts.resources", "--help"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
-
-
-def test_these_tests_pass_in_a_copy(script, tmp_path):
-    """scripts.gpu runs them there."""
-    script("tree").copy(tmp_path)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/scripts/test_tree.py", "-k", "not in_a_copy"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

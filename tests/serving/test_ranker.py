@@ -10,7 +10,6 @@ import torch
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import CheckpointError, DataError
-from dcrnn_fast.ops import checks
 from dcrnn_fast.serving import ranker as module
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.training import load_model, train
@@ -80,7 +79,6 @@ def test_on_a_gpu_rows_are_checked_before_they_go_there(shop, monkeypatch, is_ch
 
     monkeypatch.setattr(ranker._prepared, "predict", recording)
     monkeypatch.setattr(ranker, "_checks", is_checked)
-    monkeypatch.setattr(checks, "remembers", lambda index: True)
     ranker.predict_encoded(*rows)
     found.clear()
     ranker.predict_encoded(*rows)

@@ -1,4 +1,4 @@
-"""SharingPlan: which unit is shared, where its row lies, and what a plan costs."""
+"""SharingPlan: which unit is shared, the shapes of the weights, and what a plan costs."""
 
 from dataclasses import replace
 
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcrnn_fast import CrossRNN, SharingPlan
-from dcrnn_fast.sharing import identity_index
 
 
 def plans():
@@ -27,25 +26,13 @@ def plans():
 
 
 @given(plans())
-def test_every_task_reads_each_of_its_rows_once_and_nothing_else(plan):
-    if plan.kind == "trunk":
-        plan = replace(plan, kind="rows")
-    rows = plan.shared_shape()[0] + plan.private_shape()[1]
-    assert rows == plan.weight_steps * plan.dim
-    for task in plan.index():
-        assert task.sort().values.tolist() == list(range(rows))
-
-
-@given(plans())
-def test_every_task_reads_each_row_of_its_projections_once(plan):
-    if plan.rank is None:
-        with pytest.raises(ValueError, match="rank"):
-            plan.projection_index()
-    elif plan.private_units or plan.kind == "rows":
-        rows = plan.shared_projection_shape()[0] + plan.private_projection_shape()[1]
-        assert rows == plan.weight_steps * plan.rank
-        for task in plan.projection_index():
-            assert task.sort().values.tolist() == list(range(rows))
+def test_the_banks_hold_each_unit_and_each_row_of_the_rank_once(plan):
+    assert sorted(plan.order) == list(range(plan.dim))
+    assert plan.shared_shape()[1] + plan.private_shape()[2] == plan.dim
+    rows = plan.shared_projection_shape()[1] + plan.private_projection_shape()[2]
+    assert rows == (plan.rank or 0 if plan.private_units or plan.kind == "rows" else 0)
+    shapes = plan.shared_shape(), plan.private_shape()[1:], plan.shared_projection_shape(), plan.private_projection_shape()[1:]
+    assert {shape[0] for shape in shapes} == {plan.weight_steps}
 
 
 @given(plans())
@@ -60,12 +47,6 @@ def test_one_more_task_costs_what_the_plan_says(plan):
     assert plan.cost_per_added_task().flops == more.cost().flops - plan.cost().flops
 
 
-def test_untied_rows_are_numbered_step_after_step():
-    plan = SharingPlan.from_ratio("rows", 2, 4, 0.5, steps=2, tied=False)
-    shared, own = [0, 1], [4, 5]
-    assert plan.index().tolist() == [[*shared, *own, 2, 3, 6, 7]] * 2
-
-
 def test_shared_units_are_the_first_ones_by_default():
     assert SharingPlan.from_ratio("rows", 2, 10, 0.3).shared_units == (0, 1, 2)
 
@@ -74,6 +55,7 @@ def test_fields_can_be_shared_by_number():
     plan = SharingPlan.from_fields("trunk", 2, [2, 3, 1], [2, 0])
     assert plan.shared_units == (0, 1, 5)
     assert plan.private_units == (2, 3, 4)
+    assert plan.order == (0, 1, 5, 2, 3, 4)
 
 
 def test_fields_may_come_from_generators():
@@ -121,10 +103,6 @@ def test_the_summary_shows_the_plan_between_hard_sharing_and_none():
     text = SharingPlan.from_ratio("rows", 2, 8, 0.5).summary()
     for word in ("this plan", "hard sharing", "no sharing", "per added task", "parameters", "FLOPs"):
         assert word in text
-
-
-def test_the_identity_index_reads_a_bank_in_order():
-    assert identity_index(2, 3).tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])

@@ -65,7 +65,8 @@ class Launch:
     def integers(self) -> dict[str, Any]:
         """The arguments that are numbers, without the constants that the kernel is compiled for."""
         constants = interpreter.GridExecutor(self.kernel.fn, self.kernel.arg_names, self.grid).constexprs
-        return {name: value for name, value in self.arguments.items() if not isinstance(value, torch.Tensor) and name not in constants}
+        given = {name: value for name, value in self.arguments.items() if name not in constants}
+        return {name: value for name, value in given.items() if value is not None and not isinstance(value, torch.Tensor)}
 
 
 @contextmanager
@@ -100,7 +101,7 @@ class _Address:
 def run_without_memory(launch: Launch, programs: list[Program], index: int) -> None:
     """Compute every address that some programs of a launch would read or write. Each integer that they read is ``index``; floats are 0.
 
-    The sums of :mod:`dcrnn_fast.kernels.param_gather` find one reader of each row, at the end of their list: the last place.
+    Every other sum of :mod:`dcrnn_fast.kernels.param_gather` finds one place that reads its row, the last one.
 
     Raises:
         triton.runtime.errors.InterpreterError: an address is outside of every tensor, or an operation on 32-bit integers overflows.
@@ -128,13 +129,12 @@ def run_without_memory(launch: Launch, programs: list[Program], index: int) -> N
 
     def integers(pointers: Any, mask: Any) -> Any:
         """What is read at these addresses."""
-        given = launch.arguments
-        if "ranges" not in given or not mask.any():
+        if "ends" not in launch.arguments or not mask.any():
             return index
-        count, (at, *_) = given["readers"].numel(), np.broadcast_arrays(pointers, mask)[0][np.broadcast_to(mask, pointers.shape)]
-        if names[int(at >> np.uint64(48))] == "ranges":
+        count, (at, *_) = launch.arguments["order"].numel(), np.broadcast_arrays(pointers, mask)[0][np.broadcast_to(mask, pointers.shape)]
+        if names[int(at >> np.uint64(48))] == "ends":
             return count - 1 + (pointers & np.uint64(2**48 - 1)).astype(np.int64) // 8 % 2
-        return ((count // 2 // given["R"] - 1) << 32) + given["R"] - 1 if names[int(at >> np.uint64(48))] == "readers" else index
+        return count - 1
 
     def load(pointers: Any, mask: Any, other: Any, *options: Any) -> Any:
         check(pointers, mask)

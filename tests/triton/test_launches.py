@@ -8,41 +8,27 @@ from dcrnn_fast.ops import backends
 pytestmark = pytest.mark.skipif(backends.REASONS["triton"] is not None, reason=f"no Triton kernels here: {backends.REASONS['triton']}")
 
 
-def alignment(sizes, *banks):
-    from dcrnn_fast.kernels import common
+def test_a_bank_that_begins_between_two_boundaries_is_copied():
+    from dcrnn_fast.kernels.common import aligned
 
-    return common.alignment(sizes, *banks)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "dtype", "expected"),
-    [
-        ((624, 0), torch.bfloat16, 16),
-        ((312, 312), torch.bfloat16, 16),
-        ((12, 312), torch.bfloat16, 8),
-        ((33, 0), torch.bfloat16, 2),
-        ((33, 0), torch.float32, 4),
-        ((2, 0), torch.float64, 16),
-    ],
-    ids=str,
-)
-def test_rows_are_aligned_as_their_sizes_are(sizes, dtype, expected):
-    assert alignment(sizes, torch.zeros(64, dtype=dtype)) == expected
+    whole = torch.arange(64.0)
+    for start, copied in ((0, False), (1, True), (2, True), (4, False)):
+        bank = whole[start:]
+        found = aligned(bank)
+        assert torch.equal(found, bank)
+        assert found.data_ptr() % 16 == 0
+        assert (found.data_ptr() != bank.data_ptr()) == copied
 
 
-def test_a_bank_that_begins_between_two_boundaries_is_aligned_less():
-    whole = torch.zeros(64)
-    assert alignment((16,), whole, whole[1:]) == 4
-    assert alignment((16,), whole, whole[2:]) == 8
-
-
-def test_a_traced_bank_is_aligned_as_its_place_in_its_storage_is():
+def test_a_traced_bank_is_copied_as_its_place_in_its_storage_asks_for():
     from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from dcrnn_fast.kernels.common import aligned
 
     with FakeTensorMode():
         whole = torch.zeros(64)
-        assert alignment((16,), whole) == 16
-        assert alignment((16,), whole[1:]) == 4
+        assert aligned(whole) is whole
+        assert aligned(whole[1:]).storage_offset() == 0
 
 
 def test_only_float32_products_are_ever_rounded_to_tf32():

@@ -7,7 +7,6 @@ import triton
 
 from dcrnn_fast.kernels import common, cross_rnn
 from dcrnn_fast.ops import triton as _operators  # noqa: F401  registers them
-from dcrnn_fast.ops.cross_rnn import Arguments
 from tests.operators.fake_gpu import FakeGpu
 from tests.operators.problems import cross_arguments
 
@@ -18,7 +17,7 @@ def call(batch, dim):
     """The configuration of a forward's launches, and how many tiles were timed for it."""
     arguments = cross_arguments(batch=batch, dim=dim, steps=2, dtype=torch.bfloat16)
     before = len(TIMED)
-    torch.ops.dcrnn_fast_triton.cross_rnn(*Arguments(**arguments))
+    torch.ops.dcrnn_fast_triton.cross_rnn(**arguments)
     return str(TUNER.best_config), len(TIMED) - before
 
 

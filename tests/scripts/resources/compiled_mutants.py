@@ -24,17 +24,17 @@ def called(function, found):
 def first_that_calls(wrong, package, kind):
     """The first kernel of any call that a function of it is wrong in."""
     for rank in (0, 32):
-        for call in (triton_report.HEAVIEST, triton_report.VARIANTS["nothing kept"]):
+        for call in (triton_report.HEAVIEST, triton_report.VARIANTS["nothing saved"]):
             for job in triton_report.jobs_of(package, kind, 90, rank, tiles=slice(-1, None), **call):
                 kernel = triton_report.kernel_of(package, job)
-                if wrong in called(getattr(kernel, "fn", kernel) if hasattr(kernel, "tiles") else kernel, []):
+                if wrong in called(triton_report.jit_function(kernel), []):
                     return job
     raise SystemExit(f"{wrong.fn.__name__}: no kernel calls it")
 
 
 def main():
     for name, wrong in vars(mutants).items():
-        if name.startswith("wrong_"):
+        if name.startswith("wrong_") and isinstance(wrong, JITFunction):
             package = mutants._copy(name.removeprefix("wrong_"))
             job = first_that_calls(wrong, package, "tf32" if "tf32" in name else "bfloat16")
             sys.stdout.write(f"{name} in {job.kernel}: {triton_report.compiled(package, job).get('error', 'compiles')}\n")

@@ -8,9 +8,7 @@ import sys
 
 import pytest
 
-from ..conftest import ROOT, collect_ignore_glob
-
-__all__ = ["collect_ignore_glob"]
+from ..conftest import ROOT
 
 
 @pytest.fixture
