@@ -95,7 +95,9 @@ def add_gradient_product(
 
 
 @triton.jit
-def _end(acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
+def gate_part(
+    acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr
+):
     """d of a step, from the product part of the step after it if ``later`` steps are not none; then da and dq, and their column sums."""
     n = unit + tl.arange(0, acc.shape[1])
     stored = inside(b, B, n, D)
@@ -155,7 +157,7 @@ def cross_rnn_backward_step(
     COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
     split = parts(acc, COUNT)
     for i in tl.static_range(COUNT):
-        _end(split[i], x0, grad, d, activations, gradients, bias_sums, b, unit + i * (BLOCK_D // COUNT), B, later, D, G, STATES)
+        gate_part(split[i], x0, grad, d, activations, gradients, bias_sums, b, unit + i * (BLOCK_D // COUNT), B, later, D, G, STATES)
 
 
 @INPUT_TILES.tuned("D", "C", "G")
@@ -182,14 +184,14 @@ def cross_rnn_backward_context(
 
 
 @triton.jit
-def _x0_end(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
+def x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
     """The rest of dx0 of a tile: of each task d of the first step, the start state's own gradient, and d * g * a of every step."""
     n = unit + tl.arange(0, acc.shape[1])
     mask = inside(b, B, n, D)
     size = tl.cast(B, tl.int64) * D
     at = b.to(tl.int64)[:, None] * D + n[None, :]
     saved = b.to(tl.int64)[:, None] * (G * D) + n[None, :]
-    for task in range(T):
+    for _task in range(T):
         acc += tl.load(d + at, mask=mask, other=0.0).to(acc.dtype)
         if STATES:
             acc += tl.load(grad + at, mask=mask, other=0.0).to(acc.dtype)
@@ -226,7 +228,7 @@ def cross_rnn_backward_x0(
     COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
     split = parts(acc, COUNT)
     for i in tl.static_range(COUNT):
-        _x0_end(split[i], dx0, grad, d, activations, b, unit + i * (BLOCK_D // COUNT), B, T, steps, D, G, STATES)
+        x0_rest(split[i], dx0, grad, d, activations, b, unit + i * (BLOCK_D // COUNT), B, T, steps, D, G, STATES)
 
 
 def cross_rnn_backward(

@@ -13,7 +13,7 @@ import triton.language as tl
 
 import dcrnn_fast.kernels
 from dcrnn_fast.kernels.common import add_product, bank_rows, dot, inside
-from dcrnn_fast.kernels.cross_rnn_backward import _end, _x0_end, input_products, of_banks
+from dcrnn_fast.kernels.cross_rnn_backward import gate_part, input_products, of_banks, x0_rest
 from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
 from dcrnn_fast.kernels.low_rank_backward import add_slices
 from dcrnn_fast.ops.cross_rnn import Saved
@@ -93,17 +93,17 @@ def wrong_add_gradient_product(
 
 
 @triton.jit
-def wrong__x0_end(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
+def wrong_x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
     """Leaves out the last task's part of the gradient of x0."""
-    _x0_end(acc, dx0, grad, d, activations, b, unit, B, T - 1, steps, D, G, STATES)
+    x0_rest(acc, dx0, grad, d, activations, b, unit, B, T - 1, steps, D, G, STATES)
 
 
 @triton.jit
-def wrong__end(
+def wrong_gate_part(
     acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr
 ):
     """Takes each step for the last."""
-    _end(acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later * 0, D, G, STATES)
+    gate_part(acc, x0, grad, d, activations, gradients, bias_sums, b, unit, B, later * 0, D, G, STATES)
 
 
 @triton.jit

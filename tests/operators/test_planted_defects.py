@@ -19,8 +19,8 @@ DEFECTS = {
     "a step left out of the sum": ("input_products", "gradient of shared_weight"),
     "the derivative of the gate dropped": ("gate_gradient", "gradient of"),
     "the end of a product left out of dh": ("add_gradient_product", "gradient of"),
-    "x0's gradient of a task lost": ("_x0_end", "gradient of x0"),
-    "the gradient of later steps lost": ("_end", "gradient of"),
+    "x0's gradient of a task lost": ("x0_rest", "gradient of x0"),
+    "the gradient of later steps lost": ("gate_part", "gradient of"),
 }
 
 LOW_RANK_DEFECTS = {

@@ -39,9 +39,16 @@ class TracedError(Exception):
     """The graph of forward and backward is there; running it would need a GPU."""
 
 
+def fixed(size):
+    """The size, or None where the graph leaves it open; a symbol that only one number may replace is fixed too."""
+    if isinstance(size, int):
+        return size
+    return int(size.node.expr) if size.node.expr.is_number else None
+
+
 def keep(graph, *arguments, found, **options):
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder" and "tangent" not in node.name]
-    found["sizes"] = [[s if isinstance(s, int) else None for s in one.shape] for one in inputs if isinstance(one, torch.Tensor)]
+    found["sizes"] = [[fixed(size) for size in one.shape] for one in inputs if isinstance(one, torch.Tensor)]
     found["launches"] = []
     for node in graph.graph.nodes:
         if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
