@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..support.checks import check_choice
+from ..support.checks import check_choice, check_tensor
 from . import auto
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .cross_rnn import Saved
@@ -76,18 +76,21 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
     except (RuntimeError, ValueError) as error:
         if torch.compiler.is_compiling():
             raise
-        raise told_by_type(error, tensors) from None
+        raise told_by_type(error, operator, tensors) from None
 
 
-def told_by_type(error: Exception, tensors: tuple[Any, ...]) -> Exception:
-    """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, a wrong type of argument
-    as RuntimeError."""
-    text = str(error).splitlines()[0]
-    if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", text):
+def told_by_type(error: Exception, operator: str, tensors: tuple[Any, ...]) -> Exception:
+    """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, and its dispatcher has its own words
+    for what is no tensor, and for a tensor without a dense layout, of which it finds no kernel."""
+    if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", str(error).splitlines()[0]):
         return {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}[checked[1]](checked[2])
-    if wrong := re.search(r"argument '(\w+)' but instead found type '(\w+)'", text):
-        return TypeError(f"{wrong[1]}: got {wrong[2]}, expected a tensor")
     if isinstance(error, ValueError):
         return error
+    try:
+        for name, tensor in zip((*CONTRACTS[operator].INPUTS, "index"), tensors, strict=False):
+            if tensor is not None or name != "context":
+                check_tensor(name, tensor, "numbers")
+    except (TypeError, ValueError) as wrong:
+        return wrong
     devices = {tensor.device for tensor in tensors if isinstance(tensor, Tensor)}
     return ValueError(f"got tensors on {' and '.join(map(str, devices))}, expected one device") if len(devices) > 1 else error
