@@ -143,12 +143,7 @@ TABLE = {
 AT_THE_CALL = {
     "x0 as a list": (None, lambda a: {"x0": a["x0"].tolist()}, TypeError, "x0: got list, expected a tensor"),
     "a sparse x0": (None, lambda a: {"x0": a["x0"].to_sparse()}, ValueError, "x0: got a tensor of layout torch.sparse_coo"),
-    "a sparse bias": (
-        None,
-        of(torch.Tensor.to_sparse, "private_bias"),
-        ValueError,
-        "private_bias: got a tensor of layout torch.sparse_coo",
-    ),
+    "a sparse bias": (None, of(torch.Tensor.to_sparse, "private_bias"), ValueError, "private_bias: got a tensor of layout"),
     "no weight": (None, lambda a: {"shared_weight": None}, TypeError, "shared_weight: got NoneType, expected a tensor"),
     "a bias as a list": (None, lambda a: {"private_bias": [0.0]}, TypeError, "private_bias: got list, expected a tensor"),
     "a flag in words": (None, lambda a: {"return_states": "no"}, TypeError, "return_states='no': expected True or False"),
