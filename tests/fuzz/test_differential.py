@@ -78,7 +78,7 @@ def test_a_wrong_operator_is_found(wrong, monkeypatch):
     assert words in str(differential.outcome(case))
 
 
-def test_a_wrong_operator_is_found_in_random_calls_and_told_by_its_simplest_call(monkeypatch):
+def test_a_wrong_operator_is_found_and_told_by_its_simplest_call(monkeypatch):
     monkeypatch.setattr(functional, "cross_rnn", with_noise)
     campaign = differential.fuzz(Campaign("differential", seconds=60, most_calls=100, most_findings=1))
     assert campaign.findings, campaign.summary()

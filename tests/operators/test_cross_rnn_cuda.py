@@ -64,7 +64,7 @@ def test_rows_that_begin_off_a_boundary_of_16_bytes_give_the_same_bits(backend, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(backend, steps, dtype):
+def test_other_gradients_have_the_same_bits_without_that_of_x0(backend, steps, dtype):
     arguments = cast(arguments_of(backend, context_dim=8, dim=24, steps=steps), dtype)
     out, *saved = backend.forward(arguments)
     grad, most = torch.randn_like(out), every_gradient(arguments)

@@ -81,7 +81,7 @@ def test_strided_banks_are_read_right(backend):
 
 
 @on("cpp")
-def test_sums_have_the_same_bits_on_every_run_and_for_any_number_of_threads(backend):
+def test_sums_have_the_same_bits_for_any_number_of_threads(backend):
     *_, index = banks(backend, shared=8, private=8, tasks=4, rows=4000)
     grad = torch.randn(4, 4000, 33)
     threads = torch.get_num_threads()

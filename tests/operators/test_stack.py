@@ -75,7 +75,7 @@ def test_param_gather_passes_opcheck(backend, shape):
     ],
     indirect=["backend"],
 )
-def test_a_whole_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, sharing, relation, rank):
+def test_a_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, sharing, relation, rank):
     """Inductor generates the code on a GPU. On a CPU, where its C++ compiler takes most of the time of a case, it does so for the default
     model's case; the others run the same graphs, of the forward and the backward, by PyTorch's operators. The first graph serves all
     numbers of rows."""
@@ -161,7 +161,7 @@ def test_an_exported_model_takes_any_batch_size():
     torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))
 
 
-def test_a_function_that_is_constant_in_graphs_is_marked_as_pytorch_marks_it():
+def test_a_constant_in_graphs_is_marked_as_pytorch_marks_it():
     def ours():
         pass
 

@@ -139,7 +139,7 @@ def test_jacrev_gives_the_reference_jacobian(backend):
 
 
 @on_kernels
-def test_an_operator_called_under_grad_without_its_derivative_says_what_to_call(backend):
+def test_an_operator_without_a_derivative_under_grad_says_what_to_call(backend):
     arguments, _ = problem(backend)
     with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
         grad(lambda x0: backend.forward({**arguments, "x0": x0})[0].sum())(arguments["x0"])

@@ -38,7 +38,7 @@ def test_the_public_operator_takes_the_candidate_that_was_chosen(arguments, monk
     assert len(taken) == 1, "a backend by name and a transform measure nothing"
 
 
-def test_a_gather_is_measured_by_its_sizes_and_by_the_banks_that_need_a_gradient():
+def test_a_gather_is_measured_by_its_sizes_and_what_needs_a_gradient():
     shared, private = torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(2, 4, 2, 5)
     index = torch.tensor([[0, 3, 6], [6, 1, 1]], dtype=torch.int32)
     functional.param_gather(shared, private, index)

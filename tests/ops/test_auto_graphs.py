@@ -113,7 +113,7 @@ def test_an_exported_graph_takes_the_choice_and_any_batch_size(model, strict):
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_exported_graph_takes_the_choice_of_inference_though_parameters_require_gradients(model, strict):
+def test_an_exported_graph_takes_the_choice_of_inference(model, strict):
     plant("cpp", key=KEY._replace(needs=()))
     plant("reference")
     program = torch.export.export(model, (torch.randn(5, 8),), strict=strict)

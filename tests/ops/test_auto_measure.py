@@ -114,7 +114,7 @@ def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(value):
         measured(call=call)
 
 
-def test_a_measurement_touches_neither_the_callers_tensors_nor_the_random_state():
+def test_a_measurement_touches_no_tensor_of_the_caller_and_no_random_state():
     call, before = call_of(), torch.get_rng_state()
     for tensor in call.tensors:
         tensor.requires_grad_()

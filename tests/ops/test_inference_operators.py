@@ -92,7 +92,7 @@ def test_embeddings_are_copied_bit_for_bit_for_both_kinds_of_ids():
 
 
 @on_both
-def test_a_row_has_the_same_bits_in_any_batch_and_for_any_number_of_threads(name):
+def test_a_row_has_the_same_bits_in_any_batch_and_with_any_threads(name):
     made, _, common = OPERATORS[name]
     arguments = made(**common, batch=400, dtype=torch.float32)
     row = {"features": ("ids", "dense"), "towers": ("states", "term")}[name]

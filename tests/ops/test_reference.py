@@ -65,7 +65,7 @@ def test_the_recurrence_is_the_formula_of_the_design_at_every_step(options, rank
     assert torch.equal(states[:, -1], cross_rnn(**arguments))
 
 
-def test_a_cell_of_low_rank_is_the_full_cell_with_the_product_of_its_matrices():
+def test_a_low_rank_is_the_full_cell_with_the_product_of_its_matrices():
     low = cross_arguments(rank=2, projection_share_ratio=0.5, seed=3)
     of_tasks = {
         name: torch.cat([low[f"shared_{name}"].expand(2, *low[f"shared_{name}"].shape), low[f"private_{name}"]], dim=2)
@@ -129,7 +129,7 @@ def test_contexts_chain_into_one_recurrence_over_all_columns():
 
 
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 3)])
-def test_param_gather_reads_the_shared_bank_below_s_and_the_tasks_own_above(trailing):
+def test_a_gather_reads_shared_rows_below_s_and_the_tasks_own_above(trailing):
     shared, private = torch.randn(3, *trailing), torch.randn(2, 4, *trailing)
     index = torch.tensor([[0, 6, 3, 2, 2], [5, 1, 0, 3, 6]], dtype=torch.int32)
     rows = [torch.stack([shared[i] if i < 3 else private[t, i - 3] for i in of_task]) for t, of_task in enumerate(index.tolist())]

@@ -90,7 +90,7 @@ def test_a_trunk_does_the_fraction_of_work_that_the_design_gives(share_ratio, fr
     assert trunk / rows == fraction
 
 
-def test_a_low_rank_costs_two_thin_products_a_gate_vector_and_keeps_the_projected_values():
+def test_a_low_rank_costs_two_thin_products_for_each_gate_vector():
     plan = SharingPlan.from_ratio("rows", 2, 320, 0.0, steps=2, rank=32)
     cost, tasks, steps, gates = plan.cost(), 2, 2, 2
     assert cost.flops == 2 * tasks * steps * gates * 32 * (320 + 320)
