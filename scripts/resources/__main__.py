@@ -17,33 +17,19 @@ from bench.results import as_json
 from ..sources import ROOT
 from . import SHARED_MEMORY, cuda_report, triton_report
 
-KEY = ("source", "kernel", "kind", "arch", "rank", "tile", "warps", "stages")
+KEY = ("source", "kernel", "kind", "arch", "rank", "tile", "warps", "stages", "variant")
 """What tells a row from the others, where it has it."""
 
 
-def shown(value: Any) -> str:
-    """A value in a table."""
-    return " ".join(f"{name}:{one}" for name, one in value.items()) if isinstance(value, dict) else str(value)
-
-
-def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """The names of rows, then these columns, aligned."""
-    every = [*(name for name in KEY if any(name in row for row in rows)), *columns]
-    lines = [every, *([shown(row.get(name, "")) for name in every] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def conclude(result: dict[str, Any], columns: tuple[str, ...], path: Path, *, recorded: bool) -> int:
-    """Write the result unless it is a recorded one, print its ``rows`` and whatever has ``failures``, and return the exit code."""
+def conclude(result: dict[str, Any], path: Path, *, recorded: bool) -> int:
+    """Write the result unless it is a recorded one, print whatever has ``failures``, and return the exit code."""
     if not recorded:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(as_json(result) + "\n", encoding="utf-8")
-    print(table(result["rows"], columns))
     sections = {name: section for name, section in result.items() if isinstance(section, list)}
     failed = [row for section in sections.values() for row in section if row.get("failures")]
     for row in failed:
-        names = [row[name] if isinstance(row[name], str) else f"{name}={shown(row[name])}" for name in (*KEY, "variant") if name in row]
+        names = [row[name] if isinstance(row[name], str) else f"{name}={row[name]}" for name in KEY if name in row]
         print(f"FAILED: {' '.join(names)}: {'; '.join(row['failures'])}")
     counted = ", ".join(f"{len(section)} {name}" for name, section in sections.items())
     print(f"{counted}, {len(failed)} failed; {'see' if recorded else 'written to'} {path}")
@@ -67,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         language.set_defaults(module=module)
     options = parser.parse_args(arguments)
     result = options.module.report(options)
-    return 0 if result is None else conclude(result, options.module.COLUMNS, options.output, recorded=options.recorded)
+    return 0 if result is None else conclude(result, options.output, recorded=options.recorded)
 
 
 if __name__ == "__main__":

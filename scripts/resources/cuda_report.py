@@ -21,8 +21,6 @@ from ..sources import ROOT, sources
 from .recorded import digest_of, recorded_result, with_differences
 
 FLAGS = ("-std=c++20", "--expt-relaxed-constexpr", "-Xptxas", "-v", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
-COLUMNS = ("instances", "registers", "stack", "spills", "shared")
-"""What is printed of a row, after its names."""
 USAGE = re.compile(
     r"Compiling entry function '(\w+)' for 'sm_(\d+)'\n.*Function properties for \1\n"
     r"\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n.*Used (\d+) registers(.*)"
