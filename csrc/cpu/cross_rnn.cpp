@@ -16,6 +16,14 @@ Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
 
 }  // namespace
 
+namespace {
+
+// A backward packs its weights if so many rows read them, and if their rows take so many bytes: those in a cache line's place are far
+// apart.
+constexpr int64_t many_rows = 1024, wide = 2048;
+
+}  // namespace
+
 bool computes_in_float(const CellArguments& arguments, Passes passes) {
   const ScalarType dtype = arguments.x0.scalar_type();
   if (dtype != ScalarType::BFloat16 && dtype != ScalarType::Half) return false;
@@ -57,7 +65,7 @@ Tiles::Tiles(int64_t batch, int64_t fewest, int64_t enough, int64_t row_bytes, i
 }
 
 template <typename T>
-Recurrence<T>::Recurrence(const CellArguments& arguments, bool forward)
+Recurrence<T>::Recurrence(const CellArguments& arguments, Passes passes)
     : tasks(arguments.tasks()),
       batch(arguments.batch()),
       dim(arguments.dim()),
@@ -72,12 +80,18 @@ Recurrence<T>::Recurrence(const CellArguments& arguments, bool forward)
       shared_weight(static_cast<const T*>(arguments.shared_weight.const_data_ptr())),
       private_weight(static_cast<const T*>(arguments.private_weight.const_data_ptr())),
       starts_alike(tasks > 1 && banks.shared * 8 >= dim),  // a product over a few columns costs more than it saves
-      packs_(!is_low<T> && forward && batch > few_rows) {
+      packs_(!is_low<T> && passes != Passes::backward && batch > few_rows),
+      packs_rows_(!is_low<T> && passes != Passes::forward && batch >= many_rows && columns * sizeof(T) >= wide) {
   if (packs_) {
-    const int64_t widths = packed_width(banks.shared * gates) + tasks * packed_width(banks.own * gates);
-    packed_ = Buffer<T>(weight_steps * columns * widths);
+    const int64_t own = tasks * sliced_values<T>(columns, banks.own * gates);
+    packed_ = Buffer<T>(weight_steps * (sliced_values<T>(columns, banks.shared * gates) + own));
     pack(1, shared_units());
     pack(tasks, private_units());
+  }
+  if (packs_rows_) {
+    packed_rows_ = Buffer<T>(weight_steps * (rows_size(banks.shared) + tasks * rows_size(banks.own)));
+    pack_rows(1, shared_units());
+    pack_rows(tasks, private_units());
   }
   biases_ = Buffer<A>(tasks * weight_steps * dim * gates);
   const auto *const shared = static_cast<const T*>(arguments.shared_bias.const_data_ptr()), *const own = static_cast<const T*>(
@@ -88,6 +102,36 @@ Recurrence<T>::Recurrence(const CellArguments& arguments, bool forward)
       const T* const from = row_of(banks, shared, own, block / weight_steps, block % weight_steps, unit, gates);
       for (int64_t g = 0; g < gates; ++g) to[g * dim + unit] = A(from[g]);
     }
+}
+
+// Copies the weights of the shared units once, or of the private units of each task, to slices.
+template <typename T>
+void Recurrence<T>::pack_rows(int64_t tasks_of_units, Units units) {
+  const int64_t width = units.count() * gates;
+  parallel_for(0, tasks_of_units * weight_steps * width, grain(columns), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t task = row / width / weight_steps, step = row / width % weight_steps;
+      const T* const from = weight(task, step, units) + row % width * columns;
+      T* to = packed_rows(task, step, units) + row % width * slice<T>;
+      for (const auto& [first, count] : {std::pair{int64_t{0}, context}, {context, dim}}) {
+        for (int64_t column = 0; column < count; column += slice<T>, to += width * slice<T>)
+          std::memcpy(static_cast<void*>(to), from + first + column, std::min(slice<T>, count - column) * sizeof(T));
+      }
+    }
+  });
+}
+
+template <typename T>
+void Recurrence<T>::pull(int64_t task, int64_t step, int64_t rows, Units units, Rows<const T> gradient, bool of_context,
+                         Rows<T> product) const {
+  const int64_t width = units.count() * gates, count = of_context ? context : dim;
+  const Matrix<T> left{gradient.data, rows, width, gradient.stride};
+  if constexpr (!is_low<T>)
+    if (packs_rows_) {
+      const T* const from = packed_rows(task, step % weight_steps, units) + (of_context ? 0 : sliced_values<T>(width, context));
+      return gemm<T>(product, left, Sliced<T>{from, width, count, width * slice<T>});
+    }
+  gemm<T>(product, left, Matrix<T>{weight(task, step, units) + (of_context ? 0 : context), width, count, columns});
 }
 
 // Packs the weights of the shared units once, or of the private units of each task.
@@ -103,7 +147,8 @@ void Recurrence<T>::pack(int64_t tasks_of_units, Units units) {
         const T* const from = weight(task, step, units) + first * columns;
         const T* rows[most_rows];
         for (int64_t i = 0; i < count; ++i) rows[i] = from + i * columns;
-        product_kernels<T>().transpose(rows, count, columns, packed(task, step, units) + first, packed_width(width));
+        T* const to = packed(task, step, units) + first / slice<T> * columns * slice<T> + first % slice<T>;
+        product_kernels<T>().transpose(rows, count, columns, to, slice<T>);
       }
     });
   }
@@ -113,15 +158,24 @@ template <typename T>
 void Recurrence<T>::multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product,
                              T* operand) const {
   const T* const upstream = context ? context_states + (step * batch + row) * context : nullptr;
+  const Matrix<T> above{upstream, rows, context, context}, own{state.data, rows, dim, state.stride};
+  const int64_t width = units.count() * gates;
+  if constexpr (!is_low<T>)
+    if (packs_) {
+      const T* const weights = packed(task, step % weight_steps, units);
+      if (context) gemm<T>(product, above, Sliced<T>{weights, context, width, columns * slice<T>});
+      return gemm<T>(product, own, Sliced<T>{weights + context * slice<T>, dim, width, columns * slice<T>}, context != 0);
+    }
+  const T* const weights = weight(task, step, units);
   if (context && is_low<T>) {
     for (int64_t r = 0; r < rows; ++r) {
       std::memcpy(static_cast<void*>(operand + r * columns), upstream + r * context, context * sizeof(T));
       std::memcpy(static_cast<void*>(operand + r * columns + context), state[r], dim * sizeof(T));
     }
-    return gemm<T>(product, {operand, rows, columns, columns}, transposed(task, step, units, 0, columns));
+    return gemm<T>(product, {operand, rows, columns, columns}, Matrix<T>{weights, columns, width, 1, columns});
   }
-  if (context) gemm<T>(product, {upstream, rows, context, context}, transposed(task, step, units, 0, context));
-  gemm<T>(product, {state.data, rows, dim, state.stride}, transposed(task, step, units, context, dim), context != 0);
+  if (context) gemm<T>(product, above, Matrix<T>{weights, context, width, 1, columns});
+  gemm<T>(product, own, Matrix<T>{weights + context, dim, width, 1, columns}, context != 0);
 }
 
 template <typename T>

@@ -18,7 +18,7 @@ namespace dcrnn_fast::cpu {
 // products. So few rows go the same way on any number of threads.
 constexpr int64_t few_rows = 3;
 
-enum class Passes { forward, backward };
+enum class Passes { forward, backward, both };
 
 // Whether half precision is computed in float: a call that is too small to repay what the library does for a call; the gradients of few
 // rows, whose products the library computes in one chain of additions each, with twice the error of plain PyTorch; and more rows on an x86
@@ -42,8 +42,8 @@ template <typename T>
 struct Recurrence {
   using A = accumulator<T>;
 
-  // Packs the weights that the products of a forward read; a backward's read them as they are.
-  Recurrence(const CellArguments& arguments, bool forward);
+  // Packs the weights that the products of these passes read.
+  Recurrence(const CellArguments& arguments, Passes passes);
 
   int64_t tasks, batch, dim, context, columns, gates, steps, weight_steps;
   Rows<const T> x0;
@@ -74,32 +74,37 @@ struct Recurrence {
   }
   // Whether a forward reads packed weights, by our own products.
   bool packed() const { return packs_; }
-  // `count` columns of the units' weights at a step, from column `first` on, transposed [count, units * G].
-  Matrix<T> transposed(int64_t task, int64_t step, Units units, int64_t first, int64_t count) const {
-    const int64_t width = units.count() * gates;
-    if (!packs_) return {weight(task, step, units) + first, count, width, 1, columns};
-    const int64_t stride = packed_width(width);
-    return {packed(task, step % weight_steps, units) + first * stride, count, width, stride};
-  }
   const A* step_bias(int64_t task, int64_t step) const { return biases_.get() + (task * weight_steps + step % weight_steps) * dim * gates; }
+
+  // product [rows, count] = da|dq of the units [rows, units * G] times columns of their weights: the context's, or the state's.
+  void pull(int64_t task, int64_t step, int64_t rows, Units units, Rows<const T> gradient, bool of_context, Rows<T> product) const;
 
   // product [rows, units * G] = [context, state] times the units' rows of the step's weights. Two products would round their sum twice in
   // half precision: there, context and state are first copied side by side to `operand` [rows, K].
   void multiply(int64_t task, int64_t step, int64_t row, int64_t rows, Units units, Rows<const T> state, Rows<T> product, T* operand) const;
 
  private:
-  static int64_t packed_width(int64_t width) { return spread<T>(padded(width)); }
-  // The packed weights of the shared or the private units at a step of the weights, [K, packed_width].
+  // The weights of the shared or the private units at a step of the weights, packed one block after another.
+  T* block(const Buffer<T>& packed, int64_t of_shared, int64_t of_own, int64_t task, int64_t weight_step, Units units) const {
+    if (units.begin < banks.shared) return packed.get() + weight_step * of_shared;
+    return packed.get() + weight_steps * of_shared + (task * weight_steps + weight_step) * of_own;
+  }
+  // Transposed: [K, units * G].
   T* packed(int64_t task, int64_t weight_step, Units units) const {
-    const int64_t shared = columns * packed_width(banks.shared * gates), own = columns * packed_width(banks.own * gates);
-    if (units.begin < banks.shared) return packed_.get() + weight_step * shared;
-    return packed_.get() + weight_steps * shared + (task * weight_steps + weight_step) * own;
+    const auto size = [&](int64_t rows) { return sliced_values<T>(columns, rows * gates); };
+    return block(packed_, size(banks.shared), size(banks.own), task, weight_step, units);
+  }
+  // As they are: [units * G, C], and after it [units * G, D].
+  int64_t rows_size(int64_t rows) const { return sliced_values<T>(rows * gates, context) + sliced_values<T>(rows * gates, dim); }
+  T* packed_rows(int64_t task, int64_t weight_step, Units units) const {
+    return block(packed_rows_, rows_size(banks.shared), rows_size(banks.own), task, weight_step, units);
   }
   void pack(int64_t tasks_of_units, Units units);
+  void pack_rows(int64_t tasks_of_units, Units units);
 
-  bool packs_;
-  Buffer<T> packed_;
-  Buffer<A> biases_;  // of each task [W, G, D]
+  bool packs_, packs_rows_;
+  Buffer<T> packed_, packed_rows_;  // in slices
+  Buffer<A> biases_;                // of each task [W, G, D]
 };
 
 // Divides the batch into tiles of about equal size. A tile has enough rows to repay what a product does once, packing the weights in the

@@ -72,7 +72,7 @@ void write_biases(const Recurrence<T>& p, const double* from, T* shared, T* own)
 template <typename T>
 CrossRnnGradients backward(const CellArguments& arguments, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
   const Tensor& like = arguments.x0;
-  const Recurrence<T> p(arguments, activations.numel() == 0);
+  const Recurrence<T> p(arguments, activations.numel() ? Passes::backward : Passes::both);
   const bool weights = grad_mask & grad_weights, has_work = p.batch && p.tasks;
   const auto gradient = [&](const Tensor& input) { return Gradient<T>(like, weights, has_work, with_trailing({}, input, 0)); };
   Gradient<T> dx0(like, grad_mask & grad_x0, has_work, {p.batch, p.dim});

@@ -143,16 +143,13 @@ class BackwardWalk {
 
   // Adds da|dq of the units times the state's columns of their weights to `to`, and times the context's columns to the context's gradient.
   void pull(const Tile& tile, int64_t task, int64_t step, Units units, Rows<const T> gradient, Rows<A> to) const {
-    const int64_t width = units.count() * p_.gates;
-    const T* const weight = p_.weight(task, step, units);
-    const auto add = [&](int64_t offset, int64_t columns, A* out) {
-      const Matrix<T> left{gradient.data, tile.count, width, gradient.stride}, right{weight + offset, width, columns, p_.columns};
+    const auto add = [&](bool of_context, int64_t columns, A* out) {
       // summed by itself: added to `out` term by term, small terms would be rounded as often as there are units
-      gemm<T>({product_.get(), columns}, left, right);
+      p_.pull(task, step, tile.count, units, gradient, of_context, {product_.get(), columns});
       kernels_.widen_add(product_.get(), out, tile.count * columns);
     };
-    if (c_.out.context) add(0, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);
-    if (step > 0 || c_.out.x0) add(p_.context, p_.dim, to.data);
+    if (c_.out.context) add(true, p_.context, c_.out.context + (step * p_.batch + tile.row) * p_.context);
+    if (step > 0 || c_.out.x0) add(false, p_.dim, to.data);
   }
 
   const BackwardChunk<T>& c_;

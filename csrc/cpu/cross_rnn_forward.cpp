@@ -57,7 +57,7 @@ CrossRnn compute(CellArguments& arguments, int64_t saved) {
     with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
       using T = decltype(zero);
       T* const kept = saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      forward(Recurrence<T>(arguments, true), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
+      forward(Recurrence<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
   if (padded) {
     out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/shim_utils.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <type_traits>
@@ -35,6 +36,22 @@ struct Matrix {
   int64_t rows, columns, row_stride, column_stride = 1;
 };
 
+// A right operand whose columns lie in slices of so many, each with its rows one after another: a product reads it from end to end. Value
+// (i, j) lies at data[j / slice * stride + i * slice + j % slice].
+template <typename T>
+constexpr int64_t slice = 256 / sizeof(T);
+template <typename T>
+struct Sliced {
+  const T* data;
+  int64_t rows, columns, stride;
+};
+
+// The values of a matrix of `rows` rows in slices.
+template <typename T>
+constexpr int64_t sliced_values(int64_t rows, int64_t columns) {
+  return (columns + slice<T> - 1) / slice<T> * slice<T> * rows;
+}
+
 // A matrix in the form that the library takes.
 template <typename T>
 class LibraryMatrix {
@@ -57,6 +74,14 @@ class LibraryMatrix {
  private:
   AtenTensorHandle handle_ = nullptr;
 };
+
+// out = a b, or out += a b, by our own product.
+template <typename T>
+void gemm(Rows<T> out, const Matrix<T>& a, const Sliced<T>& b, bool add = false) {
+  for (int64_t column = 0; column < b.columns; column += slice<T>)
+    product_kernels<T>().product({a.rows, std::min(slice<T>, b.columns - column), a.columns, a.data, a.row_stride, a.column_stride,
+                                  b.data + column / slice<T> * b.stride, slice<T>, out.at(0, column), add});
+}
 
 // out = a b, or out += a b. By our own product if it can read b: in float32 and float64, with the values of a row beside each other.
 template <typename T>

@@ -65,6 +65,13 @@ DCRNN_CELL void store(Vector vector, void* to) {
   __builtin_memcpy(to, &vector, sizeof vector);
 }
 
+// Sums of many terms are sums of the sums of so many: the rounding error of one long chain of additions would grow with its length.
+template <typename O>
+constexpr int64_t most_terms = is_low<O> ? 256 : 32;
+// So many terms go by before the next rows, if those of a row lie side by side: their right operands stay in the first-level cache.
+template <typename O>
+constexpr int64_t terms_in_cache = std::max<int64_t>(most_terms<O>, 96);
+
 // The sums of R rows and N vectors stay in registers while the terms go by.
 template <int R, int N, typename O>
 DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
@@ -73,29 +80,32 @@ DCRNN_CELL void block(const Product<O>& p, int64_t row, int64_t column) {
   constexpr int64_t lanes = sizeof(Sums) / sizeof(accumulator<O>), terms = group<O>;
   const O* const a = p.a + row * p.row_stride;
   const O* b = p.b + column * terms;
-  Sums sums[R][N];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) sums[r][n] = Sums{};
-  for (int64_t k = 0; k < p.inner; k += terms, b += terms * p.b_width) {
-    Vector right[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) right[n] = load<Vector>(b + n * lanes * terms);
+  const Rows<accumulator<O>> out = p.out.at(row, column);
+  for (int64_t first = 0; first < p.inner; first += most_terms<O>) {
+    const int64_t last = std::min(first + most_terms<O>, p.inner);
+    Sums sums[R][N];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) sums[r][n] = Operand<O>::add(sums[r][n], right[n], a + r * p.row_stride + k * p.column_stride);
-  }
-  const Rows<accumulator<O>> out = p.out.at(row, column);
+      for (int n = 0; n < N; ++n) sums[r][n] = Sums{};
+    for (int64_t k = first; k < last; k += terms, b += terms * p.b_width) {
+      Vector right[N];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) right[n] = load<Vector>(b + n * lanes * terms);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      accumulator<O>* const to = out[r] + n * lanes;
-      // added term by term, small terms would be rounded as often as there are terms
-      store(p.add ? load<Sums>(to) + sums[r][n] : sums[r][n], to);
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sums[r][n] = Operand<O>::add(sums[r][n], right[n], a + r * p.row_stride + k * p.column_stride);
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        accumulator<O>* const to = out[r] + n * lanes;
+        // added term by term, small terms would be rounded as often as there are terms
+        store(p.add || first > 0 ? load<Sums>(to) + sums[r][n] : sums[r][n], to);
+      }
+  }
 }
 
 template <int N, typename O>
@@ -106,16 +116,12 @@ DCRNN_CELL void columns(const Product<O>& p, int64_t column) {
   for (; row < p.rows; ++row) block<1, N>(p, row, column);
 }
 
-// Sums of many terms are sums of the sums of so many: the rounding error of one long chain of additions would grow with its length.
-template <typename O>
-constexpr int64_t most_terms = is_low<O> ? 256 : 32;
-
 // The last columns, fewer than a vector has: by way of memory that holds whole vectors.
 template <typename A>
 DCRNN_CELL void last_columns(const Product<A>& p, int64_t column) {
   constexpr int64_t lanes = DCRNN_VECTOR / sizeof(A), most_rows = 6;
   const int64_t count = p.width - column;
-  A right[most_terms<A> * lanes] = {}, sums[most_rows * lanes];
+  A right[terms_in_cache<A> * lanes] = {}, sums[most_rows * lanes];
   for (int64_t k = 0; k < p.inner; ++k)
     for (int64_t n = 0; n < count; ++n) right[k * lanes + n] = p.b[k * p.b_width + column + n];
   for (int64_t row = 0; row < p.rows; row += most_rows) {
@@ -144,12 +150,13 @@ DCRNN_CELL void whole_product(const Product<O>& p) {
 template <typename O>
 void product(const Product<O>& p) {
   constexpr int64_t most_columns = std::max<int64_t>(DCRNN_COLUMNS * DCRNN_VECTOR, 64) / sizeof(accumulator<O>);  // a line at least
+  const int64_t terms = p.column_stride == 1 ? terms_in_cache<O> : most_terms<O>;
   Product<O> part = p;
   for (int64_t column = 0; column < p.width; column += most_columns) {
     part.width = std::min(most_columns, p.width - column), part.out = p.out.at(0, column);
-    for (int64_t first = 0; first < p.inner; first += most_terms<O>) {
+    for (int64_t first = 0; first < p.inner; first += terms) {
       part.a = p.a + first * p.column_stride, part.b = p.b + first * p.b_width + column * group<O>;
-      part.inner = std::min(most_terms<O>, p.inner - first), part.add = p.add || first > 0;
+      part.inner = std::min(terms, p.inner - first), part.add = p.add || first > 0;
       whole_product(part);
     }
   }

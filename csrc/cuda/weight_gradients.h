@@ -10,8 +10,7 @@ namespace dcrnn_fast::cuda {
 template <typename T>
 struct Operand {
   const T* values;
-  int64_t task_stride, row_stride;
-  int columns;
+  int64_t task_stride, row_stride, columns;
 };
 
 // out = left^T right, for each step of the weights and each task; out goes from task to task and from row to row by its strides.
@@ -38,7 +37,7 @@ template <typename T>
 void sum_input_products(const Cell<T>& cell, const Banks& banks, const T* gradients, const T* states, T* shared, T* own) {
   const int64_t inner = cell.columns + cell.dim, width = cell.gates * banks.rows(), rows = cell.steps * cell.batch;
   const auto products = cell.gpu.template memory<T>(banks.weight_steps * banks.tasks * width * inner);
-  const Operand<T> left{gradients, rows * width, width, static_cast<int>(width)};
+  const Operand<T> left{gradients, rows * width, width, width};
   const Operand<T> state{states ? states : cell.x0, states ? rows * cell.dim : 0, cell.dim, cell.dim};
   if (cell.columns) multiply_rows(cell, left, {cell.context, 0, cell.columns, cell.columns}, products.get(), width * inner, inner);
   multiply_rows(cell, left, state, products.get() + cell.columns, width * inner, inner);

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..support.checks import check_choice
+from ..support.checks import check_choice, check_tensor
 from . import auto
 from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
 from .cross_rnn import Saved
@@ -73,21 +73,26 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
         name = auto.measured_backend(operator, tensors, options, implementation)
     try:
         return implementation(name).compute[operator](*tensors, *options)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AttributeError) as error:  # vmap takes a list apart before anything checks it
         if torch.compiler.is_compiling():
             raise
-        raise told_by_type(error, tensors) from None
+        raise told_by_type(error, operator, tensors) from None
 
 
-def told_by_type(error: Exception, tensors: tuple[Any, ...]) -> Exception:
-    """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, a wrong type of argument
-    as RuntimeError."""
-    text = str(error).splitlines()[0]
-    if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", text):
+def told_by_type(error: Exception, operator: str, tensors: tuple[Any, ...]) -> Exception:
+    """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, and its dispatcher has its own words
+    for what is no tensor, and for a tensor without a dense layout, of which it finds no kernel."""
+    if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", str(error)):
         return {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}[checked[1]](checked[2])
-    if wrong := re.search(r"argument '(\w+)' but instead found type '(\w+)'", text):
-        return TypeError(f"{wrong[1]}: got {wrong[2]}, expected a tensor")
     if isinstance(error, ValueError):
         return error
-    devices = {tensor.device for tensor in tensors if isinstance(tensor, Tensor)}
-    return ValueError(f"got tensors on {' and '.join(map(str, devices))}, expected one device") if len(devices) > 1 else error
+    names, first = (*CONTRACTS[operator].INPUTS, "index"), tensors[0]
+    try:
+        for name, tensor in zip(names, tensors, strict=False):
+            if tensor is not None or name != "context":
+                check_tensor(name, tensor, "numbers")
+                if tensor.device != first.device:
+                    return ValueError(f"{name}: got device {tensor.device}, expected {first.device} as {names[0]} is on")
+    except (TypeError, ValueError) as wrong:
+        return wrong
+    return error

@@ -1,7 +1,4 @@
-"""The CUDA kernels and their bindings for CPU tensors: compiled by the C++ compiler, with shim.h and binding_shim.h in the place of CUDA.
-
-The operators have a namespace of their own, with the contract of :mod:`dcrnn_fast.ops.registry` like every other.
-"""
+"""The CUDA kernels and their bindings for CPU tensors, compiled by the C++ compiler with shim.h and binding_shim.h in the place of CUDA."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -33,7 +30,7 @@ def built() -> Path:
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
     digest = hashlib.sha256(repr((version, FLAGS, torch.__version__, sys.version)).encode())
-    for file in sorted([*(ROOT / "csrc").rglob("*.*"), *HERE.glob("*.*")]):
+    for file in sorted([*(ROOT / "csrc").glob("*.*"), *(ROOT / "csrc" / "cuda").glob("*.*"), *HERE.glob("*.*")]):
         digest.update(file.read_bytes())
     folder = ROOT / "build" / "cuda_on_host"
     target = folder / digest.hexdigest()[:16] / f"{NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -58,19 +55,20 @@ def _build(compiler: list[str], target: Path) -> None:
     options += [word for path in (pybind11.get_include(), *include_paths()) for word in ("-isystem", path)]
     options += ["-DDCRNN_CUDA_ON_HOST", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-x", "c++", "-c"]
 
+    def run(*command: str) -> None:
+        done = subprocess.run([*compiler, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"the kernels do not compile for the host:\n{done.stderr[-4000:]}"
+
     def compiled(source: Path) -> str:
         out = str(folder / f"{source.stem}.o")
-        done = subprocess.run([*compiler, *FLAGS, *options, str(source), "-o", out], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{source.name} does not compile for the host:\n{done.stderr[-4000:]}"
+        run(*FLAGS, *options, str(source), "-o", out)
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compiled, [*sources, HERE / "module.cpp"]))
     libraries = [word for path in library_paths() for word in (f"-L{path}", f"-Wl,-rpath,{path}")]
     beside = folder / "linking.tmp"
-    command = [*compiler, "-shared", "-pthread", *objects, *libraries, "-lc10", "-ltorch_cpu", "-ltorch", "-o", str(beside)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run("-shared", "-pthread", *objects, *libraries, "-lc10", "-ltorch_cpu", "-ltorch", "-o", str(beside))
     beside.rename(target)
 
 
@@ -78,9 +76,6 @@ def load(extension: Path) -> Implementation:
     """The operators of the extension. Once a process."""
     # first: it declares what the extension implements
     implementation = register(LIBRARY, Saved.ACTIVATIONS, declare=True, tf32_device="cpu")
-    spec = spec_from_file_location(NAME, extension)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(extension.parent))
+    module = import_module(NAME)
     return implementation._replace(kernel_override=override_by(module.override_kernels))

@@ -162,10 +162,8 @@ struct Reference {
       for (int gate = 0; gate < gates; ++gate)
         for (int j = 0; j < inner; ++j) {
           const double of_z = dz[gate * inner + j];
-          if (!s.rank) du[j] += of_z;
-          if (!s.rank) continue;
-          add(gradients.projection.at(task, step, j, gate), of_z, u[step].data(), s.width());
-          add(du.data(), of_z, in.projection.at(task, step, j, gate), s.width());
+          if (s.rank) add(gradients.projection.at(task, step, j, gate), of_z, u[step].data(), s.width());
+          s.rank ? add(du.data(), of_z, in.projection.at(task, step, j, gate), s.width()) : void(du[j] += of_z);
         }
       add(gradients.context.data() + (int64_t(step) * s.batch + row) * s.columns, 1, du.data(), s.columns);
       for (int unit = 0; unit < s.dim; ++unit) d[unit] += du[s.columns + unit] + given(task, step, row, unit);

@@ -6,7 +6,7 @@
 //  - Shuffles, votes, matrix loads and products exchange values between a warp's 32 threads, in the lane layouts of the PTX manual.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Where `counted` asks for it, the memory banks of shared memory, see banks.h.
+//  - Where `counted` asks for it, the memory banks of shared memory, see Wavefronts.
 //  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
 //    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
@@ -17,16 +17,21 @@
 //    not fuse.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <set>
+#include <source_location>
+#include <string>
 #include <utility>
 #include <vector>
 
-#include "banks.h"
 #include "threads.h"
 #include "types.h"
 
@@ -47,6 +52,57 @@ using cudaStream_t = void*;
 namespace dcrnn_fast::cuda {
 
 namespace host {
+
+struct Access {
+  const char* file;
+  unsigned line, bytes;
+  uintptr_t address;
+};
+
+// What the accesses at one line of the sources took, and what they would take without conflicts. Shared memory has 32 banks of 4 bytes.
+// Lanes whose words differ but lie in the same bank wait for one another. 32 lanes are served together if each accesses 4 bytes or less, 16
+// of 8 bytes, 8 of 16 bytes: these are 1, 2 and 4 wavefronts without a conflict.
+struct Wavefronts {
+  int64_t accesses = 0, taken = 0, least = 0;
+};
+
+// Where launches count, if anywhere. Only the first block of a launch counts.
+inline std::map<std::string, Wavefronts>* counted = nullptr;
+
+inline Wavefronts wavefronts(const Access* const (&lanes)[32]) {
+  const unsigned bytes = lanes[0]->bytes, together = bytes <= 4 ? 32 : 128 / bytes;
+  Wavefronts out{1, 0, 32 / together};
+  for (unsigned first = 0; first < 32; first += together) {
+    std::set<uintptr_t> words[32];
+    for (unsigned lane = first; lane < first + together; ++lane)
+      for (unsigned byte = 0; byte < bytes; byte += 4) {
+        const uintptr_t word = (lanes[lane]->address + byte) / 4;
+        words[word % 32].insert(word);
+      }
+    size_t most = 0;
+    for (const auto& bank : words) most = std::max(most, bank.size());
+    out.taken += most;
+  }
+  return out;
+}
+
+// Adds the accesses of a block's threads, each in the order of its thread. Returns whether all lanes of each warp made the same ones.
+inline bool count(const std::vector<std::vector<Access>>& threads) {
+  for (size_t warp = 0; warp < threads.size(); warp += 32)
+    for (size_t i = 0; i < threads[warp].size(); ++i) {
+      const Access* lanes[32];
+      for (size_t lane = 0; lane < 32; ++lane) {
+        const auto& own = threads[warp + lane];
+        if (own.size() != threads[warp].size() || own[i].line != threads[warp][i].line) return false;
+        lanes[lane] = &own[i];
+      }
+      const std::string path = lanes[0]->file;
+      Wavefronts& sum = (*counted)[path.substr(path.rfind('/') + 1) + ":" + std::to_string(lanes[0]->line)];
+      const Wavefronts more = wavefronts(lanes);
+      sum.accesses += more.accesses, sum.taken += more.taken, sum.least += more.least;
+    }
+  return true;
+}
 
 // What one lane shows the others: an address, 32-bit values, or the values of its registers in a product.
 union Shown {
@@ -83,9 +139,7 @@ inline std::function<void(const Launch&)> record;
 struct Copy {
   void* to;
   const void* from;
-  bool present;
-
-  void arrive() const { present ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
+  void arrive() const { from ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
 };
 
 inline const bool copies_arrive_early = std::getenv("DCRNN_COPIES") && !std::strcmp(std::getenv("DCRNN_COPIES"), "early");
@@ -112,8 +166,9 @@ inline void wait_at(Barrier& barrier) {
 }
 
 [[noreturn]] inline void stop(const char* words) {
-  const dim3 block = current()->block_index;
-  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, block.x, block.y, current()->thread_index.x);
+  const Thread& thread = *current();
+  std::fprintf(stderr, "cuda_on_host: %s (block %u, %u, thread %u)\n", words, thread.block_index.x, thread.block_index.y,
+               thread.thread_index.x);
   std::abort();
 }
 
@@ -137,14 +192,6 @@ inline const Shown* exchange(const Shown& mine) {
   return shown;
 }
 
-template <typename To, typename From>
-To bits_of(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 }  // namespace host
 
 #define threadIdx (::dcrnn_fast::cuda::host::current()->thread_index)
@@ -156,15 +203,15 @@ inline unsigned char* shared_memory() { return host::current()->block->shared.da
 
 inline void __syncthreads() { host::wait_at(host::current()->block->together); }
 
-inline float widen(BFloat16 x) { return host::bits_of<float>(static_cast<uint32_t>(x.bits) << 16); }
+inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 inline void round_to(BFloat16& out, float x) {
-  const uint32_t bits = host::bits_of<uint32_t>(x);
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
   out.bits = static_cast<uint16_t>(x != x ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-inline float widen(Half x) { return static_cast<float>(host::bits_of<_Float16>(x.bits)); }
-inline void round_to(Half& out, float x) { out.bits = host::bits_of<uint16_t>(static_cast<_Float16>(x)); }
+inline float widen(Half x) { return static_cast<float>(std::bit_cast<_Float16>(x.bits)); }
+inline void round_to(Half& out, float x) { out.bits = std::bit_cast<uint16_t>(static_cast<_Float16>(x)); }
 
 inline uint32_t round_to_tf32(uint32_t bits) { return bits << 1 > 0xff000000u ? bits : (bits + 0x1000) & 0xffffe000u; }  // NaN stays
 
@@ -211,7 +258,7 @@ inline void copy_async(void* to, const void* from, bool present, const std::sour
   host::access_shared(to, 16, where);
   if (present) host::check_aligned(from, 16);
   std::vector<host::Copy>& open = host::current()->copies.back();
-  open.push_back({to, from, present});
+  open.push_back({to, present ? from : nullptr});
   if (host::copies_arrive_early) open.back().arrive();
 }
 
@@ -294,7 +341,7 @@ void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes,
   const dim3 grid(static_cast<unsigned>(size.x), static_cast<unsigned>(size.y));
   host::Block block(threads, shared_bytes);
   block.accesses.resize(threads);
-  host::run_together(threads, [&](unsigned index) {
+  host::Fibers(threads, [&](unsigned index) {
     host::Thread thread{&block, grid, dim3{index}};
     host::set_current(&thread);
     for (unsigned y = 0; y < grid.y; ++y)

@@ -170,9 +170,4 @@ class Barrier {
   uint64_t places_[2] = {};
 };
 
-template <typename Task>
-void run_together(int count, const Task& task) {
-  Fibers(count, task);
-}
-
 }  // namespace dcrnn_fast::cuda::host

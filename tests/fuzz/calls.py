@@ -109,7 +109,8 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
 def _arguments(target: str, arguments: Arguments) -> tuple[str, Arguments]:
     """The operator that a call of a public function, or of it, is, and its arguments."""
     name = name_of(target)
-    given = {n: int(v) if isinstance(v, bool) and n in ("steps", "grad_mask") else v for n, v in arguments.items() if n != "recompute"}
+    numbers = ("steps", "grad_mask", "num_shared", "num_private")  # PyTorch takes True for 1
+    given = {n: int(v) if isinstance(v, bool) and n in numbers else v for n, v in arguments.items() if n != "recompute"}
     if target.startswith("functional.cross_rnn"):
         if given["shared_projection"] is None and given["private_projection"] is None:
             return name, {n: v for n, v in given.items() if n not in PROJECTIONS}
@@ -144,7 +145,7 @@ def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
         return {0: reference.param_gather(**floats)}
     if name == "param_gather_backward":
         grad, index, shared, private = floats.values()
-        banks = grad.new_zeros(shared, *grad.shape[2:]), grad.new_zeros(len(index), private, *grad.shape[2:])
+        banks = grad.new_zeros(int(shared), *grad.shape[2:]), grad.new_zeros(len(index), int(private), *grad.shape[2:])
         return dict(enumerate(torch.func.vjp(lambda *given: reference.param_gather(*given, index), *banks)[1](grad)))
     if name.endswith("cross_rnn") and floats["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
         return {0: reference.cross_rnn(**{n: floats.get(n) for n in (*TENSORS, "steps", "cell", "return_states")})}

@@ -153,11 +153,12 @@ def layer_numbers():
         output.square().sum().backward()
         parameters = {key: [list(one.shape), numbers(one), numbers(one.grad)] for key, one in layer.named_parameters()}
         found[name] = {"state": sorted(layer.state_dict()), "output": numbers(output), "parameters": parameters}
-    shapes = (4, 2, 9), (4, 2), (2, 2, 2, 9), (2, 2, 2)
-    banks = [torch.linspace(-1, 1, math.prod(shape)).cos().reshape(shape) for shape in shapes]
+    shapes = (1, 4, 2, 9), (1, 4, 2), (2, 1, 2, 2, 9), (2, 1, 2, 2)
+    weights = [torch.linspace(-1, 1, math.prod(shape)).cos().reshape(shape) for shape in shapes]
     index = torch.tensor([[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]], dtype=torch.int32)
-    states = functional.cross_rnn(x, *banks, index, steps=3, context=torch.linspace(0, 1, 36).reshape(3, 4, 3), return_states=True)
-    return found | {"cross_rnn": numbers(states), "param_gather": numbers(functional.param_gather(banks[1], banks[3], index))}
+    states = functional.cross_rnn(x, *weights, steps=3, context=torch.linspace(0, 1, 36).reshape(3, 4, 3), return_states=True)
+    rows = functional.param_gather(weights[1][0], weights[3][:, 0], index)
+    return found | {"cross_rnn": numbers(states), "param_gather": numbers(rows)}
 
 
 def help_pages():

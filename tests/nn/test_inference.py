@@ -220,7 +220,7 @@ def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken(monkeypatc
     monkeypatch.setattr(inference, "lookup", lambda model: wrong)
     prepared = model.prepare_inference()
     for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
-        with pytest.raises((RuntimeError, ValueError), match="sizes: expected dtype int64"):  # a RuntimeError in PyTorch 2.15
+        with pytest.raises((RuntimeError, ValueError), match="sizes: got dtype"):  # a RuntimeError in PyTorch 2.15
             call()
 
 

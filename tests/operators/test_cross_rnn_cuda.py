@@ -76,9 +76,8 @@ def test_other_gradients_have_the_same_bits_where_that_of_x0_is_not_asked_for(ba
 
 def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
     columns = 2**30 + 1
-    arguments = {"steps": 1, "x0": torch.empty(0, columns), "context": None, "cell": "gated"}
-    arguments |= {"shared_weight": torch.empty(1, columns, 2, 1).expand(-1, -1, -1, columns), "shared_bias": torch.empty(1, 1, 1)}
-    arguments["shared_bias"] = arguments["shared_bias"].expand(-1, columns, 2)
-    arguments |= {"private_weight": torch.empty(0, 1, 0, 2, columns), "private_bias": torch.empty(0, 1, 0, 2)}
+    arguments = {"x0": torch.empty(0, 1), "steps": 1, "cell": "gated", "context": torch.empty(1, 0, columns - 1)}
+    arguments |= {"shared_weight": torch.empty(1, 0, 2, columns), "shared_bias": torch.empty(1, 0, 2)}
+    arguments |= {"private_weight": torch.empty(0, 1, 1, 2, columns), "private_bias": torch.empty(0, 1, 1, 2)}
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
         backend.forward(backend.of(arguments), saved=0)

@@ -143,6 +143,7 @@ TABLE = {
 AT_THE_CALL = {
     "x0 as a list": (None, lambda a: {"x0": a["x0"].tolist()}, TypeError, "x0: got list, expected a tensor"),
     "a sparse x0": (None, lambda a: {"x0": a["x0"].to_sparse()}, ValueError, "x0: got a tensor of layout torch.sparse_coo"),
+    "a sparse bias": (None, of(torch.Tensor.to_sparse, "private_bias"), ValueError, "private_bias: got a tensor of layout"),
     "no weight": (None, lambda a: {"shared_weight": None}, TypeError, "shared_weight: got NoneType, expected a tensor"),
     "a bias as a list": (None, lambda a: {"private_bias": [0.0]}, TypeError, "private_bias: got list, expected a tensor"),
     "a flag in words": (None, lambda a: {"return_states": "no"}, TypeError, "return_states='no': expected True or False"),
@@ -247,7 +248,11 @@ STRAY = {
     "a row far beyond": (lambda s, p, i: (s, p, i + 2**30), IndexError, "expected values in [0, S + P) = [0, 7)"),
     "a row before the first": (lambda s, p, i: (s, p, i - 1), IndexError, "index: got -1, expected values in"),
 }
-LISTS = {"a bank as a list": (lambda s, p, i: (s, p.tolist(), i), TypeError, "private: got list, expected a tensor")}
+NO_TENSORS = {
+    "a bank as a list": (lambda s, p, i: (s, p.tolist(), i), TypeError, "private: got list, expected a tensor"),
+    "no index": (lambda s, p, i: (s, p, None), TypeError, "index: got NoneType, expected a tensor"),
+    "a sparse bank": (lambda s, p, i: (s, p.to_sparse(), i), ValueError, "private: got a tensor of layout torch.sparse_coo"),
+}
 
 
 def banks(backend):
@@ -256,7 +261,7 @@ def banks(backend):
 
 
 @on_every_backend
-@pytest.mark.parametrize(("change", "error", "said"), (GATHER | STRAY | LISTS).values(), ids=GATHER | STRAY | LISTS)
+@pytest.mark.parametrize(("change", "error", "said"), (GATHER | STRAY | NO_TENSORS).values(), ids=GATHER | STRAY | NO_TENSORS)
 def test_banks_that_do_not_fit_are_refused_by_name(backend, change, error, said):
     with pytest.raises(error, match=re.escape(said)) as caught:
         backend.param_gather(*change(*banks(backend)))
