@@ -33,7 +33,7 @@ def _shared_bytes(tile: Tile, kind: str, gates: int, rank: int) -> int:
     return tile.stages * (tile.rows + gates * tile.columns) * tile.products * ITEMSIZE[kind] + 2048
 
 
-_HALF = [(128, 128, 64, 8, 3), (128, 128, 64, 8, 4), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)]
+_HALF = [(128, 128, 64, 8, 4), (128, 64, 64, 8, 3), (64, 64, 64, 4, 4), (64, 64, 64, 4, 3), (32, 64, 64, 4, 4)]
 TILES = Tiles(
     "cross_rnn",
     {

@@ -45,7 +45,7 @@ TILES = Tiles(
     _shared_bytes,
 )
 """Of a step. The rows of a tile decide how bias gradients are added up."""
-_HALF_INPUTS = [*_LARGE, (64, 64, 64, 8, 3), (32, 128, 64, 8, 3)]
+_HALF_INPUTS = [*_LARGE, (64, 64, 64, 8, 3), (32, 64, 64, 4, 4)]
 INPUT_TILES = Tiles(
     "cross_rnn_backward",
     {

@@ -71,7 +71,7 @@ TILES = Tiles(
         "float32": {32: [(32, 16, 16, 8, 2), (16, 16, 16, 8, 2)], 256: [(16, 16, 16, 8, 1)]},
         "float64": {16: [(16, 16, 16, 8, 1)], 256: [(16, 16, 64, 8, 1)]},
     },
-    lambda tile, kind, gates, rank: shared_bytes(tile, kind, gates, rank, held=2),
+    lambda tile, kind, gates, rank: shared_bytes(tile, kind, gates, rank, held=2) + 4 * tile.rows * tile.columns,
 )
 """Of the walk through the steps. The rows of a tile decide how bias gradients are added up."""
 

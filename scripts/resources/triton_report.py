@@ -47,7 +47,7 @@ REREADS = ("low_rank_forward", "low_rank_backward")
 """The kernels that read what they wrote themselves: their loads must see it."""
 TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma")
 COLUMNS = ("registers", "stack", "shared")
-"""What is printed of a row, after its names."""
+"""What a row says of a kernel, after its names."""
 ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int32": "i32", "int64": "i64"}
 
 
