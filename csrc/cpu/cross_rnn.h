@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "../cell_arguments.h"
-#include "../interrupt.h"
 #include "buffer.h"
 #include "elementwise.h"
 #include "gemm.h"
@@ -50,8 +49,7 @@ struct Recurrence {
   const T* context_states;
   Banks banks;
   const T *shared_weight, *private_weight;
-  bool starts_alike;          // the first step of the shared units is the same for all tasks: it is computed once
-  Interruption interruption;  // looked at before each step
+  bool starts_alike;  // the first step of the shared units is the same for all tasks: it is computed once
 
   Units shared_units() const { return {0, banks.shared}; }
   Units private_units() const { return {banks.shared, dim}; }
@@ -154,7 +152,7 @@ void ForwardTile<T>::run(int64_t task, const States& states, const Activations& 
   } else {
     state = x0;
   }
-  for (int64_t step = 0; step < p.steps && !p.interruption.came(); ++step) {
+  for (int64_t step = 0; step < p.steps; ++step) {
     const Rows<T> kept = activations(step), target = states(step);
     const Rows<T> product{product_.get(), width};
     const auto units = [&](Units range, Rows<const T> from, Rows<A> next, Rows<T> low) {

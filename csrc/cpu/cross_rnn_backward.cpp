@@ -42,12 +42,10 @@ void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* a
     parallel_for(first, last, 1, [&](int64_t begin, int64_t end) {
       std::optional<BackwardWalk<T>>& own = walks[begin - first];
       if (!own) own.emplace(chunk, grad, return_states, activations);
-      for (int64_t i = begin; i < end && !chunk.p.interruption.came(); ++i) own->run(i, i - first);
+      for (int64_t i = begin; i < end; ++i) own->run(i, i - first);
     });
-    chunk.p.interruption.raise();
     if (!chunk.out.bias) continue;
     weights.add_weights();
-    chunk.p.interruption.raise();
     for (int64_t i = first; i < last; ++i) weights.add_biases(chunk.sums(i - first));
   }
 }

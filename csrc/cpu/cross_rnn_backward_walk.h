@@ -44,7 +44,7 @@ class BackwardWalk {
     const Rows<A> sum = common_sum(tile);
     if (sum) std::fill_n(sum.data, tile.count * c_.common_width, A(0));
     if (forward_) forward_->begin(row, tile.count);
-    for (int64_t task = 0; task < p_.tasks && !p_.interruption.came(); ++task) walk(tile, task);
+    for (int64_t task = 0; task < p_.tasks; ++task) walk(tile, task);
     if (!sum) return;
     // the first step of the common units is the same for all tasks: it goes back once, with the sum over the tasks
     if constexpr (is_low<T>) kernels_.narrow(sum.data, c_.common(tile.local).data, tile.count * c_.common_width);
@@ -87,7 +87,7 @@ class BackwardWalk {
     // Each task's share is summed by itself: the rounding error of one long chain of additions would grow with its length.
     const Rows<A> dx0{dx0_.get(), p_.dim};
     std::fill_n(dx0.data, tile.count * p_.dim, A(0));
-    for (int64_t step = p_.steps; step-- > 0 && !p_.interruption.came();) {
+    for (int64_t step = p_.steps; step-- > 0;) {
       const bool last = step + 1 == p_.steps;
       const Rows<T> product = c_.products(task, step, tile.local);
       const Rows<const A> d = last ? Rows<const A>{} : Rows<const A>(tile.d);

@@ -80,7 +80,7 @@ class BackwardWeights {
     const int64_t width = units.count() * p_.gates, first = units.begin * p_.gates;
     const Rows<A> to = own ? Rows<A>{own, columns} : out;
     bool begun = add && !own;
-    for (int64_t step = weight_step; step < p_.steps && !p_.interruption.came(); step += p_.weight_steps) {
+    for (int64_t step = weight_step; step < p_.steps; step += p_.weight_steps) {
       const bool common = step == 0 && units.begin < p_.common().end;  // whose gradient is the sum over the tasks
       if (common && task > 0) continue;
       const Rows<const T> gradient = (common ? c_.common(0) : c_.products(task, step, 0)).at(0, first);

@@ -22,7 +22,7 @@ void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations)
   // Outside a parallel region, as for one tile alone, the library would use several threads and might add in another order.
   parallel_for(0, p.packed() ? tiles.count : std::max<int64_t>(2, tiles.count), 1, [&](int64_t begin, int64_t end) {
     ForwardTile<T> tile(p, tiles.most_rows());
-    for (int64_t i = begin; i < std::min(end, tiles.count) && !p.interruption.came(); ++i) {
+    for (int64_t i = begin; i < std::min(end, tiles.count); ++i) {
       const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
       tile.begin(row, count);
       for (int64_t task = 0; task < p.tasks; ++task) {
@@ -42,7 +42,6 @@ void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations)
       }
     }
   });
-  p.interruption.raise();
 }
 
 CrossRnn compute(CellArguments& arguments, int64_t saved) {

@@ -133,7 +133,7 @@ void LowRankTile<T, O>::begin(int64_t row, int64_t rows) {
   widen_rows(convert_, rows, p_.x0.at(row), p_.dim, x0_.wide(), p_.plane);
   narrow(x0_.wide(), x0_.low(), 1, p_.dim, p_.plane);
   if (!p_.common) return;
-  for (int64_t step = 0; step < (p_.context ? p_.steps : 1) && !p_.interruption.came(); ++step) {
+  for (int64_t step = 0; step < (p_.context ? p_.steps : 1); ++step) {
     const Rows<A> z{common_.get() + step * rows * p_.z_width(), p_.z_width()};
     if (p_.context) multiply(context(step).low, p_.context, p_.context_projection(0, step), p_.z_width(), z, p_.z_width(), false);
     if (step == 0) multiply(x0().low, p_.dim, p_.projection(0, step), p_.z_width(), z, p_.z_width(), p_.context > 0);

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "../cell_arguments.h"
-#include "../interrupt.h"
 #include "buffer.h"
 #include "low_rank_kernels.h"
 #include "parallel.h"
@@ -38,7 +37,6 @@ struct LowRankRecurrence {
   Banks banks, projection_banks;
   bool common;          // all tasks have one projection: what x0 and the context contribute to z is computed once
   int64_t projections;  // 1 if common, else tasks
-  Interruption interruption;
 
   int64_t z_width() const { return gates * rank_plane; }
   int64_t input_plane() const { return context_plane + plane; }

@@ -74,13 +74,12 @@ void backward(const LowRankRecurrence<T, O>& p, const T* grad, const T* activati
       const bool apart = last - first > few_tiles;
       LowRankSums<T, O> few(p, apart && out.weights, apart && out.projections);
       LowRankWalk<T, O> walk(p, apart ? few : *sums[share], tiles.most_rows(), grad, return_states, activations, out.x0, out.context);
-      for (int64_t i = first; i < last && !p.interruption.came(); ++i) {
+      for (int64_t i = first; i < last; ++i) {
         walk.run(tiles.begin(i), tiles.begin(i + 1) - tiles.begin(i));
         if (apart && ((i - first) % few_tiles == few_tiles - 1 || i + 1 == last)) few.move_to(*sums[share]);
       }
     }
   });
-  p.interruption.raise();
   const auto of_threads = [&]<typename Sum>(Sum* (LowRankSums<T, O>::*part)() const) {
     std::vector<const Sum*> found;
     for (const auto& one : sums) found.push_back(((*one).*part)());

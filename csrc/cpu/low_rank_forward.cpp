@@ -14,7 +14,7 @@ void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* ac
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     LowRankTile<T, O> tile(p, tiles.most_rows());
     const BothBuffers<O> own(tiles.most_rows(), p.plane), z(tiles.most_rows(), p.z_width());
-    for (int64_t i = begin; i < end && !p.interruption.came(); ++i) {
+    for (int64_t i = begin; i < end; ++i) {
       const int64_t row = tiles.begin(i), rows = tiles.begin(i + 1) - row;
       tile.begin(row, rows);
       for (int64_t task = 0; task < p.tasks; ++task) {
@@ -25,7 +25,7 @@ void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* ac
         };
         BothRows<O> state = tile.x0();
         write_state(0, state);
-        for (int64_t step = 0; step < p.steps && !p.interruption.came(); ++step) {
+        for (int64_t step = 0; step < p.steps; ++step) {
           tile.project(task, step, state.low, z.wide());
           tile.narrow(z.wide(), z.low(), p.gates, p.rank, p.rank_plane);
           for (int64_t g = 0; activations && g < p.gates; ++g) {
@@ -39,7 +39,6 @@ void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* ac
       }
     }
   });
-  p.interruption.raise();
 }
 
 LowRankCrossRnn run(LowRankArguments& arguments, bool saved) {

@@ -109,14 +109,14 @@ class LowRankWalk {
     std::fill_n(dx0_.get(), rows * p_.plane, A(0));
     if (p_.common) std::fill_n(dz_sums_.wide().data, sum_steps() * rows * p_.z_width(), A(0));
     if (!p_.common && dcontext_out_) std::fill_n(dcontext_.get(), p_.steps * rows * p_.context_plane, A(0));
-    for (int64_t task = 0; task < p_.tasks && !p_.interruption.came(); ++task) {
+    for (int64_t task = 0; task < p_.tasks; ++task) {
       compute_again(task);
-      for (int64_t step = p_.steps; step-- > 0 && !p_.interruption.came();) back(task, step);
+      for (int64_t step = p_.steps; step-- > 0;) back(task, step);
       convert_.add(task_dx0_.get(), d_.get(), rows * p_.plane);
       convert_.add(d_.get(), dx0_.get(), rows * p_.plane);
     }
     // What all tasks multiplied alike goes back once, with the sum over the tasks.
-    for (int64_t step = 0; p_.common && step < sum_steps() && !p_.interruption.came(); ++step) {
+    for (int64_t step = 0; p_.common && step < sum_steps(); ++step) {
       tile_.narrow(dz_sums_.wide(step * rows), dz_sums_.low(step * rows), p_.gates, p_.rank, p_.rank_plane);
       const Rows<const O> dz = dz_sums_.low(step * rows);
       if (step == 0) {
@@ -150,7 +150,7 @@ class LowRankWalk {
 
   // All z and y of a task, its states before each step, and a and g.
   void compute_again(int64_t task) {
-    for (int64_t step = 0; step < p_.steps && !p_.interruption.came(); ++step) {
+    for (int64_t step = 0; step < p_.steps; ++step) {
       const int64_t first = step * tile_.rows();
       const Rows<A> z = z_.wide(first);
       for (int64_t g = 0; activations_ && g < p_.gates; ++g) {

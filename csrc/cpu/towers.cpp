@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "../checks.h"
-#include "../interrupt.h"
 #include "buffer.h"
 #include "low_rank.h"
 
@@ -69,12 +68,11 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
   const int64_t tasks = states.size(0), batch = states.size(1), values = layers.values();
   const T* const data = static_cast<const T*>(states.const_data_ptr());
   const LowRankTiles tiles(batch, (layers.dim + 2 * layers.widest()) * sizeof(A));
-  const Interruption interruption;
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     const int64_t most = tiles.most_rows();
     const Buffer<A> one(most * layers.widest()), other(most * layers.widest()), wide(is_low<T> ? most * layers.dim : 0);
     const Buffer<A> found(most);
-    for (int64_t i = begin; i < end && !interruption.came(); ++i) {
+    for (int64_t i = begin; i < end; ++i) {
       const int64_t row = tiles.begin(i), rows = tiles.begin(i + 1) - row;
       for (int64_t task = 0; task < tasks; ++task) {
         const Rows<const T> given{data + task * states.stride(0) + row * states.stride(1), states.stride(1)};
@@ -93,7 +91,6 @@ void compute(const Layers& layers, const Tensor& states, const accumulator<T>* p
       }
     }
   });
-  interruption.raise();
 }
 
 Tensor towers(Tensor states, Tensor packed, Tensor widths, std::optional<Tensor> term) {

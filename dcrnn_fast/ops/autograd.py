@@ -36,13 +36,9 @@ def register_derivative(
     namespace, _, name = operator._schema.name.partition("::")
 
     def below_autograd(*arguments: Any) -> Any:
-        try:
-            # autocast cast the arguments of the public function; the calls of PyTorch inside an operator have the dtypes that they have
-            with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():
-                return operator(*arguments)
-        except RuntimeError:
-            _let_signals_in()
-            raise
+        # autocast cast the arguments of the public function; the calls of PyTorch inside an operator have the dtypes that they have
+        with torch._C._AutoDispatchBelowAutograd(), torch._C._DisableAutocast():
+            return operator(*arguments)
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
@@ -128,10 +124,6 @@ def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
     if isinstance(outputs[0], Tensor):
         return torch.stack(outputs)[:count], 0
     return tuple(torch.stack(values)[:count] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
-
-
-def _let_signals_in() -> None:
-    """Any call of a Python function lets the interpreter raise what a signal's handler raised while an operator ran."""
 
 
 def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 
 from dcrnn_fast import functional, reference
 
-from ..processes import run_python
 from ..strategies import MODERATE, problem, recipes
 from .backend import DTYPES, every_gradient, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results
@@ -159,32 +158,3 @@ def test_the_products_inside_the_operator_do_not_see_the_callers_autocast(backen
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == torch.float32
         assert torch.equal(a, b)
-
-
-LONG_CALL = """
-import signal
-from dcrnn_fast import functional
-from tests.operators.problems import cross_arguments, differentiable
-
-arguments = cross_arguments(batch={rows}, dim=64, tasks=1, steps={steps}, rank={rank})
-arguments = {{name: value.float().zero_() if hasattr(value, "zero_") else value for name, value in arguments.items()}}
-if {backward}:
-    differentiable(arguments)
-run = lambda: functional.cross_rnn(**arguments, backend="cpp", recompute=True)
-if {backward}:
-    run = run().sum().backward
-signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.1)
-run()
-print("the call ended by itself")
-"""
-
-
-@pytest.mark.parametrize("rank", [None, 8], ids=["full", "low rank"])
-@pytest.mark.parametrize(("backward", "rows", "steps"), [(False, 30_000, 65_535), (True, 4000, 1000)], ids=["forward", "backward"])
-def test_a_signal_ends_a_long_call(backend, backward, rows, steps, rank):
-    """The forward would take minutes, the backward seconds, and Python runs no handler before an operator returns."""
-    process = run_python("-c", LONG_CALL.format(backward=backward, rows=rows, steps=steps, rank=rank), OMP_NUM_THREADS="1")
-    assert process.stdout == ""
-    assert process.stderr.rstrip().endswith("KeyboardInterrupt")
-    assert "_let_signals_in" in process.stderr, "the operator returned before the handler's exception was raised"
