@@ -183,7 +183,7 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
-        command = [tool, "-res-usage", *(["-sass"] if job.arch == 90 else []), file.name]
+        command = [str(tool), "-res-usage", *(["-sass"] if job.arch == 90 else []), file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if usage is None:
@@ -244,10 +244,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
     versions = {name: version(name).partition("+")[0] for name in ("torch", "triton")}
-    named = {"digest": digest_of("triton", options.kernels.glob("*.py"), versions, options), "versions": versions}
-    recorded = recorded_result(options, named["digest"])
+    digest = digest_of("triton", options.kernels.glob("*.py"), versions, options)
+    recorded = recorded_result(options, digest)
     if recorded is None:
-        return named | compiled_report(options)
+        return {"digest": digest, "versions": versions, **compiled_report(options)}
     ranks = [rank for rank in options.ranks if rank in (0, COMMON_RANK)]
     part = argparse.Namespace(**vars(options) | {"kinds": options.kinds[:1], "ranks": ranks, "tile": -1})
     return with_differences(recorded, compiled_report(part))
