@@ -3,26 +3,14 @@
 
 namespace dcrnn_fast::cpu {
 
-namespace {
-
-// A copy of the tensor with zeros appended in dimension `dim`, up to `size`.
-Tensor padded(const Tensor& tensor, int64_t dim, int64_t size) {
-  std::vector<int64_t> shape(tensor.sizes().begin(), tensor.sizes().end());
-  shape[dim] = size;
-  Tensor out = torch::stable::new_zeros(tensor, shape), part = torch::stable::narrow(out, dim, 0, tensor.size(dim));
-  torch::stable::copy_(part, tensor);
-  return out;
-}
-
-}  // namespace
-
 bool computes_in_float(const CellArguments& arguments, Passes passes) {
   const ScalarType dtype = arguments.x0.scalar_type();
   if (dtype != ScalarType::BFloat16 && dtype != ScalarType::Half) return false;
   const int64_t batch = arguments.batch(), weights = arguments.shared_weight.numel() + arguments.private_weight.numel();
   const int64_t products = arguments.tasks() * arguments.steps * arguments.dim() * arguments.gates() * arguments.columns();  // of a row
   if (weights <= 1 << 18 && products < (1 << 24) / std::max<int64_t>(1, batch)) return true;
-  if (batch <= few_rows) return passes == Passes::backward;
+  // the library's choice of kernel for 4 to 12 rows was seen to depend on the number of threads, and so would the forward's bits
+  if (batch < 16) return batch > few_rows || passes == Passes::backward;
 #if defined(__x86_64__)
   return !(dtype == ScalarType::BFloat16 ? multiplies_bfloat16() : multiplies_float16());
 #else
@@ -41,11 +29,6 @@ void widen(CellArguments& arguments) {
        {&arguments.x0, &arguments.shared_weight, &arguments.shared_bias, &arguments.private_weight, &arguments.private_bias})
     *tensor = converted(*tensor, ScalarType::Float);
   if (arguments.context) arguments.context = converted(*arguments.context, ScalarType::Float);
-}
-
-void pad(CellArguments& arguments, int64_t rows) {
-  arguments.x0 = padded(arguments.x0, 0, rows);
-  if (arguments.context) arguments.context = padded(*arguments.context, 1, rows);
 }
 
 Tiles::Tiles(int64_t batch, int64_t fewest, int64_t enough, int64_t row_bytes, int64_t parts) : batch(batch) {

@@ -28,9 +28,6 @@ Tensor converted(const Tensor& tensor, ScalarType dtype);
 // Converts x0, the weights and biases, and the context to float.
 void widen(CellArguments& arguments);
 
-// Appends rows of zeros to x0 and the context until the batch has `rows` rows.
-void pad(CellArguments& arguments, int64_t rows);
-
 // A range of units [begin, end).
 struct Units {
   int64_t begin = 0, end = 0;

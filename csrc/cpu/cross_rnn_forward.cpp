@@ -7,14 +7,6 @@
 namespace dcrnn_fast::cpu {
 namespace {
 
-using torch::stable::clone;
-using torch::stable::narrow;
-using torch::stable::new_empty;
-
-// In half precision, the library's choice of kernel for 4 to 12 rows was seen to depend on the number of threads, and so would the bits:
-// such a batch is padded.
-constexpr int64_t unsteady_rows = 4, steady_rows = 16;
-
 template <typename T>
 void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations) {
   const Tiles tiles(p);
@@ -44,34 +36,21 @@ void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations)
   });
 }
 
-CrossRnn compute(CellArguments& arguments, int64_t saved) {
-  const Tensor x0 = arguments.x0;
-  const int64_t batch = arguments.batch();
-  const bool low = x0.scalar_type() == ScalarType::BFloat16 || x0.scalar_type() == ScalarType::Half;
-  const bool padded = low && batch >= unsteady_rows && batch < steady_rows;
-  if (padded) pad(arguments, steady_rows);
-  Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
-  Tensor activations = new_result(x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");
-  if (batch && arguments.tasks())
-    with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
-      using T = decltype(zero);
-      T* const kept = saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
-      forward(Recurrence<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
-    });
-  if (padded) {
-    out = clone(narrow(out, arguments.return_states ? 2 : 1, 0, batch));
-    if (saved) activations = clone(narrow(activations, 2, 0, batch));
-  }
-  return {out, new_empty(x0, {0}), activations};
-}
-
 CrossRnn run(CellArguments& arguments, int64_t saved) {
   arguments.prepare();
   check_saves(saved);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::forward)) widen(arguments);
-  const auto [out, states, activations] = compute(arguments, saved);
-  return {converted(out, dtype), converted(states, dtype), converted(activations, dtype)};
+  const Tensor& x0 = arguments.x0;
+  const Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
+  const Tensor activations = new_result(x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");
+  if (arguments.batch() && arguments.tasks())
+    with_type<BFloat16, Half>(x0, "x0", [&](auto zero) {
+      using T = decltype(zero);
+      T* const kept = saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
+      forward(Recurrence<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
+    });
+  return {converted(out, dtype), torch::stable::new_empty(x0, {0}, dtype), converted(activations, dtype)};
 }
 
 }  // namespace
