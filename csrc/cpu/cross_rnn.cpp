@@ -55,7 +55,18 @@ Recurrence<T>::Recurrence(const CellArguments& arguments, Passes passes)
       shared_weight(static_cast<const T*>(arguments.shared_weight.const_data_ptr())),
       private_weight(static_cast<const T*>(arguments.private_weight.const_data_ptr())),
       starts_alike(tasks > 1 && banks.shared * 8 >= dim),  // a product over a few columns costs more than it saves
-      packs_(!is_low<T> && passes != Passes::backward && batch > few_rows) {
+      packs_(!is_low<T> && passes != Passes::backward && batch > few_rows),
+      joins_(is_low<T> && batch > few_rows && banks.shared && banks.own) {
+  if (joins_) {
+    joined_ = Buffer<T>(tasks * weight_steps * dim * gates * columns);
+    parallel_for(0, tasks * weight_steps * dim, grain(gates * columns), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t block = i / dim, size = gates * columns;
+        const T* const from = row_of(banks, shared_weight, private_weight, block / weight_steps, block % weight_steps, i % dim, size);
+        std::memcpy(static_cast<void*>(joined_.get() + i * size), from, size * sizeof(T));
+      }
+    });
+  }
   if (packs_) {
     const int64_t own = tasks * sliced_values<T>(columns, banks.own * gates);
     packed_ = Buffer<T>(weight_steps * (sliced_values<T>(columns, banks.shared * gates) + own));

@@ -57,6 +57,7 @@ struct Recurrence {
   // ones. The units of a range have their weights side by side.
   template <typename Body>
   void own_units(int64_t step, const Body& body) const {
+    if (joins_ && !(step == 0 && starts_alike)) return body(Units{0, dim});
     if (banks.shared && !(step == 0 && starts_alike)) body(shared_units());
     if (banks.own) body(private_units());
   }
@@ -65,6 +66,7 @@ struct Recurrence {
 
   // The weights of a range's units at a step, [units, G, K].
   const T* weight(int64_t task, int64_t step, Units units) const {
+    if (joins_) return joined_.get() + ((task * weight_steps + step % weight_steps) * dim + units.begin) * gates * columns;
     return row_of(banks, shared_weight, private_weight, task, step % weight_steps, units.begin, gates * columns);
   }
   // Whether a backward multiplies by the library.
@@ -86,7 +88,8 @@ struct Recurrence {
   }
   void pack(int64_t tasks_of_units, Units units);
 
-  bool packs_;
+  bool packs_, joins_;
+  Buffer<T> joined_;  // each task's weights [W, D, G, K] in half precision, where two products take longer than one
   Buffer<T> packed_;
   Buffer<A> biases_;  // of each task [W, G, D]
 };

@@ -50,46 +50,58 @@ void walk(BackwardChunk<T>& chunk, const T* grad, bool return_states, const T* a
   }
 }
 
-// The biases' gradients from those of each task [tasks, W, D, G]: a shared one is the sum over the tasks.
-template <typename T>
-void write_biases(const Recurrence<T>& p, const double* from, T* shared, T* own) {
-  const int64_t of_shared = p.banks.shared * p.gates, of_own = p.banks.own * p.gates;
-  for (int64_t step = 0; step < p.weight_steps; ++step) {
-    for (int64_t i = 0; i < of_shared; ++i) {
-      double sum = 0;
-      for (int64_t task = 0; task < p.tasks; ++task) sum += from[(task * p.weight_steps + step) * p.dim * p.gates + i];
-      shared[step * of_shared + i] = T(sum);
+// The gradients of both banks from those of each task [tasks, W, D, size]: a shared row's is the sum over the tasks.
+template <typename T, typename Sum>
+void write_banks(const Recurrence<T>& p, const Sum* from, int64_t size, const Tensor& to_shared, const Tensor& to_own) {
+  T *const shared = static_cast<T*>(to_shared.mutable_data_ptr()), *const own = static_cast<T*>(to_own.mutable_data_ptr());
+  const int64_t rows = p.banks.shared + p.tasks * p.banks.own, of_tasks = p.weight_steps * p.dim * size;
+  parallel_for(0, p.weight_steps * rows, grain(size), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t step = i / rows, row = i % rows;
+      const bool all = row < p.banks.shared;  // whether it is every task's
+      const int64_t task = all ? 0 : (row - p.banks.shared) / p.banks.own, unit = all ? row : row - task * p.banks.own;
+      const Sum* const first = from + task * of_tasks + (step * p.dim + unit) * size;
+      T* const to = all ? shared + (step * p.banks.shared + unit) * size
+                        : own + ((task * p.weight_steps + step) * p.banks.own + unit - p.banks.shared) * size;
+      constexpr int64_t few = 256;
+      Sum sums[few];
+      for (int64_t start = 0; start < size; start += few) {
+        const int64_t count = std::min(few, size - start);
+        std::copy_n(first + start, count, sums);
+        for (int64_t other = 1; all && other < p.tasks; ++other)
+          for (int64_t n = 0; n < count; ++n) sums[n] += first[other * of_tasks + start + n];
+        for (int64_t n = 0; n < count; ++n) to[start + n] = T(sums[n]);
+      }
     }
-    for (int64_t task = 0; task < p.tasks; ++task) {
-      const int64_t block = task * p.weight_steps + step;
-      for (int64_t i = 0; i < of_own; ++i) own[block * of_own + i] = T(from[block * p.dim * p.gates + of_shared + i]);
-    }
-  }
+  });
 }
 
 template <typename T>
 CrossRnnGradients backward(const CellArguments& arguments, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
+  using A = accumulator<T>;
   const Tensor& like = arguments.x0;
   const Recurrence<T> p(arguments, activations.numel() ? Passes::backward : Passes::both);
   const bool weights = grad_mask & grad_weights, has_work = p.batch && p.tasks;
-  const auto gradient = [&](const Tensor& input) { return Gradient<T>(like, weights, has_work, with_trailing({}, input, 0)); };
+  const auto gradient = [&](const Tensor& input) { return new_gradient(like, weights, has_work, with_trailing({}, input, 0)); };
   Gradient<T> dx0(like, grad_mask & grad_x0, has_work, {p.batch, p.dim});
   Gradient<T> dcontext(like, grad_mask & grad_context, has_work, {p.steps, p.batch, p.context});
-  Gradient<T> dshared = gradient(arguments.shared_weight), dprivate = gradient(arguments.private_weight);
-  const Tensor dshared_bias = new_gradient(like, weights, has_work, with_trailing({}, arguments.shared_bias, 0));
-  const Tensor dprivate_bias = new_gradient(like, weights, has_work, with_trailing({}, arguments.private_bias, 0));
+  const Tensor dshared = gradient(arguments.shared_weight), dprivate = gradient(arguments.private_weight);
+  const Tensor dshared_bias = gradient(arguments.shared_bias), dprivate_bias = gradient(arguments.private_bias);
   if (has_work) {
     const int64_t units = p.tasks * p.weight_steps * p.dim * p.gates;
     const Buffer<double> dbias(weights ? units : 0);
+    const Buffer<A> dweight(weights && is_low<T> ? units * p.columns : 0);
     if (weights) std::fill_n(dbias.get(), units, 0.0);
-    BackwardChunk<T> chunk(p, {dx0.data, p.context ? dcontext.data : nullptr, dshared.data, dprivate.data, dbias.get()});
+    const auto data = [&](const Tensor& tensor) { return weights && !is_low<T> ? static_cast<A*>(tensor.mutable_data_ptr()) : nullptr; };
+    BackwardChunk<T> chunk(p, {dx0.data, p.context ? dcontext.data : nullptr, data(dshared), data(dprivate), dweight.get(), dbias.get()});
     walk(chunk, static_cast<const T*>(grad.const_data_ptr()), arguments.return_states,
          activations.numel() ? static_cast<const T*>(activations.const_data_ptr()) : nullptr);
-    if (weights)
-      write_biases(p, dbias.get(), static_cast<T*>(dshared_bias.mutable_data_ptr()), static_cast<T*>(dprivate_bias.mutable_data_ptr()));
+    if (weights) write_banks(p, dbias.get(), p.gates, dshared_bias, dprivate_bias);
+    if (weights && is_low<T>) write_banks(p, dweight.get(), p.gates * p.columns, dshared, dprivate);
   }
-  for (Gradient<T>* const one : {&dx0, &dcontext, &dshared, &dprivate}) one->finish();
-  return {dx0.tensor, dshared.tensor, dshared_bias, dprivate.tensor, dprivate_bias, dcontext.tensor};
+  dx0.finish();
+  dcontext.finish();
+  return {dx0.tensor, dshared, dshared_bias, dprivate, dprivate_bias, dcontext.tensor};
 }
 
 CrossRnnGradients run(CellArguments& arguments, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) {

@@ -11,7 +11,8 @@ template <typename A>
 struct Gradients {
   A* x0;                              // [B, D], written
   A* context;                         // [steps, B, C], written
-  A *shared_weight, *private_weight;  // [W, S, G, K] and [tasks, W, P, G, K], written
+  A *shared_weight, *private_weight;  // [W, S, G, K] and [tasks, W, P, G, K], written; in half precision instead of both:
+  A* weight;                          // [tasks, W, D, G, K], since the library's products of few units take longer
   double* bias;                       // [tasks, W, D, G], added to: the rounding error of one long chain would grow with the batch
 };
 

@@ -14,6 +14,7 @@ class BackwardWeights {
 
   // Adds the chunk's part to all dW.
   void add_weights() const {
+    if constexpr (is_low<T>) return add_banks({0, p_.dim}, p_.tasks, 1, c_.out.weight);
     add_banks(p_.shared_units(), 1, p_.tasks, c_.out.shared_weight);
     add_banks(p_.private_units(), p_.tasks, 1, c_.out.private_weight);
   }
@@ -81,7 +82,7 @@ class BackwardWeights {
     const Rows<A> to = own ? Rows<A>{own, columns} : out;
     bool begun = add && !own;
     for (int64_t step = weight_step; step < p_.steps; step += p_.weight_steps) {
-      const bool common = step == 0 && units.begin < p_.common().end;  // whose gradient is the sum over the tasks
+      const bool common = !is_low<T> && step == 0 && units.begin < p_.common().end;  // whose gradient is the sum over the tasks
       if (common && task > 0) continue;
       const Rows<const T> gradient = (common ? c_.common(0) : c_.products(task, step, 0)).at(0, first);
       add_product(width, gradient, columns, operand(step), to, begun);

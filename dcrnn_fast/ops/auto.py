@@ -110,7 +110,10 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
     first, names, is_cell = tensors[0], CONTRACTS[operator].INPUTS, operator != "param_gather"
     # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
     if not torch.compiler.is_compiling() and (
-        observed() or any([one is not None and type(one) not in (Tensor, Parameter) for one in tensors]) or not first.numel()
+        observed()
+        or any([one is not None and type(one) not in (Tensor, Parameter) for one in tensors])
+        or not first.numel()
+        or (first if is_cell else tensors[2]).dim() != 2  # which the reference refuses
     ):
         return PLAIN
     given = {name: tensor for name, tensor in zip(names, tensors, strict=False) if tensor is not None}
