@@ -12,10 +12,9 @@ import triton
 import triton.language as tl
 
 import dcrnn_fast.kernels
-from dcrnn_fast.kernels.common import add_product, bank_rows, dot, inside
-from dcrnn_fast.kernels.cross_rnn_backward import gate_part, input_products, of_banks, x0_rest
-from dcrnn_fast.kernels.low_rank import of_step, weight_tiles
-from dcrnn_fast.kernels.low_rank_backward import add_slices
+from dcrnn_fast.kernels.common import add_product
+from dcrnn_fast.kernels.cross_rnn_backward import gate_part, of_banks
+from dcrnn_fast.kernels.low_rank import of_step
 from dcrnn_fast.ops.cross_rnn import Saved
 from dcrnn_fast.ops.registry import Implementation, register
 from dcrnn_fast.ops.triton import functions
@@ -50,52 +49,15 @@ def wrong_add_product(acc, left, right, columns, PRECISION: tl.constexpr, BLOCK_
     return add_product(acc, left, right, columns + 1, PRECISION, BLOCK_K)
 
 
-@triton.jit
-def wrong_inside(b, B, n, N):
-    """Leaves out the last column."""
-    return inside(b, B, n, N - 1)
-
-
-@triton.jit
-def wrong_bank_rows(is_shared, shared, private, SIZE: tl.constexpr):
-    """Begins a private row with its second value."""
-    return bank_rows(is_shared, shared, private + 1, SIZE)
-
-
 def wrong_of_banks(rows, num_shared, dtype):
     """Leaves all tasks but the first out of the sum."""
     return of_banks(rows, num_shared, dtype)[0] - rows[1:, :, :num_shared].sum(0).to(dtype), of_banks(rows, num_shared, dtype)[1]
-
-
-def wrong_input_products(n, left, x0, states, context):
-    """Leaves out the last step."""
-    return input_products(n._replace(L=n.L - 1), left, x0, states, context)
 
 
 @triton.jit
 def wrong_gate_gradient(dg, x, a, g):
     """Leaves out the derivative of the gate."""
     return tl.fma(dg * x * a, 1.0, 0.0)
-
-
-@triton.jit
-def wrong_add_gradient_product(
-    acc, gradients, weight, row, n, columns, first_column, terms,
-    D: tl.constexpr, K: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """Leaves out the product's last BLOCK_K terms."""
-    for start in range(0, terms - BLOCK_K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        left = tl.load(gradients + row[:, None] * (G * D) + k[None, :])
-        right = tl.load(weight + k[:, None] * K + (first_column + n)[None, :], mask=(n < columns)[None, :], other=0.0)
-        acc = dot(left, right, acc, PRECISION)
-    return acc
-
-
-@triton.jit
-def wrong_x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
-    """Leaves out the last task's part of the gradient of x0."""
-    x0_rest(acc, dx0, grad, d, activations, b, unit, B, T - 1, steps, D, G, STATES)
 
 
 @triton.jit
@@ -110,22 +72,6 @@ def wrong_gate_part(
 def wrong_to_tf32(x):
     """Rounds nothing, so that the tensor core drops what is too long for it."""
     return x
-
-
-@triton.jit
-def wrong_weight_tiles(weight, n, D: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Leaves out the last column of the rank."""
-    tiles = weight_tiles(weight, n, D, G, RANK, BLOCK_K)
-    found = ()
-    for i in tl.static_range(len(tiles)):
-        found += (tl.where((tl.arange(0, BLOCK_K) < RANK - 1)[None, :], tiles[i], 0.0),)
-    return found
-
-
-@triton.jit
-def wrong_add_slices(acc, left, tiles, gate: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr):
-    """Leaves out the gate's dy."""
-    return add_slices(acc, left, tiles, 0, G, PRECISION) if gate == 0 else acc
 
 
 @triton.jit

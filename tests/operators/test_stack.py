@@ -1,17 +1,12 @@
 """Every backend in PyTorch's stack: opcheck, torch.compile, torch.export and autocast. Interpreted Triton operators are opaque to the
-compiler: what it sees of them on a GPU is read off a graph that is traced in a process of its own."""
-
-import json
-from functools import cache
+compiler: what it makes of them only a GPU shows."""
 
 import pytest
 import torch
 
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
 from dcrnn_fast.ops import cross_rnn as contract
-from dcrnn_fast.support.tracing import constant_in_graphs
 from tests.nn.models import SIZES, batch
-from tests.processes import run_python
 
 from .backend import every_gradient, on, on_every_backend, on_kernels
 from .precision import float32_precision
@@ -23,7 +18,6 @@ def _fresh_compiler():
     torch._dynamo.reset()
 
 
-WEIGHTS = "shared_weight", "shared_bias", "private_weight", "private_bias", "shared_projection", "private_projection"
 OPTIONS = [
     {},
     {"context_dim": 2},
@@ -159,51 +153,3 @@ def test_an_exported_model_takes_any_batch_size():
     program = torch.export.export(model, (ids, dense), dynamic_shapes=({0: rows}, {0: rows}))
     ids, dense, _ = batch(17, num_dense=2)
     torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))
-
-
-def test_a_constant_in_graphs_is_marked_as_pytorch_marks_it():
-    def ours():
-        pass
-
-    def theirs():
-        pass
-
-    assert vars(constant_in_graphs(ours)) == vars(torch.compiler.assume_constant_result(theirs)) != {}
-
-
-@cache
-def graphs():
-    """What traced_graph.py prints, by case."""
-    done = run_python("-m", "tests.operators.traced_graph", TRITON_INTERPRET=None)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
-@on("triton")
-def test_the_compiler_sees_the_triton_kernels_and_what_they_write(backend):
-    """A graph traced without the interpreter holds each launch, and beside it just the buffers that the kernel writes: no argument's."""
-    for name, graph in graphs().items():
-        assert len(graph["launches"]) > 3, name
-        for kernel, written in graph["launches"]:
-            assert written, f"{name}: {kernel} writes nothing"
-            assert not {"x0", "context", "grad", *WEIGHTS} & set(written), f"{name}: {kernel} writes {written}"
-
-
-@on("triton")
-def test_the_compiler_leaves_the_rows_and_the_tasks_open(backend):
-    """It fixes the other sizes, which the kernels are compiled for."""
-    for name, graph in graphs().items():
-        if name.startswith("open, "):
-            steps, columns = 3 if "untied" in name else 1, 64 if "no context" in name else 80
-            read = 24 if "low rank" in name else columns
-            expected = [[None, 64], [steps, 40, 2, read], [steps, 40, 2], [None, steps, 24, 2, read], [None, steps, 24, 2]]
-            expected += [[1, 9, 2, columns], [None, 1, 15, 2, columns]] if "low rank" in name else []
-            expected += [] if "no context" in name else [[3, None, 16]]
-            assert graph["sizes"] == expected, name
-
-
-@on("triton")
-def test_open_sizes_change_no_launch(backend):
-    """Nor does a number of steps that the compiler would leave open: it is fixed."""
-    launches = {name: graph["launches"] for name, graph in graphs().items()}
-    assert launches["static"] == launches["open batch"] == launches["open"] == launches["open, with steps"]

@@ -125,13 +125,6 @@ def test_towers_of_states_without_units_are_their_heads_biases():
     torch.testing.assert_close(got, (arguments["packed"].mT + arguments["term"]).float())
 
 
-def test_states_that_all_tasks_share_are_read_where_they_are():
-    arguments = towers_arguments(dtype=torch.float32)
-    shared = arguments["states"][:1].expand(2, -1, -1)
-    got = call("towers", {**arguments, "states": shared})
-    assert same(got, call("towers", {**arguments, "states": shared.contiguous()}))
-
-
 @on_both
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck_passes(name, dtype):
@@ -161,48 +154,22 @@ FEATURES = {
     "a negative id": (lambda a: {"ids": a["ids"].index_fill(1, torch.tensor([1]), -1)}, "ids: got -1 in row 0, column 1"),
     "an id one too large": (lambda a: {"ids": torch.where(torch.arange(3) == 2, a["sizes"], a["ids"])}, "ids: got . in row 0, column 2"),
     "an id beyond 32 bits": (lambda a: {"ids": a["ids"] + 2**40}, "ids: got 1099511627"),
-    "floating ids": (lambda a: {"ids": a["ids"].float()}, "ids: expected dtype int64 or int32"),
-    "flat ids": (lambda a: {"ids": a["ids"][0]}, r"ids: got shape \[3\]"),
     "ids of other fields": (lambda a: {"ids": a["ids"][:, :2]}, r"sizes: got shape \[3\], expected \[2\]"),
     "ids without memory": (lambda a: {"ids": freed(a["ids"])}, "ids: got shape .* storage of 0 bytes"),
     "a table of integers": (lambda a: {"table": a["table"].int()}, "table: got dtype torch.int32, expected a floating dtype"),
     "a table that is too short": (
         lambda a: {"table": a["table"][:-1], "first_order": a["first_order"][:-1]}, "sizes, offsets: got .* ids from row",
     ),
-    "a table of another width": (lambda a: {"table": a["table"][:, :3]}, r"weight: got shape"),
-    "a table of another dtype": (lambda a: {"table": a["table"].float()}, "dense: got dtype .*, expected torch.float32"),
     "a negative offset": (lambda a: {"offsets": a["offsets"] - 1}, "sizes, offsets: got"),
     "an offset that wraps around": (lambda a: {"offsets": a["offsets"] + (2**63 - 9)}, "sizes, offsets: got"),
-    "a negative size": (lambda a: {"sizes": -a["sizes"]}, "sizes, offsets: got"),
-    "32-bit sizes": (lambda a: {"sizes": a["sizes"].int()}, "sizes: got dtype .*, expected torch.int64"),
     "numbers in part": (lambda a: {"lower": None}, "dense, lower, scale, weight, bias: got some of them"),
     "numbers of other rows": (lambda a: {"dense": a["dense"][:3]}, r"dense: got shape \[3, 2\]"),
     "a number that is NaN": (lambda a: {"dense": a["dense"].index_fill(1, torch.tensor([1]), NAN)}, "dense: got NaN or infinity"),
-    "a number that is infinite": (lambda a: {"dense": a["dense"] / 0}, "dense: got NaN or infinity"),
-    "edges of other bins": (lambda a: {"lower": a["lower"][:, 1:]}, r"scale: got shape"),
-    "scales of other bins": (lambda a: {"scale": a["scale"][:, 1:]}, r"scale: got shape"),
     "a row without places": (lambda a: {"row": a["table"].flatten()}, "row, places: got one of them"),
-    "places without a row": (lambda a: {"places": torch.arange(5)}, "row, places: got one of them"),
-    "a place before the row": (lambda a: in_a_row(a, places=torch.arange(5) - 1), r"places: got -1, expected a place in \[0, 7\)"),
     "a place behind the row": (lambda a: in_a_row(a, places=torch.arange(5) + 3), r"places: got 7, expected a place in \[0, 7\)"),
-    "places of other blocks": (lambda a: in_a_row(a, places=torch.arange(4)), r"places: got shape \[4\], expected \[5\]"),
-    "places in 32 bits": (lambda a: in_a_row(a, places=torch.arange(5).int()), "places: got dtype .*, expected torch.int64"),
-    "a row of another dtype": (lambda a: in_a_row(a, row=torch.zeros(28)), "row: got dtype .*, expected torch.float64"),
     "a row of parts of blocks": (lambda a: in_a_row(a, row=torch.zeros(27).double()), "row: got 27 values, expected a multiple"),
-    "a row without memory": (lambda a: in_a_row(a, row=freed(torch.zeros(28).double())), "row: got shape .* storage of 0 bytes"),
-    "a bias of another width": (lambda a: {"bias": a["bias"][:, 1:]}, r"bias: got shape"),
     "a term without the numbers' part": (lambda a: {"first_order_weight": None}, "first_order_weight: expected one with numbers"),
-    "a numbers' part without a term": (lambda a: {"first_order": None}, "first_order_weight: expected one with numbers"),
-    "a term of fewer rows": (lambda a: {"first_order": a["first_order"][1:]}, "first_order: got shape"),
-    "a term of another dtype": (lambda a: {"first_order": a["first_order"].float()}, "first_order: got dtype .*, expected torch.float64"),
-    "a term without memory": (lambda a: {"first_order": freed(a["first_order"])}, "first_order: got shape .* storage of 0 bytes"),
-    "a flat term": (lambda a: {"first_order": a["first_order"][:, 0]}, "first_order: got shape"),
     "a term of more tasks": (lambda a: {"first_order": a["first_order"].repeat(1, 2)}, "first_order_weight: got shape"),
-    "a numbers' part of other numbers": (lambda a: {"first_order_weight": a["first_order_weight"][1:]}, "first_order_weight: got shape"),
-    "a numbers' part of other bins": (lambda a: {"first_order_weight": a["first_order_weight"][:, 1:]}, "first_order_weight: got shape"),
-    "a numbers' part of another dtype": (
-        lambda a: {"first_order_weight": a["first_order_weight"].float()}, "first_order_weight: got dtype .*, expected torch.float64",
-    ),
     "a numbers' part without memory": (
         lambda a: {"first_order_weight": freed(a["first_order_weight"])}, "first_order_weight: got shape .* storage of 0 bytes",
     ),
@@ -212,21 +179,14 @@ TOWERS = {
     "flat states": (lambda a: {"states": a["states"][0]}, r"states: got shape \[4, 5\]"),
     "states of another width": (lambda a: {"states": a["states"][..., 1:]}, r"packed: got shape"),
     "states of other tasks": (lambda a: {"states": a["states"][:1]}, r"packed: got shape \[2, 737\], expected \[1, 737\]"),
-    "states of another dtype": (lambda a: {"states": a["states"].half()}, "packed: got dtype .*, expected torch.float32"),
     "states without memory": (lambda a: {"states": freed(a["states"])}, "states: got shape .* storage of 0 bytes"),
-    "packed values in part": (lambda a: {"packed": a["packed"][:, 1:]}, r"packed: got shape"),
-    "widths of other layers": (lambda a: {"widths": a["widths"].flip(0)}, r"packed: got shape"),
     "a width that is no multiple of 16": (lambda a: {"widths": a["widths"] + 1}, "widths: got 33, expected multiples of 16"),
-    "a width of 0": (lambda a: {"widths": a["widths"] * 0}, "widths: got 0, expected"),
-    "a negative width": (lambda a: {"widths": -a["widths"]}, "widths: got -32, expected"),
     "widths that wrap around": (lambda a: {"widths": a["widths"] * 0 + 2**62}, "widths: got 4611686018427387904, expected"),
     "widths whose product wraps around": (lambda a: {"widths": a["widths"] * 0 + 2**30}, "widths: got layers of more than"),
     "more layers than any use": (lambda a: {"widths": a["widths"][:1].expand(1025)}, "widths: got 1025 layers"),
-    "a term of other rows": (lambda a: {"term": a["term"][1:]}, r"term: got shape \[3, 2\]"),
     "a term of other tasks": (lambda a: {"term": a["term"][:, 1:]}, r"term: got shape \[4, 1\]"),
     "a term in 32 bits": (lambda a: {"term": a["term"].float()}, "term: got dtype .*, expected torch.float64"),
     "a term without memory": (lambda a: {"term": freed(a["term"])}, "term: got shape .* storage of 0 bytes"),
-    "widths in 32 bits": (lambda a: {"widths": a["widths"].int()}, "widths: got dtype .*, expected torch.int64"),
 }  # fmt: skip
 HOSTILE = [("features", case, *call) for case, call in FEATURES.items()] + [("towers", case, *call) for case, call in TOWERS.items()]
 

@@ -1,8 +1,5 @@
-"""Which tiles a launch gets: by its sizes what decides the order of sums, and by Triton's tuner the rest."""
+"""Which tiles a launch gets, by its sizes and the card."""
 
-import os
-import subprocess
-import sys
 from itertools import product
 
 import pytest
@@ -51,21 +48,16 @@ def test_a_launch_has_the_most_rows_a_tile_that_keep_the_card_busy(compiled, row
     assert chosen(cross_rnn.TILES, rows, columns)["BLOCK_B"] == expected
 
 
-def test_a_large_batch_of_the_low_rank_cell_has_more_rows_a_tile(compiled):
-    found = [chosen(low_rank.TILES, rows, 1, rank=32) for rows in (64, 4096, 65536)]
-    assert [tile["BLOCK_B"] for tile in found] == [16, 32, 128]
-    assert {tile["BLOCK_K"] for tile in found} == {32}
-
-
 def test_a_card_without_room_for_any_tile_is_refused_in_words():
     with pytest.raises(BackendUnavailable, match="no tiles of cross_rnn for bfloat16 that fit 32000 bytes of shared memory"):
         cross_rnn.TILES.fitting("bfloat16", 2, 0, common.Card(40, 32_000))
 
 
-def test_triton_times_the_tiles_of_a_size_once_and_keeps_to_its_choice(tmp_path):
-    """In a process without the interpreter, on a GPU that launches nothing."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    for timed in ("once", "from the cache"):  # the second process has what the first one kept
-        command = [sys.executable, "-m", "tests.triton.tuned", timed]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+def test_a_bank_that_begins_between_two_boundaries_is_copied():
+    whole = torch.arange(64.0)
+    for start, copied in ((0, False), (1, True), (2, True), (4, False)):
+        bank = whole[start:]
+        found = common.aligned(bank)
+        assert torch.equal(found, bank)
+        assert found.data_ptr() % 16 == 0
+        assert (found.data_ptr() != bank.data_ptr()) == copied

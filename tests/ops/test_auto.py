@@ -1,0 +1,271 @@
+"""``auto`` as on a GPU, by candidates and times that are fakes on the CPU: what it measures, takes and remembers, and where it must not."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
+from dcrnn_fast.ops import auto, backends, dispatch
+from dcrnn_fast.ops.cross_rnn import INPUTS
+from tests.operators.problems import cross_arguments
+
+ALL, NONE, WITHOUT_X0 = (True,) * 5, (False,) * 5, (False, True, True, True, True)
+WEIGHTS = INPUTS[1:5]
+OPTIONS, SIZES = (3, "gated", False, False), (8, 1, 4, 2, 8, 2, 1, 4, 2, 8)
+KEY = auto.Key("cpu", "cross_rnn", "float32", WEIGHTS, OPTIONS, SIZES, 64)
+KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    """A process that knows nothing and has no Triton: its interpreter would take minutes."""
+    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    monkeypatch.setattr(auto, "known", {})
+    monkeypatch.setattr(auto, "_tries", Counter())
+    monkeypatch.setitem(auto.REASONS, "candidate", None)
+    monkeypatch.setitem(auto.REASONS, "triton", "taken away by the test")
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def arguments():
+    return cross_arguments(batch=40, dim=8, dtype=torch.float32)
+
+
+@pytest.fixture
+def measured(monkeypatch, arguments):
+    """The choice between the reference, which takes a second, and a candidate: the reference after a change, in so many seconds."""
+
+    def measure(change=lambda run, tensors: run(*tensors), seconds=0.5, needs=ALL, **values):
+        def plain(*tensors):
+            return reference.cross_rnn(*tensors, steps=3)
+
+        runs = {"reference": plain, "candidate": lambda *tensors: change(plain, tensors)}
+        timers = iter([lambda: seconds, lambda: 1.0])  # the candidate's is made first, if it is right
+        monkeypatch.setattr(auto, "timer_of", lambda call, device: next(timers))
+        tensors = [values.get(name, arguments[name]) for name in INPUTS[:5]]
+        return auto.measure(runs, auto.Call(tensors, [0, None, None, None, None], needs, "float32"))
+
+    return measure
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.5, "candidate"), (0.95, "reference"), (3.0, "reference")])
+def test_a_right_candidate_is_taken_if_it_is_a_tenth_faster(measured, seconds, taken):
+    assert measured(seconds=seconds).backend == taken
+
+
+def wrong_output(run, tensors):
+    return run(*tensors) * (1 + 2**-21)  # an error far below the ceiling
+
+
+def wrong_gradient_of_x0(run, tensors):
+    return run(*tensors) + (tensors[0] - tensors[0].detach()).sum() * 1e-2
+
+
+def not_a_number(run, tensors):
+    return run(*tensors) * float("nan")
+
+
+def another_shape(run, tensors):
+    return run(*tensors)[:1]
+
+
+def out_of_memory(run, tensors):
+    raise torch.OutOfMemoryError("planted\nand a second line")
+
+
+def wrong_later(run, tensors):
+    return run(*tensors) * (2 if len(tensors[0]) > 8 else 1)
+
+
+REFUSED = {
+    wrong_output: "wrong: the relative error of the output is",
+    wrong_gradient_of_x0: "wrong: the relative error of gradient 0",
+    not_a_number: "wrong: the relative error of the output is nan",
+    another_shape: "wrong: the relative error of the output is inf",
+    out_of_memory: "OutOfMemoryError: planted",
+    wrong_later: "wrong on all rows",
+}
+
+
+@pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)
+def test_a_wrong_candidate_is_refused_however_fast(measured, change, monkeypatch):
+    monkeypatch.setattr(auto, "CHECKED_ROWS", 8 if change is wrong_later else auto.CHECKED_ROWS)
+    choice = measured(change, seconds=0.0)
+    assert choice.backend == "reference"
+    assert REFUSED[change] in choice.refused["candidate"]
+
+
+@pytest.mark.parametrize("needs", [NONE, WITHOUT_X0])
+def test_a_gradient_that_is_not_needed_is_not_checked(measured, needs):
+    assert measured(wrong_gradient_of_x0, needs=needs).backend == "candidate"
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 0.0])
+def test_nothing_is_chosen_by_results_that_are_not_finite_or_zero(measured, value):
+    with pytest.raises(ArithmeticError, match="not finite, or zero"):
+        measured(x0=torch.full((40, 8), value))
+
+
+def test_a_measurement_touches_no_tensor_of_the_caller_and_no_random_state(measured, arguments):
+    before, x0 = torch.get_rng_state(), arguments["x0"].clone().requires_grad_()
+    measured(x0=x0)
+    assert x0.grad is None
+    assert torch.equal(x0, arguments["x0"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
+def test_a_call_is_measured_once_and_gives_the_results_of_the_reference(rank):
+    arguments = cross_arguments(batch=40, dim=8, dtype=torch.float32, context_dim=3, rank=rank)
+    for _ in range(2):
+        torch.testing.assert_close(functional.cross_rnn(**arguments), reference.cross_rnn(**arguments))
+    assert len(auto.known) == 1
+
+
+def test_a_gather_is_measured_by_its_sizes_and_what_needs_a_gradient():
+    index = torch.tensor([[0, 3, 6], [6, 1, 1]], dtype=torch.int32)
+    functional.param_gather(torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(2, 4, 2, 5), index)
+    assert list(auto.known) == [auto.Key("cpu", "param_gather", "float32", ("shared",), (False,), (3, 3, 2, 5, 2, 4, 2, 5), 0)]
+
+
+def test_a_measurement_that_fails_is_not_the_users_problem(arguments, monkeypatch):
+    monkeypatch.setattr(auto, "measure", lambda runs, call: 1 / 0)
+    for _ in range(auto.TRIES):  # a few calls may show nothing
+        assert not auto.known
+        torch.testing.assert_close(functional.cross_rnn(**arguments), reference.cross_rnn(**arguments))
+    assert [choice.backend for choice in auto.known.values()] == ["reference"]
+
+
+def test_while_one_thread_measures_others_compute_by_plain_pytorch(arguments):
+    with auto._measuring:
+        functional.cross_rnn(**arguments)
+    assert not auto.known
+
+
+def test_reentrant_checkpointing_measures_inference_and_then_training(arguments):
+    """PyTorch runs the first pass without gradients and without hooks, so it looks like inference."""
+    x0 = arguments["x0"].clone().requires_grad_()
+    checkpoint(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), x0, use_reentrant=True).sum().backward()
+    assert [key.needs for key in auto.known] == [(), ("x0",)]
+
+
+def checkpointed(arguments):
+    x0 = arguments["x0"].requires_grad_()
+    checkpoint(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), x0, use_reentrant=False).sum().backward()
+
+
+def counted(arguments):
+    with FlopCounterMode(display=False):
+        functional.cross_rnn(**arguments)
+
+
+def traced(arguments):
+    torch.jit.trace(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}), arguments["x0"], check_trace=False)
+
+
+def transformed(arguments):
+    torch.func.vmap(lambda x0: functional.cross_rnn(**{**arguments, "x0": x0}))(arguments["x0"].expand(2, -1, -1))
+
+
+def without_rows(arguments):
+    functional.cross_rnn(**{**arguments, "x0": arguments["x0"][:0].requires_grad_()})
+
+
+def refused(arguments):
+    with pytest.raises(ValueError, match="shared_bias: got "):
+        functional.cross_rnn(**{**arguments, "shared_bias": torch.zeros(3, 2)})
+
+
+@pytest.mark.parametrize("call", [checkpointed, counted, traced, transformed, without_rows, refused], ids=lambda call: call.__name__)
+def test_nothing_is_measured_where_it_would_show_or_nothing_shows(call, arguments):
+    call(arguments)
+    assert not auto.known
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Its expected results measure nothing."""
+    if backends.REASONS["cpp"] is not None:
+        pytest.skip("plants the C++ kernels as a choice, which are absent here")
+    monkeypatch.setattr(auto, "_choose", lambda *measurement: "reference")
+    return CrossRNN(SharingPlan.from_ratio("rows", num_tasks=2, dim=8, share_ratio=0.5, steps=3))
+
+
+def plant(*choices, key=KEY):
+    """Remember the choices, the first for batches up to 64 rows, the others for larger ones."""
+    auto.known.update({key._replace(batch=64 * 4**i): auto.Choice(name, 0.5, {}) for i, name in enumerate(choices)})
+
+
+def by(graph):
+    """What a graph computes by."""
+    operators = [str(node.target) for node in graph.graph.nodes if "dcrnn_fast" in str(node.target)]
+    return operators[0] if operators else PLAIN
+
+
+def compiled(function, **options):
+    """A function compiled into whole graphs, and what those compute by."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(by(graph))
+        return graph
+
+    return torch.compile(function, backend=keep, fullgraph=True, **options), graphs
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"), [((), PLAIN), (("cpp",), KERNEL), (("cpp", "cpp"), KERNEL), (("cpp", "reference"), PLAIN)], ids=str
+)
+def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choices, expected):
+    plant(*choices)
+    call, graphs = compiled(model, dynamic=True)
+    for rows in (5, 70, 300):
+        x0 = torch.randn(rows, 8)
+        torch.testing.assert_close(call(x0), model(x0))
+    assert graphs == [expected], "one graph serves every batch size"
+
+
+@pytest.mark.parametrize(
+    "change", [{"needs": ()}, {"kind": "bfloat16"}, {"options": (4, *OPTIONS[1:])}, {"sizes": (9, *SIZES[1:])}], ids=str
+)
+def test_a_choice_of_another_size_is_not_taken(model, change):
+    plant("cpp", key=KEY._replace(**change))
+    call, graphs = compiled(model)
+    call(torch.randn(5, 8))
+    assert graphs == [PLAIN]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("needs", [WEIGHTS, ()], ids=["training", "inference"])
+def test_an_exported_graph_takes_the_choice_and_any_batch_size(model, strict, needs):
+    plant("cpp", key=KEY._replace(needs=needs))
+    program = torch.export.export(model, (torch.randn(5, 8),), dynamic_shapes=({0: torch.export.Dim("rows")},), strict=strict)
+    assert by(program.graph_module) == KERNEL
+    x0 = torch.randn(17, 8)
+    torch.testing.assert_close(program.module()(x0), model(x0))
+
+
+def test_a_captured_graph_takes_the_choice_of_its_own_batch_size_and_measures_nothing(model, monkeypatch):
+    """While a CUDA graph is captured no values can be read, as here."""
+    taken = []
+    monkeypatch.setattr(auto, "may_read_values", lambda tensor: False)
+    monkeypatch.setattr(dispatch, "implementation", lambda name: taken.append(name) or dispatch.IMPLEMENTATIONS[name])
+    plant("cpp", "reference")
+    for rows in (40, 200, 2000):
+        model(torch.randn(rows, 8))
+    assert taken == ["cpp", "reference", "reference"], "no batch of 2000 was measured, and the others differ"
+    assert len(auto.known) == 2
+
+
+def test_under_checkpointing_and_in_transforms_a_compiled_graph_takes_the_reference(model):
+    for needs in ((), WEIGHTS, ("x0", *WEIGHTS)):
+        plant("cpp", key=KEY._replace(needs=needs))
+    call, graphs = compiled(model)
+    checkpoint(call, torch.randn(5, 8, requires_grad=True), use_reentrant=False).sum().backward()
+    gradient, of_gradient = compiled(torch.func.grad(lambda x0: model(x0).sum()))
+    gradient(torch.randn(5, 8))
+    assert graphs + of_gradient == [PLAIN, PLAIN]
