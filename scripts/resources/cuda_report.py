@@ -1,6 +1,6 @@
 """Compiles every CUDA C++ source, and checks that no instance of a kernel spills. Without nvcc it checks nothing.
 
-The files that bind the kernels to PyTorch compile too. What a launch asks for, the tests in tests/cuda_on_host compare with the GPUs.
+The files that bind the kernels to PyTorch compile too.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
 // Runs the kernels on the CPU from C++, without PyTorch, and compares them with a reference in double. Sanitizers can watch this program.
 //
-//     cuda_on_host [all | short | tiny | banks] [words that a case's name must contain]
+//     cuda_on_host [all | short | tiny] [words that a case's name must contain]
 //
-// Prints every case with its largest error. The exit code is 1 if a case is wrong. banks checks that accesses to shared memory of full
-// tiles meet no conflict of memory banks: copies into the pipeline, loads of operands, and the sums that the backward stages.
+// Prints every case with its largest error. The exit code is 1 if a case is wrong.
 #include <bit>
 #include <csignal>
 #include <cstdlib>
-#include <map>
 
 #include "../cell.h"
 #include "cross_rnn.h"
@@ -74,17 +72,6 @@ class Runner {
     return verdict;
   }
 
-  // Counts the wavefronts of each line of the sources that accesses shared memory.
-  std::map<std::string, host::Wavefronts> count(const Kernels& kernels) {
-    std::map<std::string, host::Wavefronts> lines;
-    choose(kernels);
-    host::counted = &lines;
-    run_forward(nullptr);
-    if (kernels.schedule == Schedule::step) run_backward(typed<T>(reference_.activations).data(), true);
-    host::counted = nullptr;
-    return lines;
-  }
-
  private:
   void choose(const Kernels& kernels) {
     cell_.schedule = kernels.schedule, cell_.tiles = kernels.tiles, cell_.gpu = gpu_with<T>(132, kernels.shared_memory);
@@ -133,16 +120,7 @@ void check(Report& report, Level level, const Shape& shape, const char* math, do
   Reference reference(shape);
   Runner<T> runner(reference, tf32, allowed);
   for (const Kernels& kernels : every_kernel)
-    if (wanted(kernels) && shape.level != Level::banks)
-      report.add(name_of(kernels), runner.run(kernels));
-    else if (wanted(kernels))
-      for (const auto& [line, w] : runner.count(kernels)) {
-        // A warp's accesses to left operands that stay on the chip, at the end of a tile, of neighbouring columns from several rows, take
-        // twice the wavefronts.
-        Verdict verdict{line.starts_with("pipeline.h") ? 2.0 : 1.0};
-        verdict.add("times the least wavefronts", double(w.taken) / w.least);
-        report.add(name_of(kernels) + " " + line, verdict);
-      }
+    if (wanted(kernels)) report.add(name_of(kernels), runner.run(kernels));
 }
 
 // NaN of any bits: those that the exponential adds to the exponent could make a number of it. GPUs make 0x7fffffff of every NaN.
@@ -212,22 +190,17 @@ constexpr Shape shapes[] = {
     {Level::all, 130, 72, 16, 1, 2, false, true, false, 16},
     {Level::all, 5, 71, 67, 3, 3, true, false, true, 40},
     {Level::all, 1, 1, 1, 1, 1, false, true, false, 1},
-    // full tiles
-    {Level::banks, 128, 128, 128, 1, 2, false, true, false},
-    {Level::banks, 128, 128, 128, 1, 2, false, true, false, 32},
-    {Level::banks, 128, 128, 128, 1, 2, false, true, false, 64},
 };
 
 }  // namespace
 
 int main(int count, char** arguments) {
   const std::string name = count > 1 ? arguments[1] : "all";
-  const Level level = name == "tiny" ? Level::tiny : name == "short" ? Level::brief : name == "banks" ? Level::banks : Level::all;
+  const Level level = name == "tiny" ? Level::tiny : name == "short" ? Level::brief : Level::all;
   std::signal(SIGABRT, [](int) { std::_Exit(3); });  // CTest reads no report of a program that a signal ended
   Report report(level, count > 2 ? arguments[2] : "");
   constexpr double of_float = 5e-6, of_tf32 = 2e-3, of_double = 1e-14, of_bfloat16 = 2e-2, of_float16 = 2e-3;
   for (const Shape& shape : shapes) {
-    if ((shape.level == Level::banks) != (level == Level::banks)) continue;
     const Level brief = shape.rank ? Level::brief : Level::tiny, all = shape.rank ? Level::all : Level::tiny;
     check<float>(report, all, shape, "float32", of_float);
     check<float>(report, brief, shape, "tf32", of_tf32, true);
@@ -235,15 +208,13 @@ int main(int count, char** arguments) {
     check<BFloat16>(report, Level::tiny, shape, "bfloat16", of_bfloat16);
     check<Half>(report, all, shape, "float16", of_float16);
   }
-  if (level != Level::banks) {
-    check_sigmoid(report);
-    check_gather<float>(report, "float32", of_float, 33);
-    check_gather<float>(report, "float32", of_float, 8);
-    check_gather<float>(report, "float32", of_float, 2, 0, 5);
-    check_gather<double>(report, "float64", of_double, 600, 3, 0, 9);
-    check_gather<double>(report, "float64", of_double, 1, 30, 21, 100);
-    check_gather<BFloat16>(report, "bfloat16", of_bfloat16, 3);
-    check_gather<Half>(report, "float16", of_float16, 2);
-  }
+  check_sigmoid(report);
+  check_gather<float>(report, "float32", of_float, 33);
+  check_gather<float>(report, "float32", of_float, 8);
+  check_gather<float>(report, "float32", of_float, 2, 0, 5);
+  check_gather<double>(report, "float64", of_double, 600, 3, 0, 9);
+  check_gather<double>(report, "float64", of_double, 1, 30, 21, 100);
+  check_gather<BFloat16>(report, "bfloat16", of_bfloat16, 3);
+  check_gather<Half>(report, "float16", of_float16, 2);
   return report.finish();
 }

@@ -6,13 +6,11 @@
 //  - Shuffles, votes, matrix loads and products exchange values between a warp's 32 threads, in the lane layouts of the PTX manual.
 //  - An asynchronous copy arrives when its thread waits for it or, with DCRNN_COPIES=early in the environment, at once. A correct kernel
 //    passes with both.
-//  - Where `counted` asks for it, the memory banks of shared memory, see Wavefronts.
 //  - Misaligned vector accesses to shared memory and copies that are never waited for end the program. So do a barrier that some threads
 //    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
-//  - Blocks that run at the same time, caches, warps in lockstep, streams, and limits of registers and shared memory. launches.cpp checks
-//    the sizes of launches that it records.
+//  - Blocks that run at the same time, caches, warps in lockstep, streams, memory banks, and limits of registers and shared memory.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
 #pragma once
@@ -24,12 +22,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <map>
-#include <set>
-#include <source_location>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include "threads.h"
@@ -53,57 +45,6 @@ namespace dcrnn_fast::cuda {
 
 namespace host {
 
-struct Access {
-  const char* file;
-  unsigned line, bytes;
-  uintptr_t address;
-};
-
-// What the accesses at one line of the sources took, and what they would take without conflicts. Shared memory has 32 banks of 4 bytes.
-// Lanes whose words differ but lie in the same bank wait for one another. 32 lanes are served together if each accesses 4 bytes or less, 16
-// of 8 bytes, 8 of 16 bytes: these are 1, 2 and 4 wavefronts without a conflict.
-struct Wavefronts {
-  int64_t accesses = 0, taken = 0, least = 0;
-};
-
-// Where launches count, if anywhere. Only the first block of a launch counts.
-inline std::map<std::string, Wavefronts>* counted = nullptr;
-
-inline Wavefronts wavefronts(const Access* const (&lanes)[32]) {
-  const unsigned bytes = lanes[0]->bytes, together = bytes <= 4 ? 32 : 128 / bytes;
-  Wavefronts out{1, 0, 32 / together};
-  for (unsigned first = 0; first < 32; first += together) {
-    std::set<uintptr_t> words[32];
-    for (unsigned lane = first; lane < first + together; ++lane)
-      for (unsigned byte = 0; byte < bytes; byte += 4) {
-        const uintptr_t word = (lanes[lane]->address + byte) / 4;
-        words[word % 32].insert(word);
-      }
-    size_t most = 0;
-    for (const auto& bank : words) most = std::max(most, bank.size());
-    out.taken += most;
-  }
-  return out;
-}
-
-// Adds the accesses of a block's threads, each in the order of its thread. Returns whether all lanes of each warp made the same ones.
-inline bool count(const std::vector<std::vector<Access>>& threads) {
-  for (size_t warp = 0; warp < threads.size(); warp += 32)
-    for (size_t i = 0; i < threads[warp].size(); ++i) {
-      const Access* lanes[32];
-      for (size_t lane = 0; lane < 32; ++lane) {
-        const auto& own = threads[warp + lane];
-        if (own.size() != threads[warp].size() || own[i].line != threads[warp][i].line) return false;
-        lanes[lane] = &own[i];
-      }
-      const std::string path = lanes[0]->file;
-      Wavefronts& sum = (*counted)[path.substr(path.rfind('/') + 1) + ":" + std::to_string(lanes[0]->line)];
-      const Wavefronts more = wavefronts(lanes);
-      sum.accesses += more.accesses, sum.taken += more.taken, sum.least += more.least;
-    }
-  return true;
-}
-
 // What one lane shows the others: an address, 32-bit values, or the values of its registers in a product.
 union Shown {
   const void* address;
@@ -121,20 +62,11 @@ struct Block {
   explicit Block(int threads, size_t shared_bytes) : together(threads), warps(threads / 32), shared((shared_bytes + 127) / 128) {}
   Barrier together;
   std::vector<Warp> warps;
-  std::vector<std::vector<Access>> accesses;  // of each thread, where a launch counts them
   struct alignas(128) Line {
     unsigned char bytes[128];
   };
   std::vector<Line> shared;
 };
-
-// The sizes of a launch. Where somebody records, launches run nothing.
-struct Launch {
-  int64_t x, y;
-  int threads, shared_bytes;
-  size_t argument_bytes;
-};
-inline std::function<void(const Launch&)> record;
 
 struct Copy {
   void* to;
@@ -150,8 +82,6 @@ struct Thread {
   dim3 grid_size, thread_index, block_index{};
   unsigned round_of_warp = 0;
   std::vector<std::vector<Copy>> copies{1};  // groups, the last one open
-  bool counts = false;
-  std::vector<Access> accesses{};  // to shared memory, while it counts
 };
 
 // The thread whose turn it is.
@@ -174,11 +104,6 @@ inline void wait_at(Barrier& barrier) {
 
 inline void check_aligned(const void* pointer, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(pointer) % bytes) stop("misaligned address");
-}
-
-inline void access_shared(const void* at, unsigned bytes, const std::source_location& where) {
-  check_aligned(at, bytes);
-  if (current()->counts) current()->accesses.push_back({where.file_name(), where.line(), bytes, reinterpret_cast<uintptr_t>(at)});
 }
 
 inline unsigned lane() { return current()->thread_index.x % 32; }
@@ -243,19 +168,19 @@ inline float fma_of(float a, float b, float c) { return std::fma(a, b, c); }
 inline double fma_of(double a, double b, double c) { return std::fma(a, b, c); }
 
 template <typename Value>
-Value read_shared(const void* from, const std::source_location& where = std::source_location::current()) {
-  host::access_shared(from, sizeof(Value), where);
+Value read_shared(const void* from) {
+  host::check_aligned(from, sizeof(Value));
   return *static_cast<const Value*>(from);
 }
 
 template <typename Value>
-void write_shared(void* to, const Value& value, const std::source_location& where = std::source_location::current()) {
-  host::access_shared(to, sizeof(Value), where);
+void write_shared(void* to, const Value& value) {
+  host::check_aligned(to, sizeof(Value));
   *static_cast<Value*>(to) = value;
 }
 
-inline void copy_async(void* to, const void* from, bool present, const std::source_location& where = std::source_location::current()) {
-  host::access_shared(to, 16, where);
+inline void copy_async(void* to, const void* from, bool present) {
+  host::check_aligned(to, 16);
   if (present) host::check_aligned(from, 16);
   std::vector<host::Copy>& open = host::current()->copies.back();
   open.push_back({to, present ? from : nullptr});
@@ -275,22 +200,21 @@ void wait_for_copies() {
 }
 
 // What the lanes name as rows of four matrices.
-inline const host::Shown* exchange_rows(const void* row, const std::source_location& where) {
-  host::access_shared(row, 16, where);
+inline const host::Shown* exchange_rows(const void* row) {
+  host::check_aligned(row, 16);
   host::Shown mine{};
   mine.address = row;
   return host::exchange(mine);
 }
 
-inline void load_matrices(uint32_t (&out)[4], const void* row, const std::source_location& where = std::source_location::current()) {
-  const host::Shown* const shown = exchange_rows(row, where);
+inline void load_matrices(uint32_t (&out)[4], const void* row) {
+  const host::Shown* const shown = exchange_rows(row);
   for (unsigned i = 0; i < 4; ++i)
     std::memcpy(&out[i], static_cast<const uint32_t*>(shown[8 * i + host::lane() / 4].address) + host::lane() % 4, 4);
 }
 
-inline void load_matrices_transposed(uint32_t (&out)[4], const void* row,
-                                     const std::source_location& where = std::source_location::current()) {
-  const host::Shown* const shown = exchange_rows(row, where);
+inline void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
+  const host::Shown* const shown = exchange_rows(row);
   for (unsigned i = 0; i < 8; ++i) {
     const void* const in_row = shown[8 * (i / 2) + 2 * (host::lane() % 4) + i % 2].address;
     std::memcpy(reinterpret_cast<uint16_t*>(out) + i, static_cast<const uint16_t*>(in_row) + host::lane() / 4, 2);
@@ -337,10 +261,8 @@ template <typename Arguments>
 void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t,
             const std::type_identity_t<Arguments>& arguments) {
   size.check();
-  if (host::record) return host::record({size.x, size.y, threads, shared_bytes, sizeof arguments});
   const dim3 grid(static_cast<unsigned>(size.x), static_cast<unsigned>(size.y));
   host::Block block(threads, shared_bytes);
-  block.accesses.resize(threads);
   host::Fibers(threads, [&](unsigned index) {
     host::Thread thread{&block, grid, dim3{index}};
     host::set_current(&thread);
@@ -350,15 +272,11 @@ void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes,
           for (host::Block::Line& line : block.shared) std::memset(line.bytes, 0xff, sizeof line.bytes);
         host::wait_at(block.together);
         thread.block_index = dim3(x, y);
-        thread.counts = host::counted && x == 0 && y == 0;
         kernel(arguments);
-        if (thread.counts) block.accesses[index] = std::move(thread.accesses);
         for (const auto& group : thread.copies)
           if (!group.empty()) host::stop("a copy was never waited for");
         thread.copies.assign(1, {});
         host::wait_at(block.together);
-        if (thread.counts && index == 0 && !host::count(block.accesses))
-          host::stop("a warp's lanes access shared memory at different lines");
       }
   });
 }

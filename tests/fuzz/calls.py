@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dcrnn_fast import functional, reference
+from dcrnn_fast import functional
 from dcrnn_fast.ops import backends, dispatch, param_gather
 from dcrnn_fast.ops.cross_rnn import GradMask
 from dcrnn_fast.ops.registry import OPERATORS
 
-from ..strategies import FIELDS, PROJECTIONS, TENSORS, gather_problem, problem
-from . import inference_calls
-from .inference_calls import Arguments
+from ..ops.inference_problems import features_arguments, towers_arguments
+from .recipes import DTYPES, PROJECTIONS, gather_problem, problem
 
+Arguments = dict[str, Any]
 NAMESPACES = ("dcrnn_fast", "dcrnn_fast_triton")
 
 
@@ -94,6 +94,17 @@ def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
     return {"grad": _of_cell(target, recipe)[1], **dict(zip(names, kept, strict=True)), "grad_mask": int(mask), **call}
 
 
+def _features(target: str, recipe: dict[str, Any]) -> Arguments:
+    sizes = {"fields": recipe["tasks"], "numbers": recipe["context_dim"] or 0, "bins": recipe["steps"], "width": recipe["dim"]}
+    options = {"more": (None, 0, 2)[recipe["seed"] % 3], "tasks": recipe["seed"] % 5 or None, "seed": recipe["seed"]}
+    return features_arguments(batch=recipe["batch"], **sizes, **options, dtype=DTYPES[recipe["dtype"]])
+
+
+def _towers(target: str, recipe: dict[str, Any]) -> Arguments:
+    sizes = {"tasks": recipe["tasks"], "batch": recipe["batch"], "dim": recipe["dim"], "widths": (16,) * (recipe["steps"] - 1)}
+    return towers_arguments(**sizes, with_term=recipe["seed"] % 2 == 0, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"])
+
+
 VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
     "param_gather": _gather,
     "param_gather_backward": _gather_backward,
@@ -101,52 +112,27 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
     "cross_rnn_backward": _cross_backward,
     "low_rank_cross_rnn": _cross,
     "low_rank_cross_rnn_backward": _cross_backward,
-    **inference_calls.VALID,
+    "features": _features,
+    "towers": _towers,
 }
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
 
 
-def _arguments(target: str, arguments: Arguments) -> tuple[str, Arguments]:
-    """The operator that a call of a public function, or of it, is, and its arguments."""
+def breach(target: str, arguments: Arguments) -> str | None:
+    """How the arguments break the contract of the recurrence or the gather, in words. The contract is in Python; C++ has its own words."""
     name = name_of(target)
-    numbers = ("steps", "grad_mask", "num_shared", "num_private")  # PyTorch takes True for 1
-    given = {n: int(v) if isinstance(v, bool) and n in numbers else v for n, v in arguments.items() if n != "recompute"}
+    given = {n: v for n, v in arguments.items() if n != "recompute"}
     if target.startswith("functional.cross_rnn"):
-        if given["shared_projection"] is None and given["private_projection"] is None:
-            return name, {n: v for n, v in given.items() if n not in PROJECTIONS}
-        return f"low_rank_{name}", given
-    return name, given
-
-
-def check_contract(target: str, arguments: Arguments) -> list[list[int]] | None:
-    """The shapes of the results where the contract tells them. Raise TypeError, ValueError or IndexError unless the arguments fit it.
-
-    It is the operators' contract in Python, which C++ has in its own words.
-    """
-    name, given = _arguments(target, arguments)
-    if name in inference_calls.CHECKS:
-        return inference_calls.CHECKS[name](given)
-    with torch.no_grad():
-        results = OPERATORS[name](**given)
-    if name == "param_gather":
-        param_gather.check_index(given["index"], len(given["shared"]) + given["private"].shape[1])
-    elif name == "param_gather_backward":
-        param_gather.check_index(given["index"], given["num_shared"] + given["num_private"])
-    return [list(result.shape) for result in (results if isinstance(results, tuple) else (results,))] if "::" in target else None
-
-
-def exact(target: str, arguments: Arguments) -> dict[int, Tensor]:
-    """Results by their place in float64, by plain PyTorch where it has no need of saved tensors."""
-    name = name_of(target)
-    if name in inference_calls.CHECKS:
-        return dict(enumerate(inference_calls.exact(name, arguments)))
-    floats = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in arguments.items()}
-    if name == "param_gather":
-        return {0: reference.param_gather(**floats)}
-    if name == "param_gather_backward":
-        grad, index, shared, private = floats.values()
-        banks = grad.new_zeros(int(shared), *grad.shape[2:]), grad.new_zeros(len(index), int(private), *grad.shape[2:])
-        return dict(enumerate(torch.func.vjp(lambda *given: reference.param_gather(*given, index), *banks)[1](grad)))
-    if name.endswith("cross_rnn") and floats["steps"] <= 2 * max(FIELDS["steps"]):  # beyond, numbers grow out of the dtype
-        return {0: reference.cross_rnn(**{n: floats.get(n) for n in (*TENSORS, "steps", "cell", "return_states")})}
-    return {}
+        low_rank = given["shared_projection"] is not None or given["private_projection"] is not None
+        name = f"low_rank_{name}" if low_rank else name
+        given = {n: v for n, v in given.items() if low_rank or n not in PROJECTIONS}
+    try:
+        if name in OPERATORS:
+            with torch.no_grad():
+                OPERATORS[name](**{n: int(v) if type(v) is bool and n == "steps" else v for n, v in given.items()})
+        if name.startswith("param_gather") and not is_slow(target):  # a kernel on a GPU cannot raise
+            rows = len(given["shared"]) + given["private"].shape[1] if "shared" in given else given["num_shared"] + given["num_private"]
+            param_gather.check_index(given["index"], rows)
+    except (TypeError, ValueError, IndexError) as broken:
+        return str(broken)
+    return None

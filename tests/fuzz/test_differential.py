@@ -1,7 +1,6 @@
 """The differential fuzzer, on each instruction set of this CPU; and that it finds wrong results."""
 
 import os
-import re
 
 import pytest
 import torch
@@ -11,26 +10,21 @@ from dcrnn_fast.ops import backends
 
 from ..processes import run_python
 from . import differential
-from .campaign import Campaign
 
 
 def test_random_calls_give_what_plain_pytorch_gives(record_property):
-    campaign = differential.fuzz(Campaign.from_environment("differential", 4, part=2 / 3))
-    record_property("fuzz", campaign.summary())
-    assert not campaign.findings, campaign.report()
+    record_property("fuzz", differential.fuzz(4, part=2 / 3))
 
 
 @pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
 @pytest.mark.parametrize("isa", ["avx2", "baseline"])
 def test_random_calls_are_right_on_older_instruction_sets(isa, record_property):
-    minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
-    time = {"FUZZ_MINUTES": str(float(minutes) / 6 if minutes else 0.05), "FUZZ_SEED": seed if minutes else "0"}
-    done = run_python("-m", "tests.fuzz.differential", DCRNN_FAST_ISA=isa, **time)
+    minutes = os.environ.get("FUZZ_MINUTES")
+    done = run_python("-m", "tests.fuzz.differential", DCRNN_FAST_ISA=isa, FUZZ_MINUTES=minutes and str(float(minutes) / 6))
     if "this CPU lacks" in done.stderr:
         pytest.skip(f"this CPU lacks {isa}")
-    summary = done.stdout.strip().splitlines()[-1] if done.stdout else "no output"
-    record_property("fuzz", f"{summary}, on {isa}")
-    assert summary.endswith(" 0 findings"), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    record_property("fuzz", f"{done.stdout.strip()}, on {isa}")
 
 
 right = functional.cross_rnn
@@ -48,11 +42,6 @@ def blind_to_strides(x0, *others, **arguments):
     return right(x0.as_strided(x0.shape, (x0.shape[1], 1)), *others, **arguments)
 
 
-def with_noise(*tensors, **arguments):
-    out = right(*tensors, **arguments)
-    return out * (1 + 1e-6 * torch.rand_like(out))
-
-
 def with_a_side_effect(x0, *others, **arguments):
     out = right(x0, *others, **arguments)
     x0.fill_(0)
@@ -61,10 +50,9 @@ def with_a_side_effect(x0, *others, **arguments):
 
 WRONG = {
     inexact_gradient: ({}, "x0: relative error"),
-    without_nan: ({"special": "nan"}, "out: 5 values of another kind"),
-    blind_to_strides: ({"x0_layout": "transposed", "wanted": 0}, "out: relative error"),
-    with_noise: ({}, "out: two equal calls gave different bits"),
-    with_a_side_effect: ({"wanted": 0}, "an argument was changed"),
+    without_nan: ({"nan_in": "shared_bias"}, "out: NaN in other places"),
+    blind_to_strides: ({"x0_layout": "transposed", "wanted": 0}, "out: another layout"),
+    with_a_side_effect: ({"wanted": 0}, "x0: an argument was changed"),
 }
 """Wrong operators, a case that shows each, and what the fuzzer must say."""
 
@@ -73,13 +61,12 @@ WRONG = {
 def test_a_wrong_operator_is_found(wrong, monkeypatch):
     fields, words = WRONG[wrong]
     case = {**differential.SIMPLEST, "batch": 4, "dim": 5, **fields}
-    assert differential.outcome(case) is None
+    assert differential.judge(case) is None
     monkeypatch.setattr(functional, "cross_rnn", wrong)
-    assert words in str(differential.outcome(case))
+    assert words in str(differential.judge(case))
 
 
-def test_a_wrong_operator_is_found_and_told_by_its_simplest_call(monkeypatch):
-    monkeypatch.setattr(functional, "cross_rnn", with_noise)
-    campaign = differential.fuzz(Campaign("differential", seconds=60, most_calls=100, most_findings=1))
-    assert campaign.findings, campaign.summary()
-    assert re.search(r"again: python -m tests\.fuzz\.differential '\{.{,100}\}'", campaign.report()), campaign.report()
+def test_a_finding_says_how_to_see_it_again(monkeypatch):
+    monkeypatch.setattr(functional, "cross_rnn", lambda *tensors, **arguments: right(*tensors, **arguments) * (1 + torch.rand(()) / 1e3))
+    with pytest.raises(AssertionError, match=r"again: python -m tests\.fuzz\.differential '\{"):
+        differential.fuzz(60)

@@ -1,20 +1,22 @@
 """The fuzzer of hostile calls; and that it finds a crash, a call without an end, and the rest that it looks for."""
 
-import pytest
+import os
+import time
 
+import pytest
+import torch
+
+from dcrnn_fast import functional
 from dcrnn_fast.ops import backends
 
-from . import calls, defects, hostile
-from .campaign import Campaign
+from . import calls, hostile
 
 pytestmark = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
 
 
 def test_calls_with_wrong_arguments_are_refused_in_words_or_right(record_property, monkeypatch):
     monkeypatch.setenv("MALLOC_PERTURB_", "165")  # the C library fills memory with rubbish
-    campaign = hostile.fuzz(Campaign.from_environment("hostile", 5))
-    record_property("fuzz", campaign.summary())
-    assert not campaign.findings, campaign.report()
+    record_property("fuzz", hostile.fuzz(5))
 
 
 def test_every_registered_operator_has_a_valid_call():
@@ -24,35 +26,57 @@ def test_every_registered_operator_has_a_valid_call():
         assert hostile.judged(case) is None, f"{target}: {hostile.judged(case)}"
 
 
+def aborts(*arguments, **options):
+    os.abort()
+
+
+def sleeps(*arguments, **options):
+    time.sleep(60)
+
+
+def speaks_raw(*arguments, **options):
+    raise RuntimeError("torch_call_dispatcher(index) API call failed")
+
+
+def names_nothing(*arguments, **options):
+    raise ValueError("dcrnn_fast: bad argument")
+
+
+def accepts_anything(shared, private, index, **options):
+    return shared[:0]
+
+
+def returns_rubbish(shared, private, index, **options):
+    return torch.rand(*index.shape, *shared.shape[1:], dtype=shared.dtype)
+
+
+def plant(name):
+    """In the process of the calls: a wrong function takes the place of ``param_gather``."""
+    functional.param_gather = globals()[name]
+
+
 DEFECTS = {
-    "aborts": ("torch.int64", "crash, SIGABRT"),
-    "leaves": ("torch.int64", "crash, exit code 3"),
-    "sleeps": ("torch.int64", "no end after"),
-    "grows": ("torch.int64", " MiB"),
-    "speaks_raw": ("torch.int64", "raw words"),
-    "names_nothing": ("torch.int64", "names no argument"),
-    "accepts_anything": ("torch.int64", "accepted: index: got dtype torch.int64"),
-    "returns_rubbish": ("sliced", "result 0: relative error"),
+    aborts: ("torch.int64", "crash, SIGABRT"),
+    sleeps: ("torch.int64", "no end after"),
+    speaks_raw: ("torch.int64", "raw words"),
+    names_nothing: ("torch.int64", "names no argument"),
+    accepts_anything: ("torch.int64", "accepted: index: got dtype torch.int64"),
+    returns_rubbish: ("sliced", "result 0 is not that of plain tensors"),
 }
-"""What is done to the index, and what the fuzzer must say, by the function in :mod:`.defects`."""
+"""What is done to the index, and what the fuzzer must say."""
 
 
-@pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_found(name):
-    mutation, words = DEFECTS[name]
-    worker = hostile.Worker(seconds=2 if name == "sleeps" else 60, prepare=(defects.plant, name))
+@pytest.mark.parametrize("wrong", DEFECTS, ids=lambda wrong: wrong.__name__)
+def test_a_defect_is_found(wrong):
+    mutation, words = DEFECTS[wrong]
+    worker = hostile.Worker(seconds=2 if wrong is sleeps else 60, prepare=(plant, wrong.__name__))
     case = {"target": "functional.param_gather on cpp", "recipe": {}, "spoiled": [("index", mutation)]}
     try:
-        found = worker.judge(case)
+        assert words in str(worker.judge(case))
     finally:
         worker.stop()
-    assert found
-    assert words in found
 
 
-def test_the_fuzzer_goes_on_after_a_crash_with_the_call_that_crashed():
-    worker = hostile.Worker(prepare=(defects.plant, "aborts"))
-    campaign = hostile.fuzz(Campaign("hostile", 60, most_calls=2), ["functional.param_gather on cpp"], worker)
-    assert campaign.calls == 2
-    assert list(campaign.findings) == ["param_gather crash, SIGABRT"]
-    assert """again: python -m tests.fuzz.hostile '{"target": "functional.param_gather on cpp", "recipe": {}""" in campaign.report()
+def test_a_finding_says_how_to_see_it_again():
+    with pytest.raises(AssertionError, match=r"""again: python -m tests\.fuzz\.hostile '\{"target": "functional\.param_gather on cpp", """):
+        hostile.fuzz(60, ["functional.param_gather on cpp"], (plant, "aborts"))

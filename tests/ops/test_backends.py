@@ -1,14 +1,13 @@
 """Backends: what auto takes, what a named backend answers where it cannot run, and what info shows."""
 
-import logging
 import re
 
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, BackendUnavailable, functional, info
+from dcrnn_fast import DCRNN, BackendUnavailable, functional
 from dcrnn_fast.ops import backends
-from tests.nn.models import SIZES, batch
+from tests.nn.models import SIZES
 from tests.operators.problems import cross_arguments
 from tests.processes import run_python
 
@@ -65,29 +64,6 @@ def test_auto_takes_the_compiled_kernels_on_a_cpu_where_they_were_built(monkeypa
     assert backends.resolve("auto", device="cpu") == expected
 
 
-def test_auto_logs_once_what_it_passed_over_and_why(monkeypatch, caplog):
-    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "_logged", set())
-    monkeypatch.setattr(backends, "ISA_ERROR", None)
-    monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
-    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
-        backends.resolve("auto", device="cpu")
-        backends.resolve("auto", device="cpu")
-    assert [message for message in caplog.messages if "taken away by the test" in message] == [
-        "backend 'auto' passes over 'cpp' on cpu: taken away by the test"
-    ]
-
-
-def test_auto_says_that_it_measures_on_a_gpu(monkeypatch, caplog):
-    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "_logged", set())
-    with caplog.at_level(logging.INFO, logger="dcrnn_fast"):
-        backends.resolve("auto", device="cuda")
-    assert caplog.messages == [
-        "backend 'auto' checks and times the backends on cuda at the first call of a size; elsewhere it takes 'reference'"
-    ]
-
-
 def test_the_environment_variable_takes_the_place_of_auto(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
     assert backends.resolve("auto") == "reference"
@@ -97,12 +73,6 @@ def test_an_unknown_name_in_the_environment_variable_is_refused(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "fastest")
     with pytest.raises(ValueError, match="DCRNN_FAST_BACKEND='fastest': expected one of 'auto', 'reference'"):
         backends.resolve("auto")
-
-
-def test_a_model_computes_on_the_backend_it_was_given():
-    model = DCRNN(SIZES, embedding_dim=4, backend="reference")
-    assert model.cross.backend == "reference"
-    assert torch.isfinite(model(batch()[0])).all()
 
 
 def test_info_prints_versions_and_every_backend_with_why_it_cannot_run():
@@ -119,13 +89,3 @@ def test_info_prints_when_the_environment_names_no_usable_backend(value):
     done = run_python("-m", "dcrnn_fast", "info", DCRNN_FAST_BACKEND=value)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"auto on CPU\s+none: .*{value}", done.stdout)
-
-
-def test_info_queries_no_gpu(monkeypatch):
-    def query(*arguments):
-        raise AssertionError("a GPU was asked for")
-
-    monkeypatch.setattr(backends, "_no_device", lambda: None)  # whether there is a GPU, which backends asks the driver once
-    for name in ("get_device_name", "get_device_properties", "is_available", "_lazy_init"):
-        monkeypatch.setattr(torch.cuda, name, query)
-    info.render()

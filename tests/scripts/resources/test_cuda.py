@@ -26,17 +26,17 @@ def spoiled(check, planted):
 
 
 def test_every_kernel_is_reported(check):
-    code, words, content = check("--only", "sums")
-    assert (code, content["files"]) == (0, [{"source": "csrc/cuda/sums.cu", "failures": []}]), words
+    code, words, content = check("--only", "param_gather")
+    assert (code, content["files"]) == (0, [{"source": "csrc/cuda/param_gather.cu", "failures": []}]), words
     assert set(content["versions"]) == {"nvcc", "torch"}
-    assert {row["kernel"]: row["instances"] for row in content["rows"]} == {"sum_over_tasks": 4, "sum_over_tiles": 2}
+    assert {row["kernel"]: row["instances"] for row in content["rows"]} == {"param_gather": 4, "invert_index": 1, "param_gather_sum": 4}
     for row in content["rows"]:
         assert (row["arch"], row["stack"], row["spills"], row["failures"]) == ("sm_90", 0, 0, [])
         assert 0 < row["registers"] < 255
 
 
 def test_a_spill_is_reported(spoiled):
-    code, words, content = spoiled("cuda/param_gather_kernels.h", r"sum_blocks_at_once = \d+", "sum_blocks_at_once = 16")
+    code, words, content = spoiled("cuda/param_gather_kernels.h", r"__launch_bounds__\(row_sum_threads\)", "__maxnreg__(16)")
     assert code == 1
     (spilled,) = (row for row in content["rows"] if row["spills"])
     assert spilled["kernel"] == "param_gather_sum"
@@ -58,16 +58,16 @@ def test_a_binding_that_does_not_compile_is_reported(spoiled):
 
 
 def test_a_recorded_result_stands_until_a_source_changes(check, planted):
-    assert check("--only", "sums")[0] == 0
-    code, words, _ = check("--only", "sums", "--recorded")
-    assert (code, "2 of 2 recorded rows compiled again, 0 not as recorded" in words) == (0, True)
-    changed = planted(ROOT / "csrc", "cuda/sums_kernels.h", r"\Z", "// changed\n")
-    code, words, _ = check("--only", "sums", "--recorded", "--sources", str(changed))
+    assert check("--only", "param_gather")[0] == 0
+    code, words, _ = check("--only", "param_gather", "--recorded")
+    assert (code, "3 of 3 recorded rows compiled again, 0 not as recorded" in words) == (0, True)
+    changed = planted(ROOT / "csrc", "cuda/param_gather_kernels.h", r"\Z", "// changed\n")
+    code, words, _ = check("--only", "param_gather", "--recorded", "--sources", str(changed))
     assert (code, "compiling all" in words) == (0, True)
 
 
 def test_a_report_of_another_form_is_a_failure(script):
-    compiled = script("resources.cuda_report").Compiled("csrc/cuda/sums.cu", "Compiling entry function 'f' for 'sm_90'\n", False)
+    compiled = script("resources.cuda_report").Compiled("csrc/cuda/param_gather.cu", "Compiling entry function 'f' for 'sm_90'\n", False)
     assert "not understood" in compiled.failures()[0]
 
 
