@@ -81,7 +81,7 @@ def test_where_there_is_a_compiler_the_extension_is_built_and_tells_its_abi():
 def test_the_extension_registers_the_schemas_of_the_operators():
     assert "Tensor shared, Tensor private, Tensor index" in str(torch.ops.dcrnn_fast.param_gather.default._schema)
     assert "Tensor? context" in str(torch.ops.dcrnn_fast.cross_rnn.default._schema)
-    assert "Tensor projection_index" in str(torch.ops.dcrnn_fast.low_rank_cross_rnn.default._schema)
+    assert "Tensor private_projection" in str(torch.ops.dcrnn_fast.low_rank_cross_rnn.default._schema)
 
 
 @has_compiler
