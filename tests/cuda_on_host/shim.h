@@ -10,7 +10,7 @@
 //    never reach, and a sanitizer's findings. A missing barrier is a data race, which ThreadSanitizer finds.
 //
 // Not modelled:
-//  - Blocks that run at the same time, caches, warps in lockstep, streams, memory banks, and limits of registers and shared memory.
+//  - Blocks that run at the same time, caches, warps in lockstep, streams, memory banks, and limits of registers.
 //  - How a tensor core rounds and in which order it adds (here in float, ascending), and fused multiply-adds where the CPU's compiler does
 //    not fuse.
 #pragma once
@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "threads.h"
@@ -261,6 +262,9 @@ template <typename Arguments>
 void launch(void (*kernel)(Arguments), Grid size, int threads, int shared_bytes, cudaStream_t,
             const std::type_identity_t<Arguments>& arguments) {
   size.check();
+  // the checks lend the shared memory of the largest GPU that the kernels are for
+  if (threads > 1024 || shared_bytes > 232448 || sizeof arguments > 4096)
+    throw std::runtime_error("cuda_on_host: a launch that no GPU takes");
   const dim3 grid(static_cast<unsigned>(size.x), static_cast<unsigned>(size.y));
   host::Block block(threads, shared_bytes);
   host::Fibers(threads, [&](unsigned index) {
