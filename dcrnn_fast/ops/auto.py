@@ -204,7 +204,7 @@ def measure(runs: Mapping[str, Run], call: Call) -> Choice:
     :func:`dcrnn_fast.support.accuracy.largest_error`. On all rows, which other tiles may serve, it may differ from plain PyTorch by twice
     the ceiling. Raises ArithmeticError where plain PyTorch's results are zero or not finite, so that they show nothing.
     """
-    least = min(tensor.numel() for tensor in call.draw(0).tensors)
+    least = min([tensor.numel() for tensor in call.draw(0).tensors if tensor.numel()])
     drawn = [call.draw(number) for number in range(draws(least))]
     exact = [draw.prepared(runs[PLAIN], torch.float64)() for draw in drawn]
 
