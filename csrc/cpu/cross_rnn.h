@@ -69,7 +69,7 @@ struct Recurrence {
     if (joins_) return joined_.get() + ((task * weight_steps + step % weight_steps) * dim + units.begin) * gates * columns;
     return row_of(banks, shared_weight, private_weight, task, step % weight_steps, units.begin, gates * columns);
   }
-  // Whether a backward multiplies by the library.
+  // Whether a backward multiplies by the library: in half precision, and where a row of weights takes half a page or more.
   bool by_library() const { return is_low<T> || dim * sizeof(T) >= 2048; }
   // Whether a forward reads packed weights, by our own products.
   bool packed() const { return packs_; }
@@ -89,8 +89,8 @@ struct Recurrence {
   void pack(int64_t tasks_of_units, Units units);
 
   bool packs_, joins_;
-  Buffer<T> joined_;  // each task's weights [W, D, G, K] in half precision, where two products take longer than one
-  Buffer<T> packed_;
+  Buffer<T> joined_;  // each task's weights [W, D, G, K], in half precision: two products take longer there than one
+  Buffer<T> packed_;  // in float32 and float64
   Buffer<A> biases_;  // of each task [W, G, D]
 };
 

@@ -1,7 +1,7 @@
 // The full cell's matrix products, on memory that we own. In float32 and float64 they are our own (product.h), but those of a forward of
-// few rows and of the backward of many units, whose weights and rows lie pages apart: the library copies them first. In half precision,
-// unless computes_in_float, they are PyTorch's: many CPUs have units for them. The C shims call its CPU kernel directly: through the
-// dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
+// few rows, and those of a backward of many units: there the rows of both operands lie pages apart, and the library copies them first. In
+// half precision, unless computes_in_float, all are the library's: many CPUs have units for them. The C shims call its CPU kernel directly:
+// through the dispatcher, the caller's autocast and grad mode would hold on the calling thread, but not on the workers.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
@@ -37,10 +37,11 @@ struct Matrix {
   int64_t rows, columns, row_stride, column_stride = 1;
 };
 
-// A right operand whose columns lie in slices of so many, each with its rows one after another: a product reads it from end to end. Value
-// (i, j) lies at data[j / slice * stride + i * slice + j % slice].
+// So many columns of a right operand that lies in slices.
 template <typename T>
 constexpr int64_t slice = 256 / sizeof(T);
+// Such an operand. A slice has its rows one after another, so that a product reads it from end to end. Value (i, j) lies at
+// data[j / slice * stride + i * slice + j % slice].
 template <typename T>
 struct Sliced {
   const T* data;

@@ -106,10 +106,11 @@ DCRNN_CELL void columns(const Product<O>& p, int64_t column) {
   for (; row < p.rows; ++row) block<1, N>(p, row, column);
 }
 
-// Sums of many terms are sums of the sums of so many: the rounding error of one long chain of additions would grow with its length. And the
-// right operands of so many stay in the first-level cache. So do the left ones of few terms, where the values of a row lie far apart.
+// A sum of many terms is the sum of the sums of so many: the rounding error of one long chain of additions would grow with its length. The
+// right operand of so many terms stays in the first-level cache.
 template <typename O>
 constexpr int64_t most_terms = is_low<O> ? 256 : 96;
+// The same where the values of a row of the left operand lie far apart, so that each takes a line of that cache.
 template <typename O>
 constexpr int64_t few_terms = is_low<O> ? 256 : 32;
 

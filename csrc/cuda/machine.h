@@ -40,7 +40,7 @@ DCRNN_DEVICE unsigned fresh_thread_index() {
   return out;
 }
 
-// Accesses to shared memory whose memory banks the tests on the CPU count.
+// Accesses to shared memory, whose alignment the tests on the CPU check.
 template <typename Value>
 DCRNN_DEVICE Value read_shared(const void* from) {
   return *static_cast<const Value*>(from);
