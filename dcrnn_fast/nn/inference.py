@@ -281,12 +281,12 @@ def _packed(layer: PartiallySharedLinear) -> Packed:
 
 def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
     """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
+    if model.cross.is_reordered:
+        return model.cross
     (tensors, options), tasks = model.cross.operands(), model.plan.num_tasks
     operators, projections = torch.ops.dcrnn_fast, [options[name] for name in options if name.endswith("projection")]
     operator = operators.low_rank_cross_rnn.default if projections else operators.cross_rnn.default
     given = *tensors, *projections, options["steps"], options["cell"]  # by place: names take longer
-    if model.cross.is_reordered:
-        return model.cross
     if model.cross.distinct_tasks < tasks:
         return lambda x0: operator(x0, *given)[0].expand(tasks, -1, -1)
     return lambda x0: operator(x0, *given)[0]

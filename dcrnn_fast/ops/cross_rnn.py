@@ -106,15 +106,10 @@ def check_weights(
     """Raise TypeError or ValueError unless the weights, of the ``columns`` "K" or "r", and the biases fit the sizes."""
     weights = ("shared_weight", shared_weight, f"WSG{columns}"), ("private_weight", private_weight, f"TWPG{columns}")
     check_tensors(("x0", x0), [*weights, ("shared_bias", shared_bias, "WSG"), ("private_bias", private_bias, "TWPG")], sizes)
-    check_weight_steps("shared_weight", sizes)
+    if sizes["W"] != 1 and sizes["W"] != sizes["L"]:  # symbolic sizes of a compiled graph do not support "in"
+        raise ValueError(f"shared_weight: got the weights of W = {sizes['W']} steps, expected 1 (tied) or steps = {sizes['L']} (untied)")
     if sizes["S"] + sizes["P"] != sizes["D"]:
         raise ValueError(f"shared_weight, private_weight: got S + P = {sizes['S']} + {sizes['P']} units, expected D = {sizes['D']}")
-
-
-def check_weight_steps(name: str, sizes: dict[str, int]) -> None:
-    """Raise ValueError unless there are weights for one step or for all."""
-    if sizes["W"] != 1 and sizes["W"] != sizes["L"]:  # symbolic sizes of a compiled graph do not support "in"
-        raise ValueError(f"{name}: got the weights of W = {sizes['W']} steps, expected 1 (tied) or steps = {sizes['L']} (untied)")
 
 
 def check_saved(
@@ -272,9 +267,8 @@ def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callabl
         if not recompute and needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
             saved = saves
         tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[
-            0
-        ]  # an enum, which a graph does not leave open
+        # an int, since a graph would leave an enum open
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[0]
         return out
 
     return compute
