@@ -14,6 +14,8 @@ result, so there are no atomics, and the result is rounded once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -246,7 +248,7 @@ def cross_rnn_backward(
     context: Tensor | None,
     return_states: bool,
     allow_tf32: bool,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator: the gradients of x0, the four banks and the context that ``grad_mask`` asks for; [0] for the others.
 
     Without saved activations, or without the states that the weights' gradients need, it runs the forward again.
@@ -293,10 +295,10 @@ def cross_rnn_backward(
     if of_weights:
         total = input_products(n, gradients.flatten(3), x0, states, context).unflatten(2, (n.D, n.G))
         dbanks = weights_and_biases(n, total, bias_sums, x0.dtype)
-    return dx0, *dbanks, dcontext
+    return dx0, *dbanks, dcontext  # type: ignore[return-value]  # four banks
 
 
-def zeros_of(inputs: list[tuple[Tensor | None, int]], grad_mask: int, like: Tensor) -> tuple[Tensor, ...]:
+def zeros_of(inputs: list[tuple[Tensor | None, int]], grad_mask: int, like: Tensor) -> Any:
     """The gradients of inputs, each beside its bits of the mask, where there is nothing to sum: zeros, or [0] where none is asked for."""
     return tuple([like.new_zeros(one.shape if one is not None and bits & grad_mask else 0) for one, bits in inputs])
 

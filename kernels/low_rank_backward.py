@@ -233,7 +233,7 @@ def low_rank_cross_rnn_backward(
     context: Tensor | None,
     return_states: bool,
     allow_tf32: bool,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator: the gradients of x0, the four banks, the context and the projections that ``grad_mask`` asks for; [0] for the others.
 
     Without saved activations it runs the forward again.
@@ -280,7 +280,7 @@ def low_rank_cross_rnn_backward(
         states = states_again(n, x0, activations, parameters, allow_tf32)
         rows = input_products(n, z_gradients.flatten(3), x0, states, context).unflatten(2, (n.G, rank)).transpose(2, 3)
         dprojections = of_banks(rows, int(shared_projection.shape[1]), x0.dtype)
-    return dx0, *dbanks, dcontext, *dprojections
+    return dx0, *dbanks, dcontext, *dprojections  # type: ignore[return-value]  # four banks and two projections
 
 
 def weight_products(n: Sizes, gradients: Tensor, activations: Tensor) -> Tensor:

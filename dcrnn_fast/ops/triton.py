@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
-from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from . import cross_rnn as full_cell
 from . import low_rank_cross_rnn as low_rank_cell
 from . import param_gather as gather_rows
 from .cross_rnn import Saved
-from .registry import OPERATORS, register
+from .registry import register
 
 
 def functions(kernels: str = "dcrnn_fast.kernels") -> dict[str, Callable[..., Any]]:
@@ -25,35 +25,38 @@ def functions(kernels: str = "dcrnn_fast.kernels") -> dict[str, Callable[..., An
     forward, backward = modules["cross_rnn"].cross_rnn, backwards["cross_rnn"].cross_rnn_backward
     low_rank, low_rank_backward = modules["low_rank"].low_rank_cross_rnn, backwards["low_rank"].low_rank_cross_rnn_backward
 
+    @wraps(gather)
     def param_gather(*arguments: Any) -> Tensor:
         gather_rows.check(*arguments)
         return gather(*arguments)
 
+    @wraps(gather_backward)
     def param_gather_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
         gather_rows.check_backward(*arguments)
         return gather_backward(*arguments)
 
+    @wraps(forward)
     def cross_rnn(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         full_cell.check(*arguments)
         return forward(*arguments)
 
+    @wraps(backward)
     def cross_rnn_backward(*arguments: Any) -> tuple[Tensor, ...]:
         full_cell.check_backward(*arguments)
         return backward(*arguments)
 
+    @wraps(low_rank)
     def low_rank_cross_rnn(*arguments: Any) -> tuple[Tensor, Tensor]:
         low_rank_cell.check(*arguments)
         return low_rank(*arguments)
 
+    @wraps(low_rank_backward)
     def low_rank_cross_rnn_backward(*arguments: Any) -> tuple[Tensor, ...]:
         low_rank_cell.check_backward(*arguments)
         return low_rank_backward(*arguments)
 
     every = param_gather, param_gather_backward, cross_rnn, cross_rnn_backward, low_rank_cross_rnn, low_rank_cross_rnn_backward
-    named: dict[str, Any] = {function.__name__: function for function in every}
-    for name, function in named.items():
-        function.__signature__ = signature(OPERATORS[name], eval_str=True)  # PyTorch insists on reading the schema from the function
-    return named
+    return {function.__name__: function for function in every}
 
 
 IMPLEMENTATION = register("dcrnn_fast_triton", Saved.BOTH, functions())
