@@ -43,8 +43,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "distances of 64 bits": {"B": 2**24, "context": True},
 }
 """Other calls, compiled once for sm_90 in bfloat16, with the last tile. They need only compile: rows that are not aligned may spill."""
-OLD_STACK = 64
-"""The most bytes of stack by Triton 3.6, which spills that much in four float32 kernels where later ones spill nothing."""
 REREADS = ("low_rank_forward", "low_rank_backward")
 """The kernels that read what they wrote themselves: their loads must see it."""
 TENSOR_CORES = re.compile(r"wgmma\.mma_async|mma\.sync|tcgen05\.mma")
@@ -203,8 +201,7 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"tile": job.tile, "warps": job.warps, "stages": job.stages}
     if "error" in facts:
         return row | {"failures": [f"does not compile: {facts['error']}"]}
-    most = OLD_STACK if version("triton").startswith("3.6.") else 0
-    found = [f"takes {facts['stack']} bytes of stack: it spills"] if facts["stack"] > most else []
+    found = [f"takes {facts['stack']} bytes of stack: it spills"] if facts["stack"] else []
     if tiles := getattr(kernel_of(package, job), "tiles", None):
         tile = import_module(f"{package}.common").Tile(*list(job.tile.values())[:3], job.warps, job.stages)
         estimated = tiles.shared_bytes(tile, job.kind, dict(job.constants)["G"], job.rank)
