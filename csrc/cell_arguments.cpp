@@ -85,10 +85,7 @@ std::string words_of(const std::vector<int64_t>& sizes) {
 
 }  // namespace
 
-void CellArguments::check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) const {
-  check_memory(states, "states");
-  check_alike(states, "states", x0, "x0");
-  check(has_shape(states, {0}), "states: got shape ", shape(states), ", expected [0]: this backend computes them again");
+void CellArguments::check_backward(const Tensor& grad, const Tensor& activations, int64_t grad_mask) const {
   check_saved(grad, activations, activations_shape(), grad_mask, grad_inputs);
 }
 
@@ -117,10 +114,6 @@ std::vector<int64_t> CellArguments::out_shape() const {
 std::vector<int64_t> CellArguments::shape_of_activations(int64_t width, bool saved) const {
   if (!saved) return {0};
   return {tasks(), steps, batch(), gates(), width};
-}
-
-void check_saves(int64_t saved) {
-  check(saved == saved_nothing || saved == saved_activations, "saved: got ", saved, ", expected 0 (nothing) or 1 (activations)");
 }
 
 }  // namespace dcrnn_fast

@@ -25,7 +25,7 @@ struct CellArguments {
   // Checks the arguments, and makes them contiguous; x0 may keep a row stride. Drops a context without columns.
   void prepare();
   // Checks the further arguments of the backward.
-  void check_backward(const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) const;
+  void check_backward(const Tensor& grad, const Tensor& activations, int64_t grad_mask) const;
 
   int64_t tasks() const { return private_bias.size(0); }
   int64_t batch() const { return x0.size(0); }
@@ -63,13 +63,6 @@ struct LowRankArguments : CellArguments {
   std::vector<int64_t> activations_shape(bool saved = true) const { return shape_of_activations(rank(), saved); }
 };
 
-// What the forward saves for the backward, as bits: the activations a and g of each step, and the state after each step but the last. The
-// backward computes again what was not saved.
-enum Saved : int64_t { saved_nothing = 0, saved_activations = 1, saved_states = 2, saved_both = saved_activations | saved_states };
-
-// Refuses to save states: the C++ and CUDA backends always compute them again.
-void check_saves(int64_t saved);
-
 // Which gradients a backward computes, as bits in the order of its results. Any bit of grad_weights asks for all weights and biases, any of
 // grad_projections, which low_rank_cross_rnn alone has, for both.
 enum GradMask : int64_t {
@@ -87,33 +80,31 @@ enum GradMask : int64_t {
 };
 
 // The schemas of ops.cpp in C++. `kernel` is a device's implementation, for arguments that nobody has checked yet.
-using CrossRnn = std::tuple<Tensor, Tensor, Tensor>;                                   // out, states, activations
+using Forward = std::tuple<Tensor, Tensor>;                                            // out, activations
 using CrossRnnGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;  // of x0, the weights and biases, and the context
 
-template <CrossRnn (*kernel)(CellArguments&, int64_t saved)>
-CrossRnn cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, int64_t steps,
-                   Text cell, std::optional<Tensor> context, bool return_states, bool allow_tf32, int64_t saved) {
+template <Forward (*kernel)(CellArguments&, bool saved)>
+Forward cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, int64_t steps, Text cell,
+                  std::optional<Tensor> context, bool return_states, bool allow_tf32, bool saved) {
   CellArguments a{x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32};
   return kernel(a, saved);
 }
 
-template <CrossRnnGradients (*kernel)(CellArguments&, const Tensor& grad, const Tensor& states, const Tensor& activations,
-                                      int64_t grad_mask)>
-CrossRnnGradients cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, int64_t grad_mask, Tensor x0, Tensor shared_weight,
+template <CrossRnnGradients (*kernel)(CellArguments&, const Tensor& grad, const Tensor& activations, int64_t grad_mask)>
+CrossRnnGradients cross_rnn_backward(Tensor grad, Tensor activations, int64_t grad_mask, Tensor x0, Tensor shared_weight,
                                      Tensor shared_bias, Tensor private_weight, Tensor private_bias, int64_t steps, Text cell,
                                      std::optional<Tensor> context, bool return_states, bool allow_tf32) {
   CellArguments a{x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32};
-  return kernel(a, grad, states, activations, grad_mask);
+  return kernel(a, grad, activations, grad_mask);
 }
 
-using LowRankCrossRnn = std::tuple<Tensor, Tensor>;  // out, activations: z and y
 // Of x0, the weights and biases, the context and both projections.
 using LowRankGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-template <LowRankCrossRnn (*kernel)(LowRankArguments&, bool saved)>
-LowRankCrossRnn low_rank_cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
-                                   Tensor shared_projection, Tensor private_projection, int64_t steps, Text cell,
-                                   std::optional<Tensor> context, bool return_states, bool allow_tf32, bool saved) {
+template <Forward (*kernel)(LowRankArguments&, bool saved)>
+Forward low_rank_cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias,
+                           Tensor shared_projection, Tensor private_projection, int64_t steps, Text cell, std::optional<Tensor> context,
+                           bool return_states, bool allow_tf32, bool saved) {
   LowRankArguments a{{x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32},
                      shared_projection,
                      private_projection};

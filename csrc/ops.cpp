@@ -14,20 +14,18 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
   // x0 [B, D], shared_weight [W, S, G, K], shared_bias [W, S, G], private_weight [T, W, P, G, K], private_bias [T, W, P, G],
   // context [steps, B, C]
   //   -> out: the last state [T, B, D], or with return_states the start state and the state after each step [T, steps + 1, B, D]
-  //      states: the state after each step but the last [T, steps - 1, B, D]
-  //      activations: a, and in gated cells g, of each step [T, steps, B, G, D]
-  // `saved` (enum Saved in cell_arguments.h) says which of states and activations are saved; one that is not is [0]. allow_tf32 lets
-  // a GPU round float32 operands to tf32.
+  //      activations: if they are saved a, and in gated cells g, of each step [T, steps, B, G, D], else [0]
+  // allow_tf32 lets a GPU round float32 operands to tf32.
   m.def(
       "cross_rnn(Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, "
-      "str cell=\"gated\", Tensor? context=None, bool return_states=False, bool allow_tf32=False, SymInt saved=0) "
-      "-> (Tensor, Tensor, Tensor)");
+      "str cell=\"gated\", Tensor? context=None, bool return_states=False, bool allow_tf32=False, bool saved=False) "
+      "-> (Tensor, Tensor)");
 
-  // grad has the shape of the forward's first output; states and activations are its other outputs; what follows `grad_mask` are its
-  // arguments. Returns the gradients of x0, shared_weight, shared_bias, private_weight, private_bias and context. `grad_mask` (enum
-  // GradMask in cell_arguments.h) says which of them are computed: the others are [0].
+  // grad has the shape of the forward's first output; activations are its second, or [0] to compute them again; what follows `grad_mask`
+  // are its arguments. Returns the gradients of x0, shared_weight, shared_bias, private_weight, private_bias and context. `grad_mask`
+  // (enum GradMask in cell_arguments.h) says which of them are computed: the others are [0].
   m.def(
-      "cross_rnn_backward(Tensor grad, Tensor states, Tensor activations, SymInt grad_mask, Tensor x0, Tensor shared_weight, "
+      "cross_rnn_backward(Tensor grad, Tensor activations, SymInt grad_mask, Tensor x0, Tensor shared_weight, "
       "Tensor shared_bias, Tensor private_weight, Tensor private_bias, SymInt steps, str cell, Tensor? context, bool return_states, "
       "bool allow_tf32) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ops.dispatch import compute, kernel_override
+from .ops.dispatch import compute
 from .sharing import GATES, Cell
 from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
 
-__all__ = ["cross_rnn", "kernel_override", "param_gather"]
+__all__ = ["cross_rnn", "param_gather"]
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:

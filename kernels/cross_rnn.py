@@ -25,8 +25,6 @@ from .common import ITEMSIZE, Tile, Tiles, add_product, bank_rows, divide_up, in
 
 MAX_TASKS = 65535
 """The most programs in the second dimension of a GPU's grid."""
-SAVE_ACTIVATIONS, SAVE_STATES = 1, 2
-"""The bits of ``saved``."""
 
 
 def _shared_bytes(tile: Tile, kind: str, gates: int, rank: int) -> int:
@@ -173,14 +171,14 @@ def cross_rnn(
     context: Tensor | None = None,
     return_states: bool = False,
     allow_tf32: bool = False,
-    saved: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator: the output; the states between the steps unless the output holds them, and a and g, [0] where they are not saved."""
+    saved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The operator: the output; and a and g, [0] where they are not saved."""
     n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context)
     x0, empty = x0.contiguous(), x0.new_empty
     out = empty(n.T, n.L + 1, n.B, n.D) if return_states else empty(n.T, n.B, n.D)
     states = out if return_states else empty(n.T, n.L - 1, n.B, n.D)
-    activations = empty(n.T, n.L, n.B, n.G, n.D) if saved & SAVE_ACTIVATIONS else None
+    activations = empty(n.T, n.L, n.B, n.G, n.D) if saved else None
     if return_states:
         out[:, 0] = x0
     if out.numel():
@@ -193,8 +191,4 @@ def cross_rnn(
         }  # fmt: skip
         for step in range(n.L):
             common.launch(cross_rnn_step, n.grid(arguments, n.D, n.T), step=step, **arguments)
-    return (
-        out,
-        states if saved & SAVE_STATES and not return_states else empty(0),
-        empty(0) if activations is None else activations,
-    )
+    return out, empty(0) if activations is None else activations

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from . import common
 from .common import ITEMSIZE, Tile, Tiles, divide_up, dot, inside, parts, product_operand, store
-from .cross_rnn import SAVE_ACTIVATIONS, SAVE_STATES, Sizes, cross_rnn, together
+from .cross_rnn import Sizes, cross_rnn, together
 
 GRAD_X0, GRAD_WEIGHTS, GRAD_CONTEXT = 1, 30, 32
 """The bits of ``grad_mask``."""
@@ -233,9 +233,29 @@ def cross_rnn_backward_x0(
         x0_rest(split[i], dx0, grad, d, activations, b, unit + i * (BLOCK_D // COUNT), B, T, steps, D, G, STATES)
 
 
+@triton.jit(do_not_specialize=["steps"])
+def cross_rnn_states(x0, activations, states, B, steps, D: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
+    """States 1 to L - 1, [T, L - 1, B, D], from x0 and the saved a and g. A program computes BLOCK values of all steps of one task."""
+    task = tl.program_id(1).to(tl.int64)
+    size = tl.cast(B, tl.int64) * D
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < size
+    activations += task * steps * G * size + at // D * (G * D) + at % D
+    states += task * (steps - 1) * size + at
+    x = tl.load(x0 + at, mask=mask, other=0.0).to(tl.float64 if x0.dtype.element_ty == tl.float64 else tl.float32)
+    h = x
+    for _ in range(steps - 1):
+        update = x
+        if G == 2:
+            update *= tl.load(activations + D, mask=mask, other=0.0).to(x.dtype)
+        h = tl.fma(update, tl.load(activations, mask=mask, other=0.0).to(x.dtype), h)
+        store(states, h, mask)
+        activations += G * size
+        states += size
+
+
 def cross_rnn_backward(
     grad: Tensor,
-    states: Tensor,
     activations: Tensor,
     grad_mask: int,
     x0: Tensor,
@@ -251,17 +271,15 @@ def cross_rnn_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator: the gradients of x0, the four banks and the context that ``grad_mask`` asks for; [0] for the others.
 
-    Without saved activations, or without the states that the weights' gradients need, it runs the forward again.
+    Without saved activations it runs the forward again. The states that the weights' gradients need are computed from the activations.
     """
     n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context)
     banks = shared_weight, shared_bias, private_weight, private_bias
     inputs = [(x0, GRAD_X0), *((bank, GRAD_WEIGHTS) for bank in banks), (context, GRAD_CONTEXT)]
     if n.B == 0 or n.T == 0 or grad_mask == 0:
         return zeros_of(inputs, grad_mask, x0)
-    of_weights = bool(grad_mask & GRAD_WEIGHTS)
-    if activations.dim() == 1 or (of_weights and states.dim() == 1):
-        both = SAVE_ACTIVATIONS | SAVE_STATES
-        _, states, activations = cross_rnn(x0, *banks, steps, cell, context, False, allow_tf32, both)
+    if activations.dim() == 1:
+        _, activations = cross_rnn(x0, *banks, steps, cell, context, False, allow_tf32, True)
     x0, grad, activations, empty = x0.contiguous(), grad.contiguous(), activations.contiguous(), x0.new_empty
     weight = product_operand(together(shared_weight, private_weight), allow_tf32)
     constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D)
@@ -292,7 +310,11 @@ def cross_rnn_backward(
                 cross_rnn_backward_context, n.grid(constants, n.C, n.L),
                 dcontext=dcontext, gradients=gradients, weight=weight, B=n.B, T=n.T, W=n.W, **constants,
             )  # fmt: skip
-    if of_weights:
+    if grad_mask & GRAD_WEIGHTS:
+        states = empty(n.T, n.L - 1, n.B, n.D)
+        if n.L > 1:
+            grid = divide_up(n.B * n.D, 1024), n.T
+            common.launch(cross_rnn_states, grid, x0=x0, activations=activations, states=states, B=n.B, steps=n.L, D=n.D, G=n.G, BLOCK=1024)
         total = input_products(n, gradients.flatten(3), x0, states, context).unflatten(2, (n.D, n.G))
         dbanks = weights_and_biases(n, total, bias_sums, x0.dtype)
     return dx0, *dbanks, dcontext  # type: ignore[return-value]  # four banks

@@ -104,9 +104,9 @@ CrossRnnGradients backward(const CellArguments& arguments, const Tensor& grad, c
   return {dx0.tensor, dshared, dshared_bias, dprivate, dprivate_bias, dcontext.tensor};
 }
 
-CrossRnnGradients run(CellArguments& arguments, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) {
+CrossRnnGradients run(CellArguments& arguments, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
   arguments.prepare();
-  arguments.check_backward(grad, states, activations, grad_mask);
+  arguments.check_backward(grad, activations, grad_mask);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::backward)) widen(arguments);
   const auto given = [&](const Tensor& tensor, const char* name) { return converted(dense(tensor, name), arguments.x0.scalar_type()); };

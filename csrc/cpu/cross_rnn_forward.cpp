@@ -36,9 +36,8 @@ void forward(const Recurrence<T>& p, T* out, bool return_states, T* activations)
   });
 }
 
-CrossRnn run(CellArguments& arguments, int64_t saved) {
+Forward run(CellArguments& arguments, bool saved) {
   arguments.prepare();
-  check_saves(saved);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::forward)) widen(arguments);
   const Tensor& x0 = arguments.x0;
@@ -50,7 +49,7 @@ CrossRnn run(CellArguments& arguments, int64_t saved) {
       T* const kept = saved ? static_cast<T*>(activations.mutable_data_ptr()) : nullptr;
       forward(Recurrence<T>(arguments, Passes::forward), static_cast<T*>(out.mutable_data_ptr()), arguments.return_states, kept);
     });
-  return {converted(out, dtype), torch::stable::new_empty(x0, {0}, dtype), converted(activations, dtype)};
+  return {converted(out, dtype), converted(activations, dtype)};
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* ac
   });
 }
 
-LowRankCrossRnn run(LowRankArguments& arguments, bool saved) {
+Forward run(LowRankArguments& arguments, bool saved) {
   arguments.prepare();
   const Tensor out = new_result(arguments.x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = new_result(arguments.x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");

@@ -48,7 +48,7 @@ void with_cell(const SomeArguments& a, const Body& body) {
 }
 
 template <typename SomeArguments>
-LowRankCrossRnn run_forward(SomeArguments& a, bool saved) {
+Forward run(SomeArguments& a, bool saved) {
   prepare(a);
   const Tensor out = allocated(a.x0, a.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = allocated(a.x0, a.activations_shape(saved), "x0, steps: the activations of all tasks");
@@ -57,14 +57,6 @@ LowRankCrossRnn run_forward(SomeArguments& a, bool saved) {
   });
   return {out, activations};
 }
-
-CrossRnn run(CellArguments& a, int64_t saved) {
-  check_saves(saved);
-  const auto [out, activations] = run_forward(a, saved);
-  return {out, torch::stable::new_empty(a.x0, {0}), activations};
-}
-
-LowRankCrossRnn run(LowRankArguments& a, bool saved) { return run_forward(a, saved); }
 
 Tensor gradient_of(const CellArguments& a, const Tensor& input, bool wanted) {
   return new_gradient(a.x0, wanted, a.batch() && a.tasks(), with_trailing({}, input, 0));
@@ -92,9 +84,9 @@ GradientPointers<T> pointers_to(const CrossRnnGradients& out, int64_t grad_mask)
           data<T>(private_bias)};
 }
 
-CrossRnnGradients run(CellArguments& a, const Tensor& grad, const Tensor& states, const Tensor& activations, int64_t grad_mask) {
+CrossRnnGradients run(CellArguments& a, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
   prepare(a);
-  a.check_backward(grad, states, activations, grad_mask);
+  a.check_backward(grad, activations, grad_mask);
   const CrossRnnGradients out = new_gradients(a, grad_mask);
   const Tensor dense_grad = dense(grad, "grad"), saved = dense(activations, "activations");
   with_cell(a, [&](const auto& cell, auto zero) {

@@ -139,7 +139,7 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
             def run(*leaves: Tensor) -> Tensor:
                 replaced = dict(zip(given, leaves, strict=True))
                 every = [replaced.get(name) for name in names] + list(tensors[len(names) :])
-                result: Tensor = implementation(name).compute[operator](*every, *options)
+                result: Tensor = implementation(name)[operator](*every, *options)
                 return result
 
             return run

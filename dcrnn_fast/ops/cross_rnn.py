@@ -24,15 +24,6 @@ INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias"
 """The differentiable arguments, in the order of the gradients."""
 
 
-class Saved(IntFlag):
-    """What a forward saves for the backward: nothing, the activations a and g, the states between the steps, or both."""
-
-    NOTHING = 0
-    ACTIVATIONS = 1
-    STATES = 2
-    BOTH = 3
-
-
 class GradMask(IntFlag):
     """Which gradients a backward computes. Those of all weights and biases come together, and so do those of both projections."""
 
@@ -59,24 +50,20 @@ def check(
     context: Tensor | None = None,
     return_states: bool = False,
     allow_tf32: bool = False,
-    saved: int = 0,
+    saved: bool = False,
 ) -> dict[str, int]:
     """The sizes by letter. Raise TypeError or ValueError unless the arguments fit each other."""
-    if not 0 <= saved <= Saved.BOTH:
-        raise ValueError(f"saved: got {saved}, expected a sum of the bits of Saved, 0 to 3")
     sizes = check_inputs(x0, context, steps, cell)
     check_weights(x0, "K", shared_weight, shared_bias, private_weight, private_bias, sizes)
     return sizes
 
 
-def check_backward(grad: Tensor, states: Tensor, activations: Tensor, grad_mask: int, *arguments: Any) -> dict[str, int]:
+def check_backward(grad: Tensor, activations: Tensor, grad_mask: int, *arguments: Any) -> dict[str, int]:
     """The sizes by letter. Raise TypeError or ValueError unless the forward's arguments and the backward's fit each other."""
     sizes = check(*arguments)
     x0, *_, context, return_states, _ = arguments
-    of_states, of_activations = saved_shapes(sizes)
     most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT
-    kept = {"states": (states, of_states), "activations": (activations, of_activations)}
-    check_saved(x0, grad, out_shape(sizes, return_states), grad_mask, most, context, **kept)
+    check_saved(x0, (grad, out_shape(sizes, return_states)), (activations, saved_shape(sizes)), grad_mask, most, context)
     return sizes
 
 
@@ -113,11 +100,15 @@ def check_weights(
 
 
 def check_saved(
-    like: Tensor, grad: Tensor, expected: list[int], grad_mask: int, most: int, context: Tensor | None, **saved: tuple[Tensor, list[int]]
+    like: Tensor,
+    grad: tuple[Tensor, list[int]],
+    activations: tuple[Tensor, list[int]],
+    grad_mask: int,
+    most: int,
+    context: Tensor | None,
 ) -> None:
-    """Raise TypeError or ValueError unless a backward's gradient and mask are right, and what was saved has its shape, or is [0]."""
-    every = [("grad", grad, [expected]), *[(name, tensor, [shape, [0]]) for name, (tensor, shape) in saved.items()]]
-    for name, tensor, shapes in every:
+    """Raise TypeError or ValueError unless a backward's mask is right, and its two tensors have their shapes; activations may be [0]."""
+    for name, (tensor, _), shapes in (("grad", grad, [grad[1]]), ("activations", activations, [activations[1], [0]])):
         check_tensor(name, tensor, "floats")
         check_memory(name, tensor)
         check_alike("x0", like, {name: tensor})
@@ -134,10 +125,9 @@ def out_shape(sizes: dict[str, int], return_states: bool) -> list[int]:
     return [sizes["T"], *([sizes["L"] + 1] if return_states else []), sizes["B"], sizes["D"]]
 
 
-def saved_shapes(sizes: dict[str, int]) -> tuple[list[int], list[int]]:
-    """The states after each step but the last [T, L - 1, B, D], and the activations a and, in a gated cell, g [T, L, B, G, D]."""
-    tasks, steps, batch, dim = sizes["T"], sizes["L"], sizes["B"], sizes["D"]
-    return [tasks, steps - 1, batch, dim], [tasks, steps, batch, sizes["G"], dim]
+def saved_shape(sizes: dict[str, int]) -> list[int]:
+    """The activations a and, in a gated cell, g: [T, L, B, G, D]."""
+    return [sizes[letter] for letter in "TLBGD"]
 
 
 def fake(
@@ -151,21 +141,15 @@ def fake(
     context: Tensor | None = None,
     return_states: bool = False,
     allow_tf32: bool = False,
-    saved: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Empty results: the output; the states unless the output holds them, and the activations, [0] where they are not saved."""
-    sizes = check(x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32, saved)
-    states, activations = saved_shapes(sizes)
-    return (
-        x0.new_empty(out_shape(sizes, return_states)),
-        x0.new_empty(states if saved & Saved.STATES and not return_states else [0]),
-        x0.new_empty(activations if saved & Saved.ACTIVATIONS else [0]),
-    )
+    saved: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Empty results: the output, and the activations, [0] where they are not saved."""
+    sizes = check(x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context)
+    return x0.new_empty(out_shape(sizes, return_states)), x0.new_empty(saved_shape(sizes) if saved else [0])
 
 
 def fake_backward(
     grad: Tensor,
-    states: Tensor,
     activations: Tensor,
     grad_mask: int,
     x0: Tensor,
@@ -181,7 +165,7 @@ def fake_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Empty gradients of :data:`INPUTS`, [0] for one that is not asked for."""
     weights = shared_weight, shared_bias, private_weight, private_bias
-    check_backward(grad, states, activations, grad_mask, x0, *weights, steps, cell, context, return_states, allow_tf32)
+    check_backward(grad, activations, grad_mask, x0, *weights, steps, cell, context, return_states, allow_tf32)
     return (
         gradient(x0, x0, grad_mask & GradMask.X0),
         gradient(x0, shared_weight, grad_mask & GradMask.WEIGHTS),
@@ -223,57 +207,48 @@ def allows_tf32(x0: Tensor, device: str) -> bool:
     return x0.dtype == torch.float32 and x0.device.type == device and tf32()
 
 
-def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:
-    """Register the derivatives of a namespace's operators, and return the function that computes by them.
+def register_autograd(namespace: str, tf32_device: str, operator: str = "cross_rnn") -> Callable[..., Tensor]:
+    """Register the derivatives of a namespace's operator and its backward, and return the function that computes by them.
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        saves: what the namespace saves for a backward. With ``recompute`` it saves nothing, and the backward computes it again.
         tf32_device: the type of device on which PyTorch's tf32 setting counts.
+        operator: "cross_rnn" or "low_rank_cross_rnn", which has projections after the weights.
     """
     operators = getattr(torch.ops, namespace)
-    backward = register_derivative(operators.cross_rnn_backward.default, save_nothing, no_second_derivative)
+    backward = register_derivative(getattr(operators, f"{operator}_backward").default, save_nothing, no_second_derivative)
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32, saved = inputs
-        out, states, activations = output
-        ctx.mark_non_differentiable(states, activations)
+        *tensors, steps, cell, context, return_states, allow_tf32, _ = inputs
+        _, activations = output
+        ctx.mark_non_differentiable(activations)
         ctx.set_materialize_grads(False)
-        ctx.states_of_out = bool(return_states and saved & Saved.STATES)
-        states = out if ctx.states_of_out else states
-        ctx.save_for_backward(states, activations, x0, shared_weight, shared_bias, private_weight, private_bias, context)
+        ctx.save_for_backward(activations, context, *tensors)
         ctx.options = steps, cell, return_states, allow_tf32
 
-    def gradients(ctx: Any, grad: Tensor | None, *_: None) -> Sequence[Tensor | None]:
+    def gradients(ctx: Any, grad: Tensor | None, _: None) -> Sequence[Tensor | None]:
         if grad is None:
-            return (None,) * 11
-        states, activations, x0, shared_weight, shared_bias, private_weight, private_bias, context = ctx.saved_tensors
+            return (None,) * len(ctx.needs_input_grad)
+        activations, context, *tensors = ctx.saved_tensors
         steps, cell, return_states, allow_tf32 = ctx.options
-        if ctx.states_of_out:
-            states = states[:, 1:steps]
-        d_x0, d_shared_weight, d_shared_bias, d_private_weight, d_private_bias, d_context = backward(
-            grad, states, activations, grad_mask(ctx.needs_input_grad, ctx.needs_input_grad[7]),
-            x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, return_states, allow_tf32,
-        )  # fmt: skip
-        return d_x0, d_shared_weight, d_shared_bias, d_private_weight, d_private_bias, None, None, d_context, None, None, None
+        *needs, _, _, need_context, _, _, _ = ctx.needs_input_grad
+        asked = (*needs[:5], need_context, *needs[5:])  # the order of INPUTS
+        mask = sum([1 << bit for bit, need in enumerate(asked) if need])
+        found = backward(grad, activations, mask, *tensors, steps, cell, context, return_states, allow_tf32)
+        d_x0, d_shared_weight, d_shared_bias, d_private_weight, d_private_bias, d_context, *d_projections = found
+        weights = d_shared_weight, d_shared_bias, d_private_weight, d_private_bias
+        return d_x0, *weights, *d_projections, None, None, d_context, None, None, None
 
-    forward = register_derivative(operators.cross_rnn.default, save, gradients)
+    forward = register_derivative(getattr(operators, operator).default, save, gradients)
 
     def compute(
         x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
-        steps: int, cell: str, return_states: bool, recompute: bool,
+        *others: Any,
     ) -> Tensor:  # fmt: skip
-        saved = Saved.NOTHING
-        if not recompute and needs_gradient((x0, shared_weight, shared_bias, private_weight, private_bias, context)):
-            saved = saves
-        tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-        # an int, since a graph would leave an enum open
-        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), int(saved))[0]
+        *projections, steps, cell, return_states, recompute = others
+        tensors = x0, shared_weight, shared_bias, private_weight, private_bias, *projections
+        saved = not recompute and needs_gradient((*tensors, context))
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), saved)[0]
         return out
 
     return compute
-
-
-def grad_mask(needs: Sequence[bool], context: bool, projections: Sequence[bool] = ()) -> int:
-    """The mask of the gradients that autograd needs: of x0 and the weights first, then of the context and the projections."""
-    return sum([1 << bit for bit, need in enumerate((*needs[:5], context, *projections)) if need])

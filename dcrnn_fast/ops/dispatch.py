@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..support.checks import check_choice, check_tensor
+from ..support.checks import check_tensor
 from . import auto
-from .backends import BACKENDS, REASONS, cuda_extension, extension, requested, require, resolve
-from .cross_rnn import Saved
-from .registry import CONTRACTS, Implementation, no_override, override_by, register, register_inference
+from .backends import REASONS, extension, requested, resolve
+from .registry import CONTRACTS, Implementation, register, register_inference
 
-IMPLEMENTATIONS = {"reference": Implementation({name: one.by_plain_pytorch for name, one in CONTRACTS.items()}, no_override)}
+IMPLEMENTATIONS: dict[str, Implementation] = {"reference": {name: one.by_plain_pytorch for name, one in CONTRACTS.items()}}
 """The backends by name, without "triton", which is imported at its first call."""
 if extension() is not None:
     try:
-        IMPLEMENTATIONS["cpp"] = register("dcrnn_fast", Saved.ACTIVATIONS)
+        # one namespace: PyTorch's dispatcher tells a CPU's tensors from a GPU's
+        IMPLEMENTATIONS["cpp"] = IMPLEMENTATIONS["cuda"] = register("dcrnn_fast")
         register_inference("dcrnn_fast")
     except BackendUnavailable as error:
         REASONS["cpp"] = REASONS["cuda"] = f"the C++ extension cannot be used: {error}"
-    else:
-        _cuda = cuda_extension()
-        # one namespace: PyTorch's dispatcher tells a CPU's tensors from a GPU's
-        IMPLEMENTATIONS["cuda"] = IMPLEMENTATIONS["cpp"]._replace(
-            kernel_override=override_by(_cuda.override_kernels) if _cuda else no_override
-        )
 
 
 def implementation(backend: str) -> Implementation:
@@ -40,22 +33,6 @@ def implementation(backend: str) -> Implementation:
 
         found = triton.IMPLEMENTATION
     return found
-
-
-def kernel_override(backend: str, **choices: Any) -> AbstractContextManager[None]:
-    """Within this context, calls of a backend run the kernels that the choices name; for tests and measurements, in one thread.
-
-    Args:
-        backend: a backend by name.
-        **choices: for "cuda", ``schedule`` ("step", "all_steps") and ``tiles`` ("small", "large").
-
-    Raises:
-        ValueError: an unknown backend or choice, or a choice for a backend that has none.
-        BackendUnavailable: the backend cannot run here.
-    """
-    check_choice("backend", backend, tuple(BACKENDS))
-    require(backend)
-    return implementation(backend).kernel_override(**choices)
 
 
 def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], backend: str) -> Tensor:
@@ -72,7 +49,7 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
     if device.type in auto.DEVICES and requested(backend) == "auto":
         name = auto.measured_backend(operator, tensors, options, implementation)
     try:
-        return implementation(name).compute[operator](*tensors, *options)
+        return implementation(name)[operator](*tensors, *options)
     except (RuntimeError, ValueError, AttributeError) as error:  # vmap takes a list apart before anything checks it
         if torch.compiler.is_compiling():
             raise

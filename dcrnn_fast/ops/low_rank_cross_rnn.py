@@ -5,17 +5,16 @@ It saves z and y, which are few, and are enough to compute the states again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
 from ..sharing import Cell
-from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
+from . import cross_rnn
 from .checks import check_tensors
-from .cross_rnn import GradMask, Saved, allows_tf32, check_inputs, check_saved, check_weights, grad_mask, gradient, out_shape
+from .cross_rnn import GradMask, check_inputs, check_saved, check_weights, gradient, out_shape
 
 INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", "shared_projection", "private_projection")
 """The differentiable arguments, in the order of the gradients."""
@@ -52,8 +51,7 @@ def check_backward(grad: Tensor, activations: Tensor, grad_mask: int, *arguments
     sizes = check(*arguments)
     x0, *_, context, return_states, _ = arguments
     most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT | GradMask.PROJECTIONS
-    kept = {"activations": (activations, saved_shape(sizes))}
-    check_saved(x0, grad, out_shape(sizes, return_states), grad_mask, most, context, **kept)
+    check_saved(x0, (grad, out_shape(sizes, return_states)), (activations, saved_shape(sizes)), grad_mask, most, context)
     return sizes
 
 
@@ -131,40 +129,6 @@ def by_plain_pytorch(
     return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states, **projections)
 
 
-def register_autograd(namespace: str, saves: Saved, tf32_device: str) -> Callable[..., Tensor]:
-    """As :func:`.cross_rnn.register_autograd`, but every namespace saves z and y; with ``recompute``, nothing is saved."""
-    operators = getattr(torch.ops, namespace)
-    backward = register_derivative(operators.low_rank_cross_rnn_backward.default, save_nothing, no_second_derivative)
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, steps, cell, context, return_states, allow_tf32, _ = inputs
-        _, activations = output
-        ctx.mark_non_differentiable(activations)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(activations, context, *tensors)
-        ctx.options = steps, cell, return_states, allow_tf32
-
-    def gradients(ctx: Any, grad: Tensor | None, _: None) -> Sequence[Tensor | None]:
-        if grad is None:
-            return (None,) * 13
-        activations, context, *tensors = ctx.saved_tensors
-        steps, cell, return_states, allow_tf32 = ctx.options
-        needs = ctx.needs_input_grad
-        mask = grad_mask(needs, needs[9], needs[5:7])
-        *found, d_context, d_shared_projection, d_private_projection = backward(
-            grad, activations, mask, *tensors, steps, cell, context, return_states, allow_tf32
-        )
-        return *found, d_shared_projection, d_private_projection, None, None, d_context, None, None, None
-
-    forward = register_derivative(operators.low_rank_cross_rnn.default, save, gradients)
-
-    def compute(
-        x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
-        shared_projection: Tensor, private_projection: Tensor, steps: int, cell: str, return_states: bool, recompute: bool,
-    ) -> Tensor:  # fmt: skip
-        tensors = x0, shared_weight, shared_bias, private_weight, private_bias, shared_projection, private_projection
-        saved = not recompute and needs_gradient((*tensors, context))
-        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), saved)[0]
-        return out
-
-    return compute
+def register_autograd(namespace: str, tf32_device: str) -> Callable[..., Tensor]:
+    """As :func:`.cross_rnn.register_autograd`."""
+    return cross_rnn.register_autograd(namespace, tf32_device, "low_rank_cross_rnn")

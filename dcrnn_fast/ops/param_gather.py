@@ -105,7 +105,7 @@ def by_plain_pytorch(shared: Tensor, private: Tensor, index: Tensor, recompute: 
     return plain(shared, private, index)
 
 
-def register_autograd(namespace: str, saves: object, tf32_device: str) -> Callable[..., Tensor]:
+def register_autograd(namespace: str, tf32_device: str) -> Callable[..., Tensor]:
     """As :func:`.cross_rnn.register_autograd`. Only the index is saved, and nothing is multiplied."""
     operators = getattr(torch.ops, namespace)
 

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from torch.library import custom_op, infer_schema, triton_op
 from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
 from . import cross_rnn, inference, low_rank_cross_rnn, param_gather
-from .cross_rnn import Saved
 
 CONTRACTS: dict[str, ModuleType] = {"param_gather": param_gather, "cross_rnn": cross_rnn, "low_rank_cross_rnn": low_rank_cross_rnn}
 """By the operator's name the module of its contract."""
@@ -25,29 +23,13 @@ OPERATORS: dict[str, Callable[..., Any]] = {name: fake for contract in CONTRACTS
 """Every operator of the contract, its backward too, by name: the function that computes the shapes for tracing."""
 
 
-class Implementation(NamedTuple):
-    """What a backend offers to :mod:`.dispatch`.
-
-    ``compute`` holds, by the operator's name, the functions from its tensors, its options, and whether to recompute, to the output.
-    ``kernel_override(**choices)`` is a context manager within which calls run the kernels that the choices name.
-    """
-
-    compute: Mapping[str, Callable[..., Tensor]]
-    kernel_override: Callable[..., AbstractContextManager[None]]
-
-
-@contextmanager
-def no_override(**choices: object) -> Iterator[None]:
-    """The ``kernel_override`` of a backend with one kernel for each call: ValueError for any choice."""
-    _check_choices(choices, ())
-    yield
+Implementation = Mapping[str, Callable[..., Tensor]]
+"""A backend: by the operator's name, the function from its tensors, its options, and whether to recompute, to the output."""
 
 
 def register(
     namespace: str,
-    saves: Saved,
     functions: Mapping[str, Callable[..., Any]] | None = None,
-    kernel_override: Callable[..., AbstractContextManager[None]] = no_override,
     *,
     declare: bool = False,
     tf32_device: str = "cuda",
@@ -56,9 +38,7 @@ def register(
 
     Args:
         namespace: as in ``torch.ops.<namespace>``.
-        saves: what this backend's forward saves for the backward.
         functions: the operators written in Python, by name; None where a C++ library implements them.
-        kernel_override: see :class:`Implementation`.
         declare: declare the operators here; a C++ library that is loaded later implements them.
         tf32_device: the type of device on which PyTorch's tf32 setting counts; "cpu" for a GPU's kernels that tests compile for the CPU.
 
@@ -73,8 +53,7 @@ def register(
         elif declare:
             torch.library.define(operator, schema)
         register_shapes(operator, fake)
-    compute = {name: contract.register_autograd(namespace, saves, tf32_device) for name, contract in CONTRACTS.items()}
-    return Implementation(compute, kernel_override)
+    return {name: contract.register_autograd(namespace, tf32_device) for name, contract in CONTRACTS.items()}
 
 
 def register_shapes(operator: str, shapes: Callable[..., Any]) -> None:
@@ -97,29 +76,3 @@ def register_inference(namespace: str) -> None:
     for name, fake in inference.OPERATORS.items():
         register_shapes(f"{namespace}::{name}", fake)
     inference.register_derivatives(namespace)
-
-
-def override_by(override_kernels: Callable[..., None]) -> Callable[..., AbstractContextManager[None]]:
-    """The ``kernel_override`` by a CUDA extension's function, which replaces all choices at each call. An outer override is restored."""
-    current: dict[str, str] = {}
-
-    @contextmanager
-    def kernel_override(**choices: str) -> Iterator[None]:
-        nonlocal current
-        _check_choices(choices, ("schedule", "tiles"))
-        before, inside = current, {**current, **choices}
-        override_kernels(**inside)
-        current = inside
-        try:
-            yield
-        finally:
-            override_kernels(**before)
-            current = before
-
-    return kernel_override
-
-
-def _check_choices(choices: Mapping[str, object], known: Sequence[str]) -> None:
-    for name in choices:
-        if name not in known:
-            raise ValueError(f"kernel_override: got {name!r}, expected {' or '.join(known) or 'no choice, the backend has none'}")

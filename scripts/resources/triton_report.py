@@ -30,12 +30,12 @@ from .recorded import digest_of, recorded_result, with_differences
 KINDS = ("bfloat16", "tf32", "float32", "float64")
 """What is compiled; float16 has the code of bfloat16 but for the dtype in the instructions' names."""
 RANKS, COMMON_RANK = (16, 32, 64, 128, 256), 32
-CALL = {"B": 8192, "D": 624, "T": 2, "L": 3, "saved": 3, "cell": "gated", "tied": True, "context": False, "states": False}
+CALL = {"B": 8192, "D": 624, "T": 2, "L": 3, "saved": True, "cell": "gated", "tied": True, "context": False, "states": False}
 HEAVIEST = {"context": True, "states": True, "tied": False}
 """The call whose kernels take most: gated, with a context, saving all for the backward, with gradients of all states."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "tied, without a context": {},
-    "nothing saved": {"saved": 0},
+    "nothing saved": {"saved": False},
     "without a gate": {"cell": "cross", "context": True},
     "one step": {"L": 1},
     "one row, task and unit": {"B": 1, "T": 1, "D": 1},
@@ -112,10 +112,8 @@ def launches(package: str, kind: str, card: Any, rank: int, **call: Any) -> list
     record = mock.patch.object(common, "launch", lambda kernel, grid, **given: made.append((kernel, given)))
     with record, mock.patch.object(common, "card_of", return_value=card):
         operator = "low_rank_cross_rnn" if rank else "cross_rnn"
-        out, *kept = operators[operator](*arguments, bool(saved) if rank else saved)
-        if states and saved and not rank:
-            kept[0] = out[:, 1:L]
-        operators[f"{operator}_backward"](torch.empty_like(out), *kept, int(mask), *arguments)
+        out, activations = operators[operator](*arguments, saved)
+        operators[f"{operator}_backward"](torch.empty_like(out), activations, int(mask), *arguments)
         if not rank:
             index = torch.empty(T, D, dtype=torch.int32, device="meta")
             gathered = operators["param_gather"](weight[0], own_weight[:, 0], index)

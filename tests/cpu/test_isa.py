@@ -92,7 +92,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
     none = weight.new_empty(1, 1, 0, 2, dim), weight.new_empty(1, 1, 0, 2)
 
     def gate(bias):
-        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, 1, "gated", saved=1)[2][0, 0, :, 1]
+        return torch.ops.dcrnn_fast.cross_rnn(q, weight, bias, *none, 1, "gated", saved=True)[1][0, 0, :, 1]
 
     got, exact = gate(bias).double(), torch.sigmoid(q.double())
     computed = torch.float64 if dtype == torch.float64 else torch.float32

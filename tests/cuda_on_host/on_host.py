@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from dcrnn_fast.ops.registry import Implementation, Saved, override_by, register
+from dcrnn_fast.ops.registry import Implementation, register
 from dcrnn_fast.support.locks import locked
 
 HERE = Path(__file__).resolve().parent
@@ -72,10 +73,9 @@ def _build(compiler: list[str], target: Path) -> None:
     beside.rename(target)
 
 
-def load(extension: Path) -> Implementation:
-    """The operators of the extension. Once a process."""
+def load(extension: Path) -> tuple[Implementation, Callable[..., None]]:
+    """The operators of the extension, and the function that chooses their kernels. Once a process."""
     # first: it declares what the extension implements
-    implementation = register(LIBRARY, Saved.ACTIVATIONS, declare=True, tf32_device="cpu")
+    implementation = register(LIBRARY, declare=True, tf32_device="cpu")
     sys.path.insert(0, str(extension.parent))
-    module = import_module(NAME)
-    return implementation._replace(kernel_override=override_by(module.override_kernels))
+    return implementation, import_module(NAME).override_kernels

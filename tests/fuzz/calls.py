@@ -66,11 +66,10 @@ def _gather_backward(target: str, recipe: dict[str, Any]) -> Arguments:
 
 
 def _cross(target: str, recipe: dict[str, Any]) -> Arguments:
-    options, low_rank = {"return_states": recipe["return_states"]}, name_of(target).startswith("low_rank")
+    options = {"return_states": recipe["return_states"]}
     if target.startswith("functional."):
         return {**problem(recipe)[0], **options, "recompute": recipe["recompute"]}
-    saved = not recipe["recompute"] if low_rank else int(not recipe["recompute"])
-    return {**_of_cell(target, recipe)[0], **options, "allow_tf32": False, "saved": saved}
+    return {**_of_cell(target, recipe)[0], **options, "allow_tf32": False, "saved": not recipe["recompute"]}
 
 
 def _of_cell(target: str, recipe: dict[str, Any]) -> tuple[Arguments, Tensor]:
@@ -83,15 +82,10 @@ def _of_cell(target: str, recipe: dict[str, Any]) -> tuple[Arguments, Tensor]:
 
 def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
     call, low_rank = valid(target.removesuffix("_backward"), recipe), name_of(target).startswith("low_rank")
-    if call["saved"] and "triton" in target and not low_rank:
-        call["saved"] = 3
-    out, *kept = function(target.removesuffix("_backward"))(**call)
-    if call["return_states"] and call["saved"] == 3:
-        kept[0] = out[:, 1 : recipe["steps"]].clone()
-    names = ("activations",) if low_rank else ("states", "activations")
+    _, activations = function(target.removesuffix("_backward"))(**call)
     mask = recipe["wanted"] & ~(GradMask.CONTEXT if call["context"] is None else 0) & ~(0 if low_rank else GradMask.PROJECTIONS)
     del call["saved"]
-    return {"grad": _of_cell(target, recipe)[1], **dict(zip(names, kept, strict=True)), "grad_mask": int(mask), **call}
+    return {"grad": _of_cell(target, recipe)[1], "activations": activations, "grad_mask": int(mask), **call}
 
 
 def _features(target: str, recipe: dict[str, Any]) -> Arguments:

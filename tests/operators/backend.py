@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from dcrnn_fast import functional
 from dcrnn_fast.ops import backends, dispatch
-from dcrnn_fast.ops.cross_rnn import GradMask, Saved
+from dcrnn_fast.ops.cross_rnn import GradMask
 from dcrnn_fast.ops.registry import Implementation
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -30,13 +31,6 @@ CHOICES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 """The kernels that a backend can be made to run, in words."""
-
-SAVES = {
-    "cpp": (Saved.NOTHING, Saved.ACTIVATIONS),
-    "cuda": (Saved.NOTHING, Saved.ACTIVATIONS),
-    "triton": (Saved.NOTHING, Saved.ACTIVATIONS, Saved.STATES, Saved.BOTH),
-}
-"""What the operator of the full cell can be asked to save; the last is what it saves in training."""
 
 
 def on(*names: str) -> pytest.MarkDecorator:
@@ -57,8 +51,10 @@ class Backend:
 
     name: str
     device: str
-    implementation: Implementation
     namespace: str
+    override: Callable[..., None] = lambda: None
+    """Makes later calls run the kernels that its arguments choose."""
+    chosen: dict[str, str] = field(default_factory=dict)
     choice: str = ""
     """The choice of kernels among :data:`CHOICES`, if the test makes one."""
 
@@ -82,25 +78,31 @@ class Backend:
     def param_gather(self, *arguments: torch.Tensor) -> torch.Tensor:
         return functional.param_gather(*arguments, backend=self.name)
 
-    def saves(self, arguments: dict) -> tuple[int, ...]:
-        """What the operator of these arguments can be asked to save."""
-        return (False, True) if "shared_projection" in arguments else tuple(map(int, SAVES[self.name]))
-
     def operator(self, arguments: dict, which: str = "") -> Any:
         """The operator of these arguments as the dispatcher has it, or with "_backward" its backward."""
         return getattr(self.operators, ("low_rank_cross_rnn" if "shared_projection" in arguments else "cross_rnn") + which)
 
     def forward(self, arguments: dict, **options: Any) -> tuple[torch.Tensor, ...]:
         """The output, and what is saved for the backward: by default as in training."""
-        return self.operator(arguments)(**{"saved": self.saves(arguments)[-1], **arguments, **options})
+        return self.operator(arguments)(**{"saved": True, **arguments, **options})
 
-    def backward(self, arguments: dict, grad: torch.Tensor, *saved: torch.Tensor, mask: int, **options: Any) -> tuple[torch.Tensor, ...]:
+    def backward(self, arguments: dict, grad: torch.Tensor, saved: torch.Tensor, mask: int, **options: Any) -> tuple[torch.Tensor, ...]:
         """The gradients, in the order of the operator's INPUTS."""
         options = {"return_states": False, "allow_tf32": False, **options}
-        return self.operator(arguments, "_backward")(grad, *saved, int(mask), **arguments, **options)
+        return self.operator(arguments, "_backward")(grad, saved, int(mask), **arguments, **options)
 
-    def kernel_override(self, **choice: str) -> AbstractContextManager[None]:
-        return functional.kernel_override(self.name, **choice)
+    @contextmanager
+    def kernel_override(self, **choice: str) -> Iterator[None]:
+        """Within this, calls run the chosen kernels; what was chosen outside holds again after it."""
+        outside = dict(self.chosen)
+        self.override(**outside, **choice)
+        self.chosen.update(choice)
+        try:
+            yield
+        finally:
+            self.override(**outside)
+            self.chosen.clear()
+            self.chosen.update(outside)
 
 
 def every_gradient(arguments: dict) -> int:
@@ -121,17 +123,19 @@ def opened(name: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The backend. CUDA kernels that are compiled for the CPU take the place of "cuda" in ``functional``."""
     on_gpu = torch.cuda.is_available() and name in ("triton", "cuda")
     if name == "cuda" and not on_gpu:
-        implementation = _on_host()
+        implementation, override = _on_host()
         monkeypatch.setitem(backends.REASONS, "cuda", None)
         monkeypatch.setitem(backends.BACKENDS, "cuda", replace(backends.BACKENDS["cuda"], devices=("cuda", "cpu")))
         monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "cuda", implementation)
-        return Backend(name, "cpu", implementation, "dcrnn_fast_on_host")
+        return Backend(name, "cpu", "dcrnn_fast_on_host", override)
+    dispatch.implementation(name)  # which registers it
     namespace = "dcrnn_fast_triton" if name == "triton" else "dcrnn_fast"
-    return Backend(name, "cuda" if on_gpu else "cpu", dispatch.implementation(name), namespace)
+    choose = {"override": backends.cuda_extension().override_kernels} if name == "cuda" else {}
+    return Backend(name, "cuda" if on_gpu else "cpu", namespace, **choose)
 
 
 @cache
-def _on_host() -> Implementation:
+def _on_host() -> tuple[Implementation, Callable[..., None]]:
     from ..cuda_on_host import on_host
 
     return on_host.load(on_host.built())

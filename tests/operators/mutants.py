@@ -15,7 +15,6 @@ import dcrnn_fast.kernels
 from dcrnn_fast.kernels.common import add_product
 from dcrnn_fast.kernels.cross_rnn_backward import gate_part, of_banks
 from dcrnn_fast.kernels.low_rank import of_step
-from dcrnn_fast.ops.cross_rnn import Saved
 from dcrnn_fast.ops.registry import Implementation, register
 from dcrnn_fast.ops.triton import functions
 
@@ -25,7 +24,7 @@ _numbers = itertools.count()
 def mutant(name: str | None = None) -> tuple[str, Implementation]:
     """The operators of a copy in which ``wrong_<name>`` takes the place of the function ``name``: their namespace and implementation."""
     copy = _copy(name)
-    return copy, register(copy, Saved.BOTH, functions(copy))
+    return copy, register(copy, functions(copy))
 
 
 def _copy(name: str | None) -> str:

@@ -80,4 +80,4 @@ def test_more_columns_than_the_kernels_count_are_refused_in_words(backend):
     arguments |= {"shared_weight": torch.empty(1, 0, 2, columns), "shared_bias": torch.empty(1, 0, 2)}
     arguments |= {"private_weight": torch.empty(0, 1, 1, 2, columns), "private_bias": torch.empty(0, 1, 1, 2)}
     with pytest.raises((RuntimeError, ValueError), match="1073741825 columns, C \\+ D, expected at most 1073741824 on a GPU"):
-        backend.forward(backend.of(arguments), saved=0)
+        backend.forward(backend.of(arguments), saved=False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
-from dcrnn_fast.ops import cross_rnn as contract
+from dcrnn_fast.ops.cross_rnn import tf32
 from tests.nn.models import SIZES, batch
 
 from .backend import every_gradient, on, on_every_backend, on_kernels
@@ -35,17 +35,15 @@ def test_the_recurrence_passes_opcheck(backend, options):
     """In two of four ways to call it, or in one of two where a call is slow, by turns."""
     arguments = backend.of(cross_arguments(dtype=torch.float32, **options))
     differentiable(arguments)
-    saves, turn = backend.saves(arguments), OPTIONS.index(options) % 2
-    ways = (False, saves[-1], False), (True, saves[-2], False), (True, saves[-1], True), (False, saves[0], False)
-    slow_ways = ways[0], (True, saves[-2], True)
+    turn = OPTIONS.index(options) % 2
+    ways = (False, True, False), (True, False, False), (True, True, True), (False, False, False)
+    slow_ways = ways[0], (True, False, True)
     for return_states, saved, allow_tf32 in slow_ways[turn : turn + 1] if backend.is_slow else ways[turn::2]:
         given = {**arguments, "return_states": return_states, "allow_tf32": allow_tf32}
         torch.library.opcheck(backend.operator(arguments).default, (), {**given, "saved": saved})
         given = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in given.items()}
-        out, *kept = backend.operator(arguments)(**given, saved=saved)
-        if return_states and len(kept) == 2 and saved & contract.Saved.STATES:
-            kept[0] = out[:, 1 : arguments["steps"]]
-        of_backward = torch.randn_like(out), *kept, every_gradient(arguments)
+        out, activations = backend.operator(arguments)(**given, saved=saved)
+        of_backward = torch.randn_like(out), activations, every_gradient(arguments)
         torch.library.opcheck(backend.operator(arguments, "_backward").default, of_backward, given)
 
 
@@ -123,7 +121,7 @@ def test_an_exported_recurrence_takes_any_batch_size(backend, rank):
 @pytest.mark.parametrize(("setting", "allowed"), [("tf32", True), ("ieee", False)])
 def test_float32_products_use_tf32_where_pytorch_is_set_to_it(setting, allowed):
     with float32_precision(setting):
-        assert contract.tf32() is allowed
+        assert tf32() is allowed
 
 
 def test_under_autocast_a_module_takes_what_a_linear_layer_gives():
