@@ -7,6 +7,8 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
+from torch import Tensor
+
 from .registry import CONTRACTS, register
 
 MODULES = {"param_gather": ("param_gather",) * 2, "cross_rnn": ("cross_rnn", "cross_rnn_backward")}
@@ -25,10 +27,11 @@ def functions(kernels: str = "dcrnn_fast.kernels") -> dict[str, Callable[..., An
 
 
 def _checked(launch: Callable[..., Any], check: Callable[..., object]) -> Callable[..., Any]:
-    @wraps(launch)  # PyTorch reads its signature, and looks through it for the kernels that it launches
-    def call(*arguments: Any) -> Any:
+    @wraps(launch)  # PyTorch reads its signature, by the names of this module, and looks through it for the kernels that it launches
+    def call(*arguments: Any) -> Tensor | tuple[Tensor, ...]:
         check(*arguments)
-        return launch(*arguments)
+        found: Tensor | tuple[Tensor, ...] = launch(*arguments)
+        return found
 
     return call
 
