@@ -46,21 +46,23 @@ STABLE_TORCH_LIBRARY(dcrnn_fast, m) {
 
   // What follows has kernels for the CPU alone and no derivative: it is for inference.
 
-  // ids int64 or int32 [B, F], column f in [0, sizes[f]), table [V, E], sizes and offsets int64 [F], and of N numbers with Q bins each
-  // dense [B, N], lower and scale [N, Q], weight [N, Q, E], bias [N, E], which are float32, or float64 beside a float64 table
-  //   -> [B, (F + N) E]: side by side, the rows offsets[f] + ids[:, f] of the table, and
-  //      bias[n] + sum_q clamp((dense[:, n] - lower[n, q]) scale[n, q], 0, 1) weight[n, q].
-  // With row [K E] and places int64 [F + N] in [0, K) -> [B, K E]: copies of row, in which these F + N blocks of E values lie at their
-  // places.
-  // And with first_order [V, T] and, where there are numbers, first_order_weight [N, Q, T] -> float64 [B, T], the sum over fields and
-  // numbers of the same rows of first_order and the same parts of first_order_weight; without -> [B, 0].
+  // A model with a low-rank recurrence as one block of memory, uint8 [bytes], for this CPU. Its C columns of ids have sizes[c] ids each,
+  // from row offsets[c] of table [V, E] on. Field f of F reads the columns starts[f] to starts[f + 1] - 1, starts [F + 1]: one (pooling[f]
+  // = 0), or the mean (1) or the sum (2) over its ids but 0. A number n of N with Q bins becomes bias[n] + sum_q clamp((x - lower[n, q])
+  // scale[n, q], 0, 1) weight[n, q]; lower and scale [N, Q], weight [N, Q, E], bias [N, E], and first_order_weight [N, Q, T] of its part of
+  // the first-order term. The recurrence is that of low_rank_cross_rnn, of T tasks, or of one where all share it. towers [T, P] holds layer
+  // by layer weights [in, out] and biases [out], and the head's weights [in] and bias; widths [n] are the hidden layers', multiples of 16.
+  // What is not of the table's dtype is float32, or float64 beside a float64 table.
   m.def(
-      "features(Tensor ids, Tensor table, Tensor sizes, Tensor offsets, Tensor? dense=None, Tensor? lower=None, Tensor? scale=None, "
-      "Tensor? weight=None, Tensor? bias=None, Tensor? row=None, Tensor? places=None, Tensor? first_order=None, "
-      "Tensor? first_order_weight=None) -> (Tensor, Tensor)");
+      "request_pack(Tensor table, Tensor sizes, Tensor offsets, Tensor starts, Tensor pooling, Tensor? lower, Tensor? scale, "
+      "Tensor? weight, Tensor? bias, Tensor? first_order_weight, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, "
+      "Tensor private_bias, Tensor shared_projection, Tensor private_projection, SymInt steps, str cell, Tensor towers, Tensor widths, "
+      "bool first_order, bool chain) -> Tensor");
 
-  // states [T, B, D], widths int64 [n] of the hidden layers, multiples of 16, packed [T, P]: of each task layer by layer its weights
-  // [in, out] and biases [out], then the head's weights [in] and bias; float32, or float64 beside float64 states
-  //   -> [B, T]: the head of the last layer's relu, and a term float64 [B, T] if there is one
-  m.def("towers(Tensor states, Tensor packed, Tensor widths, Tensor? term=None) -> Tensor");
+  // ids int64 or int32 [B, C], dense [B, N], the table, the first-order term's table [V, T], and the packed model -> [T, B], the logits of
+  // the events. With `probabilities` these, from logits to whose first log_rate is added; and in a chain after them [T - 1, B], of each
+  // event given the one before it. In float32, or float64 of a float64 table.
+  m.def(
+      "request(Tensor ids, Tensor? dense, Tensor table, Tensor? first_order, Tensor packed, float log_rate=0., bool probabilities=False) "
+      "-> Tensor");
 }

@@ -5,8 +5,8 @@ The model has the default configuration for census-income and random weights; a 
 values, and its answer the probabilities of all tasks. Encoding raw columns is no part of it. The reference is the same model in plain
 PyTorch, and compiled models take any batch. ONNX Runtime runs the reference's graph where its packages are installed.
 
-Then 500 candidates of one user, who has every second column: their scores from encoded rows, and from raw cells, by ``score`` and by
-``predict`` of rows that repeat the user.
+Then 500 candidates of one user, who has every second column: their scores from raw cells, by ``score`` and by ``predict`` of rows that
+repeat the user.
 
 Last, a file of rows, as ``dcrnn-fast predict`` scores it: reading, encoding, scoring and writing, beside the model alone on the same rows,
 encoded.
@@ -33,7 +33,6 @@ from torch import Tensor
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import BlockLoader, Encoder, PackedDataset, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
-from dcrnn_fast.data.encoder.encoder import UserItems
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.serving.export.export import Probabilities, traced
 from dcrnn_fast.serving.export.formats import PACKAGES, onnx_program, write_compiled, write_onnx
@@ -103,26 +102,16 @@ def raw_rows(encoder: Encoder, count: int) -> pa.Table:
 
 
 def measure_candidates(seconds: float) -> dict[str, Any]:
-    """One user's candidates, of whom the user has every second column, from raw cells and encoded."""
+    """One user's candidates, of whom the user has every second column, from raw cells."""
     dataset = prepare(DATA)
     model, encoder = default_model(dataset, backend="cpp")[0].eval(), Encoder.load(dataset.path)
-    ranker, prepared = Ranker(model, encoder), model.prepare_inference()
+    ranker = Ranker(model, encoder)
     items = raw_rows(encoder, CANDIDATES).to_pydict()
     user = {name: items.pop(name)[0] for name in encoder.columns[::2]}
     repeated = {**items, **{name: [cell] * CANDIDATES for name, cell in user.items()}}
-    split = UserItems(encoder, user)
-    of_user, of_items = split.encode(user, items)
-    ids, dense = encoder.encode(repeated)
-    columns = {"item_fields": split.item_fields, "item_numbers": split.item_numbers}
-    given = of_user.ids[0], of_items.ids, None if of_user.dense is None else of_user.dense[0], of_items.dense
-    found: dict[str, Any] = {"N": CANDIDATES}
-    for what, runs in {
-        "raw": {"score": lambda: ranker.score(user, items), "predict": lambda: ranker.predict(repeated)},
-        "encoded": {"score": lambda: prepared.score(*given, **columns), "predict": lambda: prepared.predict(ids, dense)},
-    }.items():
-        checked(runs, "predict", {})
-        found[what] = figures(rounds(runs, seconds=seconds, minimum=100, stretch=0.0), ["score"])
-    return found
+    runs = {"score": lambda: ranker.score(user, items), "predict": lambda: ranker.predict(repeated)}
+    checked(runs, "predict", {})
+    return {"N": CANDIDATES, "raw": figures(rounds(runs, seconds=seconds, minimum=100, stretch=0.0), ["score"])}
 
 
 def measure_files(seconds: float) -> dict[str, Any]:

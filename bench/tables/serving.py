@@ -15,10 +15,8 @@ def requests() -> str:
         cells = [f"{_us(row, name)}; {ratio(row, f'{ours}/{name}')}" for name in others]
         lines.append([f"{row['B']} row{'s' if row['B'] > 1 else ''}", _us(row, ours), *cells])
     candidates = result["candidates"]
-    ways = []
-    for what, start in (("raw", "raw cells"), ("encoded", "encoded rows")):
-        row = candidates[what]
-        ways.append([f"from {start}", _us(row, "score"), _us(row, "predict"), ratio(row, "score/predict")])
+    row = candidates["raw"]
+    ways = [["from raw cells", _us(row, "score"), _us(row, "predict"), ratio(row, "score/predict")]]
     files, of_files = result["files"], []
     for kind in ("parquet", "csv"):
         row, speeds = files[kind], [f"{files['N'] / files[kind][f'{name}, ms'] * 1e3:,.0f} rows/s" for name in ("predict", "model")]

@@ -56,9 +56,31 @@ LowRankRecurrence<T, O>::LowRankRecurrence(const LowRankArguments& a, bool backw
 }
 
 template <typename T, typename O>
+LowRankRecurrence<T, O>::LowRankRecurrence(int64_t tasks, int64_t dim, int64_t gates, int64_t steps, int64_t weight_steps, int64_t rank,
+                                           bool common)
+    : tasks(tasks),
+      batch(0),
+      dim(dim),
+      context(0),
+      gates(gates),
+      steps(steps),
+      weight_steps(weight_steps),
+      rank(rank),
+      plane(padded(dim)),
+      context_plane(0),
+      rank_plane(padded(rank)),
+      x0{},
+      context_states(nullptr),
+      banks{},
+      projection_banks{},
+      common(common),
+      projections(common ? 1 : tasks) {}
+
+template <typename T, typename O>
 void LowRankRecurrence<T, O>::pack_weights(const T* shared, const T* own, const T* shared_bias, const T* own_bias, bool backward) {
   const int64_t blocks = tasks * weight_steps, parts = plane / padding, n = gates * rank, terms = grouped<O>(rank);
-  weights_ = Buffer<O>(blocks * gates * terms * plane), biases_ = Buffer<A>(blocks * gates * plane);
+  weights_ = Buffer<O>(weight_values()), biases_ = Buffer<A>(bias_values());
+  packed_weights = weights_.get(), packed_biases = biases_.get();
   if (backward) weight_rows_ = Buffer<O>(blocks * gates * grouped<O>(dim) * rank_plane);
   parallel_for(0, blocks * parts, grain(n * padding), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -86,7 +108,8 @@ template <typename T, typename O>
 void LowRankRecurrence<T, O>::pack_projections(const T* shared, const T* own, bool backward) {
   const int64_t blocks = projections * weight_steps, columns = context + dim, parts = rank_plane / padding, width = input_plane();
   const int64_t terms = grouped<O>(context) + grouped<O>(dim);
-  projections_ = Buffer<O>(blocks * terms * z_width());
+  projections_ = Buffer<O>(projection_values());
+  packed_projections = projections_.get();
   if (backward) projection_rows_ = Buffer<O>(blocks * gates * grouped<O>(rank) * width);
   parallel_for(0, blocks * parts * gates, grain(padding * columns), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -129,8 +152,14 @@ LowRankTile<T, O>::LowRankTile(const LowRankRecurrence<T, O>& recurrence, int64_
 
 template <typename T, typename O>
 void LowRankTile<T, O>::begin(int64_t row, int64_t rows) {
-  row_ = row, rows_ = rows, context_step_ = -1;
+  row_ = row;
   widen_rows(convert_, rows, p_.x0.at(row), p_.dim, x0_.wide(), p_.plane);
+  start(rows);
+}
+
+template <typename T, typename O>
+void LowRankTile<T, O>::start(int64_t rows) {
+  rows_ = rows, context_step_ = -1;
   narrow(x0_.wide(), x0_.low(), 1, p_.dim, p_.plane);
   if (!p_.common) return;
   for (int64_t step = 0; step < (p_.context ? p_.steps : 1); ++step) {

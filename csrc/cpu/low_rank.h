@@ -29,6 +29,8 @@ struct LowRankRecurrence {
 
   // With `backward`, also packs the weights as the backward's products read them.
   LowRankRecurrence(const LowRankArguments& arguments, bool backward);
+  // Without a context, of weights that were packed before. It has no rows: LowRankTile::start takes them.
+  LowRankRecurrence(int64_t tasks, int64_t dim, int64_t gates, int64_t steps, int64_t weight_steps, int64_t rank, bool common);
 
   int64_t tasks, batch, dim, context, gates, steps, weight_steps, rank;
   int64_t plane, context_plane, rank_plane;  // dim, context and rank, padded
@@ -42,11 +44,11 @@ struct LowRankRecurrence {
   int64_t input_plane() const { return context_plane + plane; }
 
   // Right operands, of the task's weights at a step. W and V transposed, [G, r, plane], and their biases [G, plane].
-  const O* weight(int64_t task, int64_t step) const { return weights_.get() + block(task, step) * gates * grouped<O>(rank) * plane; }
-  const A* bias(int64_t task, int64_t step) const { return biases_.get() + block(task, step) * gates * plane; }
+  const O* weight(int64_t task, int64_t step) const { return packed_weights + block(task, step) * gates * grouped<O>(rank) * plane; }
+  const A* bias(int64_t task, int64_t step) const { return packed_biases + block(task, step) * gates * plane; }
   // P and Q transposed: [C, z_width] for the context, [D, z_width] for the state.
   const O* context_projection(int64_t task, int64_t step) const {
-    return projections_.get() + projection_block(task, step) * (grouped<O>(context) + grouped<O>(dim)) * z_width();
+    return packed_projections + projection_block(task, step) * (grouped<O>(context) + grouped<O>(dim)) * z_width();
   }
   const O* projection(int64_t task, int64_t step) const { return context_projection(task, step) + grouped<O>(context) * z_width(); }
   // For the backward: W and V as they are, each [D, rank_plane], and P and Q, each [r, context_plane + plane].
@@ -56,6 +58,16 @@ struct LowRankRecurrence {
   const O* projection_rows(int64_t task, int64_t step, int64_t gate) const {
     return projection_rows_.get() + (projection_block(task, step) * gates + gate) * grouped<O>(rank) * input_plane();
   }
+  // How many values are packed.
+  int64_t weight_values() const { return values_of({tasks, weight_steps, gates, grouped<O>(rank), plane}, "the weights"); }
+  int64_t bias_values() const { return values_of({tasks, weight_steps, gates, plane}, "the biases"); }
+  int64_t projection_values() const {
+    return values_of({projections, weight_steps, grouped<O>(context) + grouped<O>(dim), z_width()}, "the projections");
+  }
+
+  const O *packed_weights = nullptr, *packed_projections = nullptr;
+  const A* packed_biases = nullptr;
+
   int64_t block(int64_t task, int64_t step) const { return task * weight_steps + step % weight_steps; }
   int64_t projection_block(int64_t task, int64_t step) const { return block(common ? 0 : task, step); }
 
@@ -115,8 +127,11 @@ class LowRankTile {
 
   LowRankTile(const LowRankRecurrence<T, O>& recurrence, int64_t rows);
 
-  // Reads rows [row, row + rows), and computes what all tasks have in common.
+  // Reads rows [row, row + rows), and starts.
   void begin(int64_t row, int64_t rows);
+  // Starts with the rows that the caller wrote to x0_to_fill, with zeros after their D values: computes what all tasks have in common.
+  void start(int64_t rows);
+  Rows<A> x0_to_fill() const { return x0_.wide(); }
 
   int64_t row() const { return row_; }
   int64_t rows() const { return rows_; }

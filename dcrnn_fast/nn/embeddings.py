@@ -99,6 +99,10 @@ class PiecewiseLinearEmbedding(nn.Module):
         return ((x.unsqueeze(-1) - self.lower) * self.scale).clamp(0, 1).to(self.weight.dtype)
 
 
+POOLINGS = (None, "mean", "sum")
+"""How the embeddings of a field's values become one."""
+
+
 class Span(NamedTuple):
     """Columns `[start, stop)` of the ids: those of a field with several values, or with `pooling` None, fields of one value."""
 

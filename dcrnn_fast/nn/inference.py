@@ -1,30 +1,31 @@
 """A DCRNN prepared for inference: what a request would gather, check or look up again is done once.
 
-At one row, most of a request's time is not arithmetic but the way to it: gathers of tower weights, checks of weights that cannot have
-changed, wrappers that record derivatives, calls. On a CPU three operators in C++ compute the logits: ``features``, the recurrence, and
-``towers``. On a GPU each of a few numbers of rows has a CUDA graph, so that a request is some copies and one launch.
+At one row, most of a request's time is not arithmetic but the way to it: packing of weights, checks of what cannot have changed, calls. On
+a CPU one operator in C++ goes from ids and numbers to the answer; models that it does not know compute it themselves. On a GPU each of a
+few numbers of rows has a CUDA graph, so that a request is some copies and one launch.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import os
-from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..ops import backends
 from ..ops.inference import MULTIPLE
-from ..support.checks import check_sequence
 from ..support.cuda_graph import CudaGraphs
 from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import inputs_checked, transformed
-from .layers import PartiallySharedLinear
-from .lookup import Split, exact, lookup
+from .cpu_layers import Embedding
+from .embeddings import POOLINGS
+from .layers import CrossRNN
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -35,8 +36,7 @@ WARM_UP = 3
 """Calls before the record, of as many rows: they choose backends and compile kernels."""
 ENVIRONMENT = "DCRNN_FAST_CUDA_GRAPHS"
 """The environment variable by which requests do without graphs: 0."""
-Packed = tuple[Tensor, Tensor]
-P = ParamSpec("P")
+Module = TypeVar("Module", bound=nn.Module)
 R = TypeVar("R")
 
 
@@ -107,30 +107,11 @@ class RequestGraphs:
         return found
 
 
-def _plainly(method: Callable[Concatenate[PreparedDCRNN, P], R]) -> Callable[Concatenate[PreparedDCRNN, P], R]:
-    """The method without derivatives and autocast; NotImplementedError where somebody asks for derivatives or vmap."""
-
-    @wraps(method)
-    def plain(self: PreparedDCRNN, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if transformed():
-            raise NotImplementedError(
-                "a prepared model (prepare_inference, Ranker) has no derivatives and no vmap: inside torch.func and in forward mode call "
-                "the model itself"
-            )
-        with torch.inference_mode():
-            if not torch.is_autocast_enabled(self._device):
-                return method(self, *args, **kwargs)
-            with torch.autocast(self._device, enabled=False):
-                return method(self, *args, **kwargs)
-
-    return plain
-
-
 class PreparedDCRNN:
     """Computes what a :class:`dcrnn_fast.DCRNN` in evaluation mode does, sooner, and no gradients. Take one from its ``prepare_inference``.
 
-    It holds the model's tables and packed copies of its towers. When the model's weights change or move, prepare again. Autocast does not
-    reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
+    It holds the model's tables and packed copies of its other weights. When the model's weights change or move, prepare again. Autocast
+    does not reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
     transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
 
     Example:
@@ -146,164 +127,142 @@ class PreparedDCRNN:
 
     def __init__(self, model: DCRNN, backend: str) -> None:
         """``backend`` is the one that the model's operators use, "auto" or a name."""
-        self.model = model
-        self._layers = [_packed(layer) for layer in (*model.towers, model.head)]
+        self.model, self._evaluated = model, evaluated(model)
         device = model.embedding.weight.device
         self._device = device.type
-        self._exact = exact(model.embedding.weight)
-        on_cpp = device.type == "cpu" and backends.resolve(backend, device=device) == "cpp"
-        self._cross = _cpp_recurrence(model) if on_cpp and model.plan.kind == "rows" else model.cross
-        self._lookup = found = lookup(model) if on_cpp and not model.pooled else None
-        self._binned = model.dense_embedding is not None
-        self._split = lru_cache(64)(lambda fields, numbers: Split(model, fields, numbers, found))  # without self: no cycle keeps the tables
-        self._towers = _packed_towers(self._layers) if on_cpp and model.transfer is None else None
+        self._names = [*model.tasks, *(model.conditionals if model.relation == "chain" else ())]
+        self._request: Request | None = None
         self._graphs: RequestGraphs | None = None
         if recorder := recorder_for(model):
-            self._graphs = self._recorded(recorder)
+            self._graphs = self._plainly(lambda: RequestGraphs(self._evaluated.conditional_logits, model, recorder))
+        elif device.type == "cpu" and backends.resolve(backend, device=device) == "cpp" and Request.knows(model):
+            self._request = Request(model)
 
-    @_plainly
-    def _recorded(self, recorder: CudaGraphs) -> RequestGraphs:
-        return RequestGraphs(lambda ids, dense: self._logits(*self._inputs(ids, dense)), self.model, recorder)
-
-    @_plainly
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T], as :meth:`dcrnn_fast.DCRNN.forward` gives them, with the same arguments and errors."""
-        return self.model.event_logits(self._conditional_logits(ids, dense))
+        return self._plainly(lambda: self._logits(ids, dense))
 
-    @_plainly
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
+        return self._plainly(lambda: self._probabilities(ids, dense))
+
+    def _plainly(self, work: Callable[[], R]) -> R:
+        """Without derivatives and autocast. Raises NotImplementedError where somebody asks for derivatives or vmap."""
+        if transformed():
+            raise NotImplementedError(
+                "a prepared model (prepare_inference, Ranker) has no derivatives and no vmap: inside torch.func and in forward mode call "
+                "the model itself"
+            )
+        with torch.inference_mode():
+            if not torch.is_autocast_enabled(self._device):
+                return work()
+            with torch.autocast(self._device, enabled=False):
+                return work()
+
+    def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
+        if self._request is not None and self._request.takes(dense):
+            return self._request(ids, dense).T.to(self._request.dtype)
+        return self.model.event_logits(self._conditional_logits(ids, dense))
+
+    def _probabilities(self, ids: Tensor, dense: Tensor | None) -> dict[str, Tensor]:
+        if self._request is not None and self._request.takes(dense):
+            found = self._request(ids, dense, self.model.negative_rate)
+            return dict(zip(self._names, found.float().unbind(), strict=True))
         return self.model.probabilities(self._conditional_logits(ids, dense))
-
-    @_plainly
-    def score(
-        self,
-        user_ids: Tensor,
-        item_ids: Tensor,
-        user_dense: Tensor | None = None,
-        item_dense: Tensor | None = None,
-        *,
-        item_fields: Sequence[str],
-        item_numbers: Sequence[int] = (),
-    ) -> dict[str, Tensor]:
-        """Probabilities [N] by name of one user's N items: what :meth:`predict` gives for N rows, each of which repeats the user.
-
-        With the backend cpp, the user's embeddings are looked up once and written into the items' rows; in a model with ``pooled`` fields
-        or projected dense features, rows that repeat the user are scored.
-
-        Args:
-            user_ids: int64 [Fu], the user's ids, in the order in which the model has their fields.
-            item_ids: int64 [N, Fi], the items' ids.
-            user_dense, item_dense: floating [Nu] and [N, Ni], their dense features; None where there are none.
-            item_fields: the Fi names of the items' fields, in the order of ``item_ids`` (of a model of a sequence, positions as text; with
-                ``pooled``, the columns' names). All other fields are the user's.
-            item_numbers: the Ni positions of the items' dense features among the model's. All others are the user's.
-
-        Raises:
-            IndexError: an id outside its field's range; the message names the field.
-            TypeError, ValueError: a wrong dtype or shape, a dense value that is not finite, or an unknown field.
-
-        Example:
-            >>> import torch
-            >>> from dcrnn_fast import DCRNN
-            >>> prepared = DCRNN({"user": 100, "item": 50, "city": 9}).prepare_inference()
-            >>> user, items = torch.tensor([7, 2]), torch.tensor([[3], [4], [49]])
-            >>> prepared.score(user, items, item_fields=["item"])["click"].shape
-            torch.Size([3])
-        """
-        check_sequence("item_fields", item_fields, "names of fields")
-        check_sequence("item_numbers", item_numbers, "positions")
-        split = self._split(tuple(item_fields), tuple(item_numbers))
-        split.user.check(user_ids, user_dense)
-        split.items.check(item_ids, item_dense)
-        if self._lookup is None or (self.model.num_dense and not self._binned) or not self._takes(user_dense, item_dense):
-            return self.predict(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
-        try:
-            inputs = split.features(user_ids, item_ids, user_dense, item_dense)
-        except (RuntimeError, TypeError, ValueError):
-            self._check(split.ids(user_ids, item_ids), split.dense(user_dense, item_dense, len(item_ids)))
-            raise
-        return self.model.probabilities(self._logits(*inputs, *split.scenarios(user_ids, item_ids)))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         if self._graphs is not None:
-            self._check(ids, dense)
+            check(self.model, ids, dense)
             with inputs_checked():
                 found = self._graphs(ids, dense)
-                return self._logits(*self._inputs(ids, dense)) if found is None else found
-        return self._logits(*self._inputs(ids, dense))
+            if found is not None:
+                return found
+        return self._evaluated.conditional_logits(ids, dense)
 
-    def _logits(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
-        states = self._cross(x0, *scenarios)  # [T, B, D]
-        if self._towers is not None:
-            term = None if first_order is None else first_order.double()
-            return torch.ops.dcrnn_fast.towers.default(states, *self._towers, term)
-        for weight, bias in self._layers[:-1]:
-            states = torch.baddbmm(bias, states, weight).relu_()
-        if self.model.transfer is not None:
-            states = self.model.transfer(states)
-        weight, bias = self._layers[-1]
-        z = torch.baddbmm(bias, states, weight).squeeze(-1).T
-        return z if first_order is None else z.add_(first_order)
 
-    def _inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
-        """What :meth:`dcrnn_fast.DCRNN.inputs` gives."""
-        model = self.model
-        if self._lookup is None or (dense is None) != (model.num_dense == 0) or not self._takes(dense):
-            return model._inputs(ids, dense, None)
+class Request:
+    """What the operator ``request`` reads of a model, packed.
+
+    Args:
+        model: one that :meth:`knows`.
+    """
+
+    def __init__(self, model: DCRNN) -> None:
+        self._model, self._operator = model, torch.ops.dcrnn_fast.request.default
+        table, layer, term = model.embedding.weight.detach(), model.dense_embedding, model.first_order
+        self._exact = torch.float64 if table.dtype == torch.float64 else torch.float32
+        self.dtype = self._exact if model.relation == "chain" else table.dtype
+        """Of the logits that the model itself computes."""
+        starts, pooling = list[int](), list[int]()
+        for span in model.spans:
+            fields = range(span.start, span.stop) if span.pooling is None else [span.start]
+            starts += fields
+            pooling += [POOLINGS.index(span.pooling)] * len(fields)
+        bins = [None] * 4 if layer is None else [layer.lower, layer.scale, layer.weight, layer.bias]
+        of_numbers = [*bins, None if layer is None or term is None else term.dense_weight]
+        (banks, options), layers = model.cross.operands(), [layer.of_tasks() for layer in (*model.towers, model.head)]
+        projections = options["shared_projection"], options["private_projection"]
+        with torch.no_grad():
+            packed = torch.ops.dcrnn_fast.request_pack.default(
+                table, model.sizes, model.offsets, _whole([*starts, len(model.num_embeddings)]), _whole(pooling),
+                *[None if tensor is None else tensor.detach().to(self._exact) for tensor in of_numbers], *banks, *projections,
+                options["steps"], options["cell"], *_packed_towers(layers, self._exact), term is not None, model.relation == "chain",
+            )  # fmt: skip
+        first_order = None if term is None or term.table is None or not starts else term.table.weight.detach()
+        self._tables = table, first_order, packed
+
+    @staticmethod
+    def knows(model: DCRNN) -> bool:
+        """Whether the operator computes a model: a low-rank recurrence that shares rows, towers without a transfer, numbers by bins."""
+        plan, cross = model.plan, model.cross
+        numbers = not model.num_dense or model.dense_embedding is not None
+        plain = type(model.embedding) is Embedding and type(cross) is CrossRNN and not cross.is_reordered
+        return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.transfer is None
+
+    def takes(self, dense: Tensor | None) -> bool:
+        """Whether the operator computes numbers of this dtype; for others the model does."""
+        return not isinstance(dense, Tensor) or dense.dtype == self._exact
+
+    def __call__(self, ids: Tensor, dense: Tensor | None, negative_rate: float | None = None) -> Tensor:
+        """The events' logits [T, B]; with a rate of negatives, probabilities [T, B], and after them a chain's conditionals [T - 1, B]."""
+        rate = 0.0 if negative_rate is None else math.log(negative_rate)
         try:
-            x0, first = self._lookup(ids, dense)
+            found: Tensor = self._operator(ids, dense, *self._tables, rate, negative_rate is not None)
         except (RuntimeError, TypeError, ValueError):
-            self._check(ids, dense)
+            check(self._model, ids, dense)  # which has the fields' names
             raise
-        if dense is not None and not self._binned:
-            check_dense(dense, ids.shape[0], model.num_dense)
-            x0 = torch.cat([x0, *model.dense_features(dense)], dim=1)
-            first = None if first is None else first + model.first_order_of_numbers(dense)
-        return x0, first, *model.scenarios_of(ids)
-
-    def _takes(self, *numbers: Tensor | None) -> bool:
-        """Whether the operator ``features`` computes numbers of this dtype; for others the model does."""
-        return not self._binned or all([n is None or (isinstance(n, Tensor) and n.dtype == self._exact) for n in numbers])
-
-    def _check(self, ids: Tensor, dense: Tensor | None) -> None:
-        """Where an operator refuses its arguments, say what is wrong with them as the model does."""
-        check_ids(ids, self.model.num_embeddings, self.model.field_names)
-        check_dense(dense, ids.shape[0], self.model.num_dense)
+        return found
 
 
-def _packed(layer: PartiallySharedLinear) -> Packed:
-    """Every task's weight [T, in, out] and bias [T, 1, out]."""
-    with torch.no_grad():
-        weight, bias = layer.of_tasks()
-        return weight.detach().mT.contiguous(), bias.detach().unsqueeze(1).contiguous()
+def check(model: DCRNN, ids: Tensor, dense: Tensor | None) -> None:
+    """Raise for ids and numbers that a model cannot read, in its words."""
+    check_ids(ids, model.num_embeddings, model.field_names)
+    check_dense(dense, ids.shape[0], model.num_dense)
 
 
-def _cpp_recurrence(model: DCRNN) -> Callable[[Tensor], Tensor]:
-    """The recurrence of tasks that share rows, by the C++ operator itself, which checks its arguments too."""
-    if model.cross.is_reordered:
-        return model.cross
-    (tensors, options), tasks = model.cross.operands(), model.plan.num_tasks
-    operators, projections = torch.ops.dcrnn_fast, [options[name] for name in options if name.endswith("projection")]
-    operator = operators.low_rank_cross_rnn.default if projections else operators.cross_rnn.default
-    given = *tensors, *projections, options["steps"], options["cell"]  # by place: names take longer
-    if model.cross.distinct_tasks < tasks:
-        return lambda x0: operator(x0, *given)[0].expand(tasks, -1, -1)
-    return lambda x0: operator(x0, *given)[0]
+def evaluated(module: Module) -> Module:
+    """A module again in evaluation mode, with the same parameters; the given one stays in its mode."""
+    view = copy.copy(module)
+    view._modules = {name: None if child is None else evaluated(child) for name, child in module._modules.items()}
+    view.training = False
+    return view
 
 
-def _packed_towers(layers: Sequence[Packed]) -> Packed:
-    """What the operator ``towers`` reads: each task's layers in a row [T, P], the head last, and the widths of the hidden ones.
+def _whole(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+
+def _packed_towers(layers: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the operator reads of weights [T, out, in] and biases [T, out]: each task's layers in a row [T, P], the head last; the widths.
 
     Units of zeros fill each hidden layer up to a multiple of 16.
     """
     parts, widths, below = [], [], 0
     for weight, bias in layers[:-1]:
-        more = -weight.shape[2] % MULTIPLE
-        parts += [pad(weight, (0, more, 0, below)), pad(bias, (0, more))]
-        widths.append(weight.shape[2] + more)
+        more = -weight.shape[1] % MULTIPLE
+        parts += [pad(weight.mT, (0, more, 0, below)), pad(bias, (0, more))]
+        widths.append(weight.shape[1] + more)
         below = more
     weight, bias = layers[-1]
-    parts += [pad(weight, (0, 0, 0, below)), bias]
-    packed = torch.cat([part.flatten(1) for part in parts], dim=1)
-    return packed.to(exact(packed)), torch.tensor(widths, dtype=torch.int64, device=packed.device)
+    parts += [pad(weight.mT, (0, 0, 0, below)), bias]
+    return torch.cat([part.detach().flatten(1) for part in parts], dim=1).to(dtype), _whole(widths)

@@ -158,7 +158,7 @@ class DCRNN(WithConstants):
 
         self.num_dense, self.relation, self.backend, self.scenario = num_dense, relation, backend, scenario
         self.embedding_init_std, self.dense_bins = float(embedding_init_std), dense_bins if num_dense else 0
-        self._spans = spans(self.field_names, self.pooled)
+        self.spans = spans(self.field_names, self.pooled)
         fields = len(self.field_names) - sum(len(pool["columns"]) - 1 for pool in self.pooled.values())
         dim = (fields + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
@@ -262,7 +262,7 @@ class DCRNN(WithConstants):
         parts, rows = [], self._rows(ids, checked)
         if self.num_embeddings:
             embedded = self.embedding(rows)
-            parts.append(pool(embedded, ids, self._spans) if self.pooled else embedded.flatten(1))
+            parts.append(pool(embedded, ids, self.spans) if self.pooled else embedded.flatten(1))
         return torch.cat([*parts, *self.dense_features(dense)], dim=1)
 
     def first_order_term(self, ids: Tensor, dense: Tensor | None = None, *, checked: bool = False) -> Tensor | None:
@@ -270,7 +270,7 @@ class DCRNN(WithConstants):
         if self.first_order is None:
             return None
         rows = self._rows(ids, checked)
-        return self.first_order.of_ids(rows, ids, self._spans) + self.first_order_of_numbers(dense)
+        return self.first_order.of_ids(rows, ids, self.spans) + self.first_order_of_numbers(dense)
 
     def first_order_of_numbers(self, dense: Tensor | None) -> Tensor | float:
         """The part of the first-order term [B, T] that the dense columns give; 0 where there are none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from ..training.folder.weights import load_sealed
 from .unseen import Cells, Unseen, cells_of
 
 Scores = dict[str, npt.NDArray[np.float32]]
-Predict = Callable[[torch.Tensor, "torch.Tensor | None"], dict[str, torch.Tensor]]
 BATCH = 8192
 
 
@@ -157,8 +156,8 @@ class Ranker:
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
 
-        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded once, and on a CPU
-        looked up once. Where a derived column reads columns of both, rows that repeat the user are made and scored.
+        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded once. Where a
+        derived column reads columns of both, rows that repeat the user are made and encoded.
 
         Args:
             user: a cell for each of the user's columns.
@@ -180,31 +179,16 @@ class Ranker:
         """
         if not isinstance(user, Mapping):
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
-        split = self._split(frozenset(name for name in self.columns if name in user))
-        if split.is_mixed:
-            return self.predict_encoded(*split.repeated(user, items))
-        of_user, of_items = split.encode(user, items)
-        if self._checks:
-            return self.predict_encoded(*split.rows(of_user, of_items))
-        user_ids, user_dense = of_user.ids[0], None if of_user.dense is None else of_user.dense[0]
-        return self._in_batches(
-            *of_items,
-            lambda ids, dense: self._prepared.score(
-                user_ids, ids, user_dense, dense, item_fields=split.item_fields, item_numbers=split.item_numbers
-            ),
-        )
+        return self.predict_encoded(*self._split(frozenset(name for name in self.columns if name in user)).encode(user, items))
 
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""
-        with checked(self.model, ids, dense) if self._checks else nullcontext():
-            return self._in_batches(ids, dense, self._prepared.predict)
-
-    def _in_batches(self, ids: torch.Tensor, dense: torch.Tensor | None, predict: Predict) -> Scores:
         parts: list[torch.Tensor] = []
-        for start in range(0, max(len(ids), 1), BATCH):
-            rows = slice(start, start + BATCH)
-            found = predict(ids[rows].to(self._device), None if dense is None else dense[rows].to(self._device))
-            parts.append(torch.stack([found[name] for name in self.names]))
+        with checked(self.model, ids, dense) if self._checks else nullcontext():
+            for start in range(0, max(len(ids), 1), BATCH):
+                rows = slice(start, start + BATCH)
+                found = self._prepared.predict(ids[rows].to(self._device), None if dense is None else dense[rows].to(self._device))
+                parts.append(torch.stack([found[name] for name in self.names]))
         scores = dict(zip(self.names, torch.cat(parts, dim=1).cpu().numpy(), strict=True))  # a GPU is waited for once
         if self.calibration is None:
             return scores

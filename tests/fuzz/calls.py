@@ -13,7 +13,7 @@ from dcrnn_fast.ops import backends, dispatch, param_gather
 from dcrnn_fast.ops.cross_rnn import GradMask
 from dcrnn_fast.ops.registry import OPERATORS
 
-from ..ops.inference_problems import features_arguments, towers_arguments
+from ..ops.inference_problems import pack_arguments, packed, request_arguments
 from .recipes import DTYPES, PROJECTIONS, gather_problem, problem
 
 Arguments = dict[str, Any]
@@ -88,15 +88,23 @@ def _cross_backward(target: str, recipe: dict[str, Any]) -> Arguments:
     return {"grad": _of_cell(target, recipe)[1], "activations": activations, "grad_mask": int(mask), **call}
 
 
-def _features(target: str, recipe: dict[str, Any]) -> Arguments:
-    sizes = {"fields": recipe["tasks"], "numbers": recipe["context_dim"] or 0, "bins": recipe["steps"], "width": recipe["dim"]}
-    options = {"more": (None, 0, 2)[recipe["seed"] % 3], "tasks": recipe["seed"] % 5 or None, "seed": recipe["seed"]}
-    return features_arguments(batch=recipe["batch"], **sizes, **options, dtype=DTYPES[recipe["dtype"]])
+def _pack(target: str, recipe: dict[str, Any]) -> Arguments:
+    pooling = tuple((recipe["seed"] >> field) % 3 for field in range(recipe["tasks"]))
+    sizes = {"numbers": recipe["context_dim"] or 0, "bins": recipe["steps"], "width": recipe["dim"], "tasks": recipe["tasks"]}
+    options = {
+        "rank": recipe["rank"] or 1,
+        "steps": recipe["steps"],
+        "first_order": recipe["seed"] % 5 > 0,
+        "chain": recipe["seed"] % 2 > 0,
+    }
+    return pack_arguments(pooling=pooling or (0,), **sizes, **options, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"])
 
 
-def _towers(target: str, recipe: dict[str, Any]) -> Arguments:
-    sizes = {"tasks": recipe["tasks"], "batch": recipe["batch"], "dim": recipe["dim"], "widths": (16,) * (recipe["steps"] - 1)}
-    return towers_arguments(**sizes, with_term=recipe["seed"] % 2 == 0, dtype=DTYPES[recipe["dtype"]], seed=recipe["seed"])
+def _request(target: str, recipe: dict[str, Any]) -> Arguments:
+    pack = _pack(target, recipe)
+    given = request_arguments(pack, batch=recipe["batch"], probabilities=recipe["return_states"], seed=recipe["seed"])
+    *tensors, log_rate, probabilities = given
+    return {**{name: given[name] for name in tensors}, "packed": packed(pack), **{name: given[name] for name in (log_rate, probabilities)}}
 
 
 VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
@@ -106,8 +114,8 @@ VALID: dict[str, Callable[[str, dict[str, Any]], Arguments]] = {
     "cross_rnn_backward": _cross_backward,
     "low_rank_cross_rnn": _cross,
     "low_rank_cross_rnn_backward": _cross_backward,
-    "features": _features,
-    "towers": _towers,
+    "request_pack": _pack,
+    "request": _request,
 }
 """A valid call of each operator. An operator that is registered and not listed here fails the fuzzer."""
 

@@ -106,12 +106,13 @@ HOLDERS: dict[str, Callable[[Tensor], Spoiled]] = {
 }
 VALUES = {"minus one": _with(-1), "very large": _with(2**31 - 1), "very small": _with(-(2**31))}
 """Values of an index."""
-INDICES = ("index", "ids", "sizes", "offsets", "widths", "places")
+INDICES = ("index", "ids", "sizes", "offsets", "widths", "starts", "pooling")
 TENSOR = {**ORDINARY, **SHAPES, **DTYPES, **HOLDERS}
 
 OTHERS: dict[type, tuple[Any, ...]] = {
     int: (0, 1, 2, 3, 5, 64, 255, -1, 2**31 - 1, 2**31, 2**32 + 1, 2**62, 2**63 - 1, -(2**63), 2**64, 2.0, "3", None),
     bool: (True, False, 2, None, "no"),
+    float: (0.0, -1.5, 1e300, float("inf"), float("nan"), 3, None, "no"),
     str: ("gated", "cross", "", "gru", "gated\0", "x" * 10_000, None, 3),
 }
 """Values for an argument that is no tensor."""

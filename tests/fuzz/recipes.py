@@ -129,7 +129,7 @@ def gather_problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
 
 def laid_out(values: Tensor, layout: str, generator: torch.Generator) -> Tensor:
     """The values in another layout, with NaN in the memory between and around them. "expanded" and "overlapping" repeat some values."""
-    shape, poison = values.shape, math.nan if values.is_floating_point() else 2**31 - 1
+    shape, poison = values.shape, math.nan if values.is_floating_point() else min(torch.iinfo(values.dtype).max, 2**31 - 1)
     if layout == "offset":
         room = torch.full((values.numel() + 2,), poison, dtype=values.dtype)
         return room[1:-1].copy_(values.reshape(-1)).view(shape)

@@ -5,11 +5,8 @@ import weakref
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import dcrnn_fast
-from dcrnn_fast.nn import inference
-from dcrnn_fast.nn.lookup import lookup
 from dcrnn_fast.ops import backends
 
 FIELDS = {"user": 20, "item": 9, "tag": 9}
@@ -136,122 +133,36 @@ def test_what_the_model_refuses_is_refused_in_the_same_words(change):
     assert str(found.value) == str(expected.value)
 
 
-def candidates(model, count=17, item_fields=("tag", "item"), item_numbers=(1,)):
-    """One user's ids and numbers, those of items, and the rows that repeat the user."""
-    ids, dense = rows(model, count)
-    of_items = [model.field_names.index(field) for field in item_fields]
-    of_user = [place for place in range(ids.shape[1]) if place not in of_items]
-    ids[:, of_user] = ids[:1, of_user]
-    parts = {"user_ids": ids[0, of_user], "item_ids": ids[:, of_items]}
-    if dense is not None:
-        numbers = [place for place in range(dense.shape[1]) if place not in item_numbers]
-        dense[:, numbers] = dense[:1, numbers]
-        parts |= {"user_dense": dense[0, numbers], "item_dense": dense[:, list(item_numbers)]}
-    return {**parts, "item_fields": item_fields, "item_numbers": item_numbers if dense is not None else ()}, (ids, dense)
-
-
-WITH_ITEMS = {name: options for name, options in MODELS.items() if name != "numbers alone"}
-
-
-@pytest.mark.parametrize("options", WITH_ITEMS.values(), ids=WITH_ITEMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_one_user_and_many_items_have_the_bits_of_rows_that_repeat_the_user(options, dtype):
-    model = made(dtype, **options)
-    prepared = model.prepare_inference()
-    parts, whole = candidates(model)
-    found, expected = prepared.score(**parts), prepared.predict(*whole)
-    assert list(found) == list(expected)
-    for name, values in expected.items():
-        assert torch.equal(found[name], values), name
-
-
-@pytest.mark.parametrize("items", [("user",), ("item", "user", "tag"), ()], ids=str)
-@pytest.mark.parametrize("numbers", [(), (1, 0), (0,)], ids=str)
-def test_the_items_may_have_any_of_the_columns(items, numbers):
-    model = made()
-    prepared = model.prepare_inference()
-    parts, whole = candidates(model, item_fields=items, item_numbers=numbers)
-    assert torch.equal(prepared.score(**parts)["click"], prepared.predict(*whole)["click"])
-
-
-def test_numbers_that_nobody_has_may_be_left_out_and_no_items_have_no_scores():
-    model = made()
-    prepared = model.prepare_inference()
-    parts, whole = candidates(model, item_numbers=())
-    assert torch.equal(prepared.score(**{**parts, "item_dense": None})["click"], prepared.predict(*whole)["click"])
-    assert prepared.score(**candidates(model, 0 + 1)[0] | {"item_ids": torch.zeros(0, 2).long(), "item_dense": torch.zeros(0, 1)})[
-        "click"
-    ].shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"item_fields": ("tag", "colour")}, ValueError, "item_fields: a field='colour'"),
-        ({"item_fields": "tag"}, TypeError, "item_fields='tag': expected a sequence"),
-        ({"item_fields": ("tag", "tag")}, ValueError, "expected each one once"),
-        ({"item_numbers": (2,)}, ValueError, "item_numbers: a column of dense=2: expected at most 1"),
-        ({"item_numbers": ()}, ValueError, r"user_dense: got shape \[1\], expected \[2\]"),
-        ({"user_ids": torch.tensor([1, 2])}, ValueError, r"user_ids: got shape \[2\], expected \[1\]"),
-        ({"user_ids": [1]}, TypeError, "user_ids: got list, expected a tensor"),
-        ({"user_ids": torch.tensor([20])}, IndexError, r"field 'user' \(column 0\) has id 20"),
-        ({"item_ids": torch.tensor([1, 2])}, ValueError, r"item_ids: got shape \[2\], expected \[N, 2\]"),
-        ({"item_ids": torch.full((17, 2), -1)}, IndexError, "field 'item' .* has id -1"),
-        ({"item_ids": torch.zeros(17, 2)}, TypeError, "ids: got dtype torch.float32"),
-        ({"item_dense": None}, TypeError, "item_dense: got NoneType"),
-        ({"item_dense": torch.zeros(16, 1)}, ValueError, r"item_dense: got shape \[16, 1\], expected \[17, 1\]"),
-        ({"item_dense": torch.full((17, 1), float("inf"))}, ValueError, "dense: column 1 holds NaN or infinity"),
-    ],
-)
-def test_what_does_not_fit_one_user_and_many_items_is_named(change, error, message):
-    model = made()
-    with pytest.raises(error, match=message):
-        model.prepare_inference().score(**{**candidates(model)[0], **change})
-
-
 on_cpp = pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
 
 
 @on_cpp
-def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken(monkeypatch):
+@pytest.mark.parametrize("name", ["default", "full cell", "trunk", "scenarios", "transfer", "projected numbers"])
+def test_the_operator_computes_the_models_that_it_knows(name):
+    assert (made(**MODELS[name]).prepare_inference()._request is not None) == (name == "default")
+
+
+@on_cpp
+def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
     model = made()
-    right = lookup(model)
-    wrong = right._replace(sizes=right.sizes.int())  # the operator refuses them, and the model would not read them
-    monkeypatch.setattr(inference, "lookup", lambda model: wrong)
     prepared = model.prepare_inference()
-    for call in (lambda: prepared(*rows(model)), lambda: prepared.score(**candidates(model)[0])):
-        with pytest.raises((RuntimeError, ValueError), match="sizes: got dtype"):  # a RuntimeError in PyTorch 2.15
-            call()
+    table, first_order, packed = prepared._request._tables
+    prepared._request._tables = table, first_order, packed[:-64]
+    for call in (prepared, prepared.predict):
+        with pytest.raises((RuntimeError, ValueError), match="packed: got"):  # a RuntimeError in PyTorch 2.15
+            call(*rows(model))
 
 
 def test_numbers_in_another_dtype_than_the_operators_are_computed_by_the_model():
     model = made()
     prepared, (ids, dense) = model.prepare_inference(), rows(model)
     for other in (dense.double(), dense.bfloat16()):
-        assert torch.equal(prepared._inputs(ids, other)[0], model.features(ids, other))
-
-
-@on_cpp
-def test_the_users_ids_are_looked_up_once():
-    """Of 17 items with two fields, the operator reads 17 rows of two ids, and one row of the user's one id."""
-    read = []
-
-    class Record(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if function is torch.ops.dcrnn_fast.features.default:
-                read.append(list(args[0].shape))
-            return function(*args, **(kwargs or {}))
-
-    model = made()
-    prepared = model.prepare_inference()
-    with Record():
-        prepared.score(**candidates(model)[0])
-    assert sorted(read) == [[1, 1], [17, 2]]
+        assert torch.equal(prepared(ids, other), model(ids, other))
 
 
 def test_a_model_in_training_mode_drops_no_ids_of_requests():
-    pooled = {"t": {"columns": ["t0", "t1"], "pooling": "mean"}}  # which the model looks up itself
-    model = dcrnn_fast.DCRNN({"a": 50, "t0": 7, "t1": 7}, shared_embeddings={"t1": "t0"}, pooled=pooled)
+    pooled = {"t": {"columns": ["t0", "t1"], "pooling": "mean"}}
+    model = dcrnn_fast.DCRNN({"a": 50, "t0": 7, "t1": 7}, shared_embeddings={"t1": "t0"}, pooled=pooled, rank=None)
     model.id_dropout = torch.zeros_like
     ids = torch.tensor([[3, 4, 5]])
     expected = model.eval().predict(ids)["click"]
@@ -261,7 +172,7 @@ def test_a_model_in_training_mode_drops_no_ids_of_requests():
 def test_tables_go_with_the_last_prepared_model_without_the_cyclic_collector():
     model = dcrnn_fast.DCRNN([5, 6])
     prepared, table = model.prepare_inference(), weakref.ref(model.embedding)
-    prepared.score(torch.tensor([1]), torch.tensor([[2]]), item_fields=["1"])
+    prepared.predict(torch.tensor([[1, 2]]))
     gc.disable()
     try:
         del model, prepared

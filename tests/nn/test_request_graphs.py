@@ -43,7 +43,7 @@ def test_a_request_has_the_logits_of_the_model(recorder, options, batch):
 
 
 def test_a_request_has_the_bits_of_a_call_with_as_many_rows_as_the_graph(recorder):
-    model = made()
+    model = made(backend="reference")
     ids, dense = rows(model, 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "recorder_for", lambda model: None)

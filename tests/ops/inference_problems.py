@@ -1,9 +1,16 @@
-"""Random arguments of ``features`` and ``towers``, and what they compute in plain PyTorch."""
+"""Random models as ``request_pack`` takes them, random rows for ``request``, and what they compute in plain PyTorch."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from dcrnn_fast import reference
+from dcrnn_fast.nn.relations import chain_logits
+
+Arguments = dict[str, Any]
 
 
 def exact_of(dtype: torch.dtype) -> torch.dtype:
@@ -11,122 +18,99 @@ def exact_of(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def features_arguments(
-    *,
-    batch: int = 4,
-    fields: int = 3,
-    numbers: int = 2,
-    bins: int = 5,
-    width: int = 4,
-    more: int | None = None,
-    tasks: int | None = 3,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-) -> dict[str, Tensor | None]:
-    """Keyword arguments of ``features``, without numbers where their count is None or 0. The last field reads the rows of the first.
-
-    With ``more``, the blocks lie in copies of a row that has so many other blocks. The first-order term has ``tasks``, or there is none.
-    """
+def pack_arguments(
+    *, pooling: tuple[int, ...] = (0, 1, 0, 2), numbers: int = 2, bins: int = 5, width: int = 4, tasks: int = 2,
+    cell_tasks: int | None = None, shared: float = 0.5, steps: int = 2, tied: bool = True, cell: str = "gated",
+    rank: int = 3, own_rank: int = 0,
+    widths: tuple[int, ...] = (32, 16), first_order: bool = True, chain: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0,
+) -> Arguments:  # fmt: skip
+    """Keyword arguments of ``request_pack``. A field with pooling has two columns; the last field reads the rows of the first."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
 
-    sizes = torch.randint(1, 9, (fields,), generator=generator)
+    columns = [min(how, 1) + 1 for how in pooling]
+    sizes = torch.randint(1, 9, (len(pooling),), generator=generator)
     offsets = sizes.cumsum(0) - sizes
-    if fields:
+    if len(pooling):
         sizes[-1], offsets[-1] = sizes[0], offsets[0]
-    rows = int((offsets + sizes).max()) if fields else 0
-    drawn = torch.rand(batch, fields, generator=generator, dtype=torch.float64)
-    found: dict[str, Tensor | None] = {
-        "ids": (drawn * sizes).long(), "table": normal(rows, width).to(dtype), "sizes": sizes, "offsets": offsets,
-        **dict.fromkeys(("dense", "lower", "scale", "weight", "bias", "row", "places", "first_order", "first_order_weight")),
+    rows, dim, repeat = int((offsets + sizes).max()) if len(pooling) else 0, (len(pooling) + numbers) * width, torch.tensor(columns).long()
+    units, gates, own_steps = int(shared * dim), 2 if cell == "gated" else 1, 1 if tied else steps
+    of_cell = tasks if cell_tasks is None else cell_tasks
+    towers, below = [], dim
+    for out in (*widths, 1):
+        towers += [normal(tasks, below * out, scale=below**-0.5), normal(tasks, out)]
+        below = out
+    lower = torch.linspace(-2, 2, bins + 1, dtype=torch.float64)[:-1].repeat(numbers, 1)
+    of_numbers = {
+        "lower": lower, "scale": torch.full_like(lower, bins / 4), "weight": normal(numbers, bins, width), "bias": normal(numbers, width),
+        "first_order_weight": normal(numbers, bins, tasks) if first_order else None,
     }  # fmt: skip
-    if numbers:
-        lower = torch.linspace(-2, 2, bins + 1, dtype=torch.float64)[:-1].expand(numbers, bins)
-        of_numbers = {
-            "dense": normal(batch, numbers), "lower": lower.clone(), "scale": torch.full((numbers, bins), bins / 4, dtype=torch.float64),
-            "weight": normal(numbers, bins, width), "bias": normal(numbers, width),
-        }  # fmt: skip
-        found |= {name: tensor.to(exact_of(dtype)) for name, tensor in of_numbers.items()}
-    if more is not None:
-        blocks = fields + (numbers or 0)
-        found["row"] = normal((blocks + more) * width).to(dtype)
-        found["places"] = torch.randperm(blocks + more, generator=generator)[:blocks]
-    if tasks is not None:
-        found["first_order"] = normal(rows, tasks).to(dtype)
-        found["first_order_weight"] = normal(numbers, bins, tasks).to(exact_of(dtype)) if numbers else None
+    banks = {
+        "shared_weight": normal(own_steps, units, gates, rank), "shared_bias": normal(own_steps, units, gates),
+        "private_weight": normal(of_cell, own_steps, dim - units, gates, rank),
+        "private_bias": normal(of_cell, own_steps, dim - units, gates),
+        "shared_projection": normal(own_steps, rank - own_rank, gates, dim, scale=dim**-0.5),
+        "private_projection": normal(of_cell, own_steps, own_rank, gates, dim, scale=dim**-0.5),
+    }  # fmt: skip
+    exact = exact_of(dtype)
+    return {
+        "table": normal(rows, width).to(dtype), "sizes": sizes.repeat_interleave(repeat), "offsets": offsets.repeat_interleave(repeat),
+        "starts": torch.tensor([0, *columns]).cumsum(0), "pooling": torch.tensor(pooling, dtype=torch.int64),
+        **{name: None if value is None or not numbers else value.to(exact) for name, value in of_numbers.items()},
+        **{name: value.to(dtype) for name, value in banks.items()}, "steps": steps, "cell": cell,
+        "towers": torch.cat(towers, dim=1).to(exact), "widths": torch.tensor(widths, dtype=torch.int64),
+        "first_order": first_order, "chain": chain,
+    }  # fmt: skip
+
+
+def request_arguments(pack: Arguments, *, batch: int = 4, log_rate: float = 0.0, probabilities: bool = False, seed: int = 0) -> Arguments:
+    """Keyword arguments of ``request`` for that model, with rows for it, but without the packed model."""
+    generator, table = torch.Generator().manual_seed(seed), pack["table"]
+    drawn = torch.rand(batch, len(pack["sizes"]), generator=generator, dtype=torch.float64)
+    numbers = 0 if pack["lower"] is None else len(pack["lower"])
+    dense = torch.randn(batch, numbers, generator=generator, dtype=torch.float64).to(exact_of(table.dtype)) if numbers else None
+    tasks = len(pack["towers"])
+    term = torch.randn(len(table), tasks, generator=generator, dtype=torch.float64).to(table.dtype) if pack["first_order"] else None
+    first_order = term if len(pack["pooling"]) else None
+    given = {"ids": (drawn * pack["sizes"]).long(), "dense": dense, "table": table, "first_order": first_order}
+    return {**given, "log_rate": log_rate, "probabilities": probabilities}
+
+
+def packed(pack: Arguments) -> Tensor:
+    """The model as the operator packs it."""
+    found: Tensor = torch.ops.dcrnn_fast.request_pack(**pack)
     return found
 
 
-def plain_features(
-    ids: Tensor,
-    table: Tensor,
-    sizes: Tensor,
-    offsets: Tensor,
-    dense: Tensor | None,
-    lower: Tensor | None,
-    scale: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    row: Tensor | None = None,
-    places: Tensor | None = None,
-    first_order: Tensor | None = None,
-    first_order_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The features, and the first-order term in float64, by sums in the dtype of the table."""
-    read = ids + offsets
-    features = table[read].flatten(1)  # [B, F * E]
-    term = features.new_empty(len(ids), 0) if first_order is None else first_order[read].sum(1)
-    if dense is not None and lower is not None and scale is not None and weight is not None and bias is not None:
-        parts = ((dense.unsqueeze(-1) - lower) * scale).clamp(0, 1).to(table.dtype)  # [B, N, Q]
-        embedded = torch.baddbmm(bias.to(table.dtype).unsqueeze(1), parts.transpose(0, 1), weight.to(table.dtype))  # [N, B, E]
-        features = torch.cat([features, embedded.transpose(0, 1).flatten(1)], dim=1)
-        if first_order_weight is not None:
-            term = term + parts.flatten(1) @ first_order_weight.to(table.dtype).flatten(0, 1)
-    term = term.double()
-    if row is None or places is None:
-        return features, term
-    out = row.repeat(len(ids), 1)
-    width = table.shape[1]
-    out.view(len(ids), len(row) // max(width, 1), width)[:, places] = features.view(len(ids), len(places), width)
-    return out, term
-
-
-def towers_arguments(
-    *,
-    tasks: int = 2,
-    batch: int = 4,
-    dim: int = 5,
-    widths: tuple[int, ...] = (32, 16),
-    with_term: bool = True,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-) -> dict[str, Tensor | None]:
-    """Keyword arguments of ``towers``."""
-    generator = torch.Generator().manual_seed(seed)
-    packed, below = [], dim
-    for width in (*widths, 1):
-        packed += [torch.randn(tasks, below * width, generator=generator, dtype=torch.float64) / max(below, 1) ** 0.5]
-        packed += [torch.randn(tasks, width, generator=generator, dtype=torch.float64)]
-        below = width
-    return {
-        "states": torch.randn(tasks, batch, dim, generator=generator, dtype=torch.float64).to(dtype),
-        "packed": torch.cat(packed, dim=1).to(exact_of(dtype)),
-        "widths": torch.tensor(widths, dtype=torch.int64),
-        "term": torch.randn(batch, tasks, generator=generator, dtype=torch.float64) if with_term else None,
-    }
-
-
-def plain_towers(states: Tensor, packed: Tensor, widths: Tensor, term: Tensor | None = None) -> Tensor:
-    """z [B, T] in the dtype of the states."""
-    tasks, packed, below, place = len(states), packed.to(states.dtype), states.shape[2], 0
-    for width in (*widths.tolist(), 1):
-        weight = packed[:, place : place + below * width].view(tasks, below, width)
-        bias = packed[:, place + below * width : place + (below + 1) * width].unsqueeze(1)
-        place += (below + 1) * width
-        states, below = torch.baddbmm(bias, states, weight), width
-        if place < packed.shape[1]:
-            states = states.relu()
-    z = states.squeeze(-1).T
-    return z if term is None else z + term.to(z.dtype)
+def plain_request(pack: Arguments, given: Arguments) -> Tensor:
+    """What ``request`` returns, in the dtype of the table until the towers' outputs."""
+    table, dtype, ids = pack["table"], pack["table"].dtype, given["ids"]
+    read, parts, terms = ids + pack["offsets"], [], []
+    for field, how in enumerate(pack["pooling"].tolist()):
+        at = slice(int(pack["starts"][field]), int(pack["starts"][field + 1]))
+        held = (ids[:, at] != 0).unsqueeze(-1) if how else torch.ones_like(ids[:, at], dtype=torch.bool).unsqueeze(-1)
+        count = held.sum(1).clamp(min=1) if how == 1 else 1
+        parts.append(table[read[:, at]].masked_fill(~held, 0).sum(1) / count)
+        if given["first_order"] is not None:
+            terms.append(given["first_order"][read[:, at]].masked_fill(~held, 0).sum(1) / count)
+    if given["dense"] is not None:
+        filled = ((given["dense"].unsqueeze(-1) - pack["lower"]) * pack["scale"]).clamp(0, 1).to(dtype)  # [B, N, Q]
+        embedded = torch.einsum("bnq,nqe->bne", filled, pack["weight"].to(dtype)) + pack["bias"].to(dtype)
+        parts.append(embedded.flatten(1))
+        if pack["first_order_weight"] is not None:
+            terms.append(torch.einsum("bnq,nqt->bt", filled, pack["first_order_weight"].to(dtype)))
+    names = [name for name in pack if name.startswith(("shared_", "private_"))]
+    states = reference.cross_rnn(torch.cat(parts, 1), steps=pack["steps"], cell=pack["cell"], **{name: pack[name] for name in names})
+    states, towers, below, place = states.expand(len(pack["towers"]), -1, -1), pack["towers"].to(dtype), states.shape[2], 0
+    for width in (*pack["widths"].tolist(), 1):
+        weight = towers[:, place : place + below * width].view(len(towers), below, width)
+        states = torch.baddbmm(towers[:, place + below * width : place + (below + 1) * width].unsqueeze(1), states, weight)
+        place, below = place + (below + 1) * width, width
+        states = states.relu() if place < towers.shape[1] else states
+    z = (states.squeeze(-1).T + sum(terms, torch.zeros((), dtype=dtype))).to(exact_of(dtype))
+    if not given["probabilities"]:
+        return (chain_logits(z) if pack["chain"] else z).T
+    z = torch.cat([z[:, :1] + given["log_rate"], z[:, 1:]], dim=1)
+    return torch.sigmoid(torch.cat([chain_logits(z), z[:, 1:]], dim=1) if pack["chain"] else z).T

@@ -85,17 +85,6 @@ def test_on_a_gpu_rows_are_checked_before_they_go_there(shop, monkeypatch, is_ch
     assert bool(found) is not is_checked
 
 
-def test_on_a_gpu_candidates_are_scored_as_rows_that_are_checked_before(shop, monkeypatch):
-    ranker = Ranker.load(shop / "run")
-    user, items = {"colour": "c1"}, {name: ROWS[name] for name in ("shape", "size")}
-    expected = ranker.predict({**items, "colour": ["c1"] * 3})
-    monkeypatch.setattr(ranker, "_checks", True)
-    monkeypatch.setattr(ranker._prepared, "score", None)
-    found = ranker.score(user, items)
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
-
-
 def test_no_rows_have_no_scores(shop):
     scores = Ranker.load(shop / "run").predict({"colour": [], "shape": [], "size": []})
     assert {name: values.shape for name, values in scores.items()} == {"click": (0,), "buy": (0,), "buy_given_click": (0,)}

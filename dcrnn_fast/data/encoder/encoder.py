@@ -249,16 +249,12 @@ def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, 
 class UserItems:
     """An encoder's columns, divided into the user's and the items'.
 
-    ``item_fields`` are the items' fields in the order of their ids, ``item_numbers`` the positions of their dense columns among the
-    encoder's. ``is_mixed`` says that a derived column reads columns of both, so that it has neither's ids: then take :meth:`repeated`.
-
     >>> encoder = Encoder(
     ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
     ...     vocabulary={"city": ["<oov>", "Oslo"], "item": ["<oov>", "a", "b"]}, scaling={},
     ... )
-    >>> user, items = UserItems(encoder, ["city"]).encode({"city": "Oslo"}, {"item": ["b", "c"]})
-    >>> user.ids.tolist(), items.ids.tolist()
-    ([[1]], [[2], [0]])
+    >>> UserItems(encoder, ["city"]).encode({"city": "Oslo"}, {"item": ["b", "c"]}).ids.tolist()
+    [[1, 2], [1, 0]]
     """
 
     def __init__(self, encoder: Encoder, user_columns: Collection[str]) -> None:
@@ -267,40 +263,36 @@ class UserItems:
         self._items = encoder.part([name for name in encoder.columns if name not in user_columns])
         if not self._items.columns:
             raise DataError("user has every column that is read; give it the user's alone, and the others in items")
-        self.item_fields = tuple(self._items.num_embeddings)
-        self.item_numbers = tuple(encoder.dense.index(name) for name in self._items.dense)
         of_user, of_items, of_both = (len(one.num_embeddings) + len(one.dense) for one in (self._user, self._items, encoder))
-        self.is_mixed = of_user + of_items < of_both
+        self._is_mixed = of_user + of_items < of_both  # a derived column reads columns of both
 
-    def encode(self, user: Mapping[str, Any], items: Any) -> tuple[Encoded, Encoded]:
-        """The user's row and the items' rows. Raises DataError as :meth:`Encoder.encode` does; it says whose cell or column is wrong."""
+    def encode(self, user: Mapping[str, Any], items: Any) -> Encoded:
+        """The items' rows, with the user's ids and numbers in each. The user's cells are encoded once, unless a derived column reads both.
+
+        Raises DataError as :meth:`Encoder.encode` does; it says whose cell or column is wrong.
+        """
+        if self._is_mixed:
+            return _named("user and items", lambda: self._repeated(user, items))
         if self._user.columns:
             of_user = _named("user", lambda: self._user.encode({name: [user[name]] for name in self._user.columns}))
         else:
             of_user = Encoded(torch.empty(1, 0, dtype=torch.int64), None)
-        return of_user, _named("items", lambda: self._items.encode(items))
-
-    def rows(self, user: Encoded, items: Encoded) -> Encoded:
-        """The items' rows with the user's ids and numbers in each, of what :meth:`encode` gives."""
+        of_items = _named("items", lambda: self._items.encode(items))
         fields, numbers = list(self._encoder.num_embeddings), list(self._encoder.dense)
-        ids = torch.empty(len(items.ids), len(fields), dtype=torch.int64)
-        dense = torch.empty(len(items.ids), len(numbers), dtype=torch.float32) if numbers else None
-        for part, encoded in ((self._user, user), (self._items, items)):
+        ids = torch.empty(len(of_items.ids), len(fields), dtype=torch.int64)
+        dense = torch.empty(len(of_items.ids), len(numbers), dtype=torch.float32) if numbers else None
+        for part, encoded in ((self._user, of_user), (self._items, of_items)):
             ids[:, [fields.index(name) for name in part.num_embeddings]] = encoded.ids
             if dense is not None and encoded.dense is not None:
                 dense[:, [numbers.index(name) for name in part.dense]] = encoded.dense
         return Encoded(ids, dense)
 
-    def repeated(self, user: Mapping[str, Any], items: Any) -> Encoded:
-        """Rows of all columns, which repeat the user's cells. Raises DataError as :meth:`encode` does."""
-
-        def whole() -> Encoded:
-            return self._encoder.encode_pieces(
-                piece._replace(columns={**piece.columns, **{name: [user[name]] * piece.rows for name in self._user.columns}})
-                for piece in pieces_of(items, self._items.columns)
-            )
-
-        return _named("user and items", whole)
+    def _repeated(self, user: Mapping[str, Any], items: Any) -> Encoded:
+        """Rows of all columns, which repeat the user's cells."""
+        return self._encoder.encode_pieces(
+            piece._replace(columns={**piece.columns, **{name: [user[name]] * piece.rows for name in self._user.columns}})
+            for piece in pieces_of(items, self._items.columns)
+        )
 
 
 def _named(what: str, encode: Callable[[], Encoded]) -> Encoded:
