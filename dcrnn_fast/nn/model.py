@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..ops.backends import require
 from ..sharing import Cell, Sharing, SharingPlan
 from ..support.checks import check_flag, check_placement
+from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import (
     Relation,
     check_dense,
@@ -49,12 +50,12 @@ class DCRNN(WithConstants):
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
             With ``pooled``, of each of the C columns of ids.
         num_dense: N, the number of dense features; 0 for none.
-        embedding_dim: E, the width of an embedding. The cross recurrence has D = F * E units, plus E for the projected dense features
-            (but see ``dense_bins``).
+        embedding_dim: E, the width of an embedding. The cross recurrence has D = (F + N) * E units (but see ``dense_bins``).
         embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
             training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
-        dense_bins: Q > 0 gives each dense feature an embedding of its own that is linear between the edges of Q bins (see
-            :class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`), so that D = (F + N) * E; 0 projects all dense features to one.
+        dense_bins: Q, the bins of each dense feature, between whose edges its embedding is linear. The edges suit standardised features:
+            ``dense_embedding.set_edges`` sets others (:class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`). 0 projects all dense
+            features to one embedding, so that D = (F + 1) * E.
         shared_embeddings: fields without rows of their own in the embedding table, by name (of a sequence, the position as text). Each
             reads those of the field that it maps to, which has as many ids: {"last_item": "item"} gives an item one embedding for both.
         pooled: fields with several values. Each maps to its ``columns``, names in ``num_embeddings`` that follow each other and share one
@@ -118,24 +119,24 @@ class DCRNN(WithConstants):
         num_embeddings: Sequence[int] | Mapping[str, int],
         *,
         num_dense: int = 0,
-        embedding_dim: int = 16,
-        embedding_init_std: float = 0.05,
-        dense_bins: int = 0,
+        embedding_dim: int = EMBEDDING_DIM,
+        embedding_init_std: float = EMBEDDING_INIT_STD,
+        dense_bins: int = DENSE_BINS,
         shared_embeddings: Mapping[str, str] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
         first_order: bool = True,
         tasks: Sequence[str] = ("click", "consume"),
-        steps: int = 3,
+        steps: int = STEPS,
         cell: Cell = "gated",
         tied: bool = True,
-        rank: int | None = None,
+        rank: int | None = RANK,
         sharing: Sharing = "rows",
-        share_ratio: float = 0.5,
+        share_ratio: float = SHARE_RATIO,
         projection_share_ratio: float = 1.0,
-        tower_dims: Sequence[int] = (128, 64),
+        tower_dims: Sequence[int] = TOWER_DIMS,
         tower_share_ratio: float = 0.0,
-        dropout: float = 0.0,
+        dropout: float = DROPOUT,
         relation: Relation = "chain",
         scenario: str | None = None,
         scenario_ratio: float = 0.25,

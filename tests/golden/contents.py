@@ -92,10 +92,16 @@ MODELS = {
 }  # fmt: skip
 
 
+BUILT = {
+    "num_embeddings": FIELDS, "embedding_dim": 3, "embedding_init_std": 1.0, "dense_bins": 0, "steps": 3, "rank": None,
+    "tower_dims": (6, 4), "dropout": 0.0,
+}  # fmt: skip
+
+
 def make_model(cls, name):
     """A model from a fixed seed; its embeddings start large and its first-order term is not 0, so that no term is lost beside another."""
     torch.manual_seed(0)
-    model = cls(**{"num_embeddings": FIELDS, "embedding_dim": 3, "embedding_init_std": 1.0, "tower_dims": (6, 4)} | MODELS[name])
+    model = cls(**BUILT | MODELS[name])
     with torch.no_grad():
         for one in model.first_order.parameters():
             one.copy_(torch.arange(one.numel()).cos().reshape(one.shape))

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from dcrnn_fast import DCRNN, UncertaintyWeighting, reference
-from tests.nn.models import SIZES
+from tests.nn.models import PLAIN, SIZES
 
-SMALL = {"embedding_dim": 3, "num_dense": 2, "tower_dims": (5, 4), "tower_share_ratio": 0.5, "dtype": torch.float64}
+SMALL = PLAIN | {"embedding_dim": 3, "num_dense": 2, "steps": 3, "tower_dims": (5, 4), "tower_share_ratio": 0.5, "dtype": torch.float64}
 SEVERAL = {"tag": 5, "tag[0]": 5, "tag[1]": 5, "user": 3, "last[0]": 4}
 CONFIGURATIONS = {
     "binned numbers": {"dense_bins": 3},

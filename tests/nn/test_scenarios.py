@@ -220,7 +220,7 @@ def test_the_summary_says_what_a_scenario_costs():
     assert "scenario" not in SharingPlan.from_ratio("trunk", 2, 8, 0.5).summary()
 
 
-OPTIONS = {"embedding_dim": 4, "tower_dims": (8,), "sharing": "trunk", "scenario": "item"}
+OPTIONS = {"embedding_dim": 4, "tower_dims": (8,), "dropout": 0.0, "sharing": "trunk", "scenario": "item"}
 
 
 def trained(model):
