@@ -69,7 +69,6 @@ OWN: dict[str, Space] = {
 TRAINER: Space = {
     "optimiser.lr": Number(1e-3, 2e-2, 5e-3, log=True),
     "optimiser.weight_decay": Number(1e-3, 3.0, 0.3, log=True),
-    "optimiser.embedding_prior": Number(4.0, 1024.0, 64.0, log=True),
     "optimiser.epochs": Choice((None, 1, 2, 4, 8, 16, 32), None),
     "oov_dropout": Choice(("auto", 0.25, 1.0), "auto"),
     "model.dropout": COMMON["dropout"],

@@ -24,6 +24,7 @@ from ..sharing import Cell, Sharing, SharingPlan
 from ..support.checks import check_choice, check_flag, check_placement
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import (
+    SCENARIO_RATIO,
     Relation,
     check_dense,
     check_features,
@@ -78,13 +79,10 @@ class DCRNN(nn.Module):
         rank: int | None = RANK,
         sharing: Sharing = "rows",
         share_ratio: float = SHARE_RATIO,
-        projection_share_ratio: float = 1.0,
         tower_dims: Sequence[int] = TOWER_DIMS,
-        tower_share_ratio: float = 0.0,
         dropout: float = DROPOUT,
         relation: Relation = "chain",
         scenario: str | None = None,
-        scenario_ratio: float = 0.25,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -97,8 +95,8 @@ class DCRNN(nn.Module):
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
-        tower_dims = check_towers(tower_dims, tower_share_ratio, dropout, relation)
-        self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
+        tower_dims = check_towers(tower_dims, dropout, relation)
+        self.scenario_column = check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
         check_choice("backend", backend, BACKENDS)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -130,14 +128,11 @@ class DCRNN(nn.Module):
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
-            projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
-            scenario_ratio=0.0 if scenario is None else scenario_ratio,
+            num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
         )  # fmt: skip
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, **kind)
         widths = [dim, *tower_dims]
-        self.towers = nn.ModuleList(
-            PartiallySharedLinear(below, width, len(self.tasks), tower_share_ratio, **kind) for below, width in pairwise(widths)
-        )
+        self.towers = nn.ModuleList(PartiallySharedLinear(below, width, len(self.tasks), **kind) for below, width in pairwise(widths))
         self.dropout = nn.Dropout(float(dropout))
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], **kind) if relation == "transfer" else None
         self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **kind)

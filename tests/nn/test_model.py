@@ -23,7 +23,7 @@ SHARINGS = ("rows", "trunk")
 @pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_loss_gradients_match_finite_differences(sharing, relation, tied, share_ratio):
-    options = PLAIN | {"embedding_dim": 2, "num_dense": 1, "tower_dims": (3,), "tower_share_ratio": 0.5}
+    options = PLAIN | {"embedding_dim": 2, "num_dense": 1, "tower_dims": (3,)}
     model = reference.DCRNN([2, 3], **options, sharing=sharing, relation=relation, tied=tied, share_ratio=share_ratio, dtype=DOUBLE)
     ids, dense = torch.tensor([[0, 2], [1, 0], [1, 1]]), torch.randn(3, 1, dtype=DOUBLE)
     labels = torch.tensor([[1.0, 0.0], [1.0, float("nan")], [0.0, 0.0]], dtype=DOUBLE)
@@ -197,9 +197,7 @@ ARGUMENTS = [
     ({"share_ratio": 1.01}, ValueError, "share_ratio=1.01"),
     ({"share_ratio": "half"}, TypeError, "share_ratio='half'"),
     ({"rank": 0}, ValueError, "rank=0"),
-    ({"projection_share_ratio": -1}, ValueError, "projection_share_ratio=-1"),
     ({"tower_dims": (8, 0)}, ValueError, r"tower_dims\[1\]=0"),
-    ({"tower_share_ratio": 2}, ValueError, "tower_share_ratio=2"),
     ({"dropout": 1.0}, ValueError, "dropout=1"),
     ({"relation": "tree"}, ValueError, "relation='tree'"),
     ({"backend": "tpu"}, ValueError, "backend='tpu'"),
@@ -222,7 +220,7 @@ def test_constructors_have_the_same_signature():
 @pytest.mark.parametrize("how", ["argument", "context"])
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])
 def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(sharing, how, rank):
-    options = {"num_dense": 2, "relation": "transfer", "sharing": sharing, "tower_share_ratio": 0.5, "rank": rank, "dropout": 0.0}
+    options = {"num_dense": 2, "relation": "transfer", "sharing": sharing, "rank": rank, "dropout": 0.0}
     with torch.device("meta" if how == "context" else "cpu"):
         model = DCRNN(SIZES, **options, device="meta" if how == "argument" else None)
     assert all(t.device.type == "meta" for t in (*model.parameters(), *model.buffers()))
@@ -236,7 +234,7 @@ def test_a_model_built_on_the_meta_device_is_whole_after_to_empty_and_reset(shar
 @pytest.mark.parametrize("load", ["assign", "to_empty"])
 @pytest.mark.parametrize("options", [{"rank": 3}, {"sharing": "trunk", "scenario": "hour"}], ids=["rows", "scenarios"])
 def test_a_model_built_on_the_meta_device_is_whole_after_it_takes_a_state_dict(options, load):
-    options |= {"embedding_dim": 4, "tower_share_ratio": 0.5, "dropout": 0.0}
+    options |= {"embedding_dim": 4, "dropout": 0.0}
     whole, model, ids = DCRNN(SIZES, **options), DCRNN(SIZES, **options, device="meta"), batch()[0]
     if load == "to_empty":
         model.to_empty(device="cpu")

@@ -10,7 +10,7 @@ from dcrnn_fast.data import Encoder
 from dcrnn_fast.ops import backends
 from tests.nn.models import PLAIN, SIZES, batch
 
-OPTIONS = PLAIN | {"embedding_dim": 3, "num_dense": 2, "tower_dims": (4, 3), "tower_share_ratio": 0.5, "dtype": torch.float64}
+OPTIONS = PLAIN | {"embedding_dim": 3, "num_dense": 2, "tower_dims": (4, 3), "dtype": torch.float64}
 PARTS = {
     "rows, chain": {},
     "trunk, independent": {"sharing": "trunk", "relation": "independent"},
