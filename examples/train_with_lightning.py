@@ -34,7 +34,7 @@ class Ranking(lightning.LightningModule):
     def __init__(self, meta, lr=0.005):
         super().__init__()
         fields = {"num_embeddings": meta.fields, "shared_embeddings": meta.shared, "pooled": meta.pooled}
-        self.lr, self.model = lr, DCRNN(**fields, num_dense=len(meta.dense), tasks=meta.tasks, relation=meta.relation, rank=32)
+        self.lr, self.model = lr, DCRNN(**fields, num_dense=len(meta.dense), tasks=meta.tasks, relation=meta.relation)
 
     def training_step(self, batch, _):
         return self.model.loss(self.model(batch.ids, batch.dense), batch.labels)

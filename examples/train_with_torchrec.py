@@ -22,7 +22,7 @@ def main(data: str, output: str) -> None:
     packed = prepare(data)
     meta, rows = packed.meta, packed.split("train")
     fields = {"num_embeddings": meta.fields, "shared_embeddings": meta.shared, "pooled": meta.pooled}
-    options = {**fields, "num_dense": len(meta.dense), "tasks": meta.tasks, "relation": meta.relation, "rank": 32}
+    options = {**fields, "num_dense": len(meta.dense), "tasks": meta.tasks, "relation": meta.relation}
 
     model = DCRNN(**options, device="meta")
     parallel = shard(model, lr=0.05)  # the tables: row-wise Adagrad, in the backward

@@ -1,14 +1,20 @@
 """The README and the pages: examples run and print what the page shows, and the tables are those of bench/results/."""
 
+import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from bench.pages import PAGES, ROOT, SECTIONS, render, whole
 from bench.results import COMMITTED
+from dcrnn_fast import DCRNN
+from dcrnn_fast.training.config import ModelConfig
+from dcrnn_fast.training.folder.weights import build_model
 
 README = ROOT / "README.md"
 EXAMPLES = [ROOT / "docs" / "guide" / f"{name}.md" for name in ("choosing", "encoding", "scenarios", "training", "transforms")]
@@ -53,6 +59,20 @@ def test_the_readmes_first_example_trains_and_scores_as_printed_in_a_clone(tmp_p
 def test_the_readmes_second_example_runs_as_printed_and_with_the_import_swapped(module, tmp_path):
     _, (code, _) = examples(README)
     assert "consume_given_click" in run(code.replace("from dcrnn_fast import DCRNN", f"from {module} import DCRNN"), tmp_path)
+
+
+def test_the_readmes_second_example_has_the_model_that_the_trainer_builds_by_default(tmp_path):
+    file = tmp_path / "example.py"
+    file.write_text(examples(README)[1][0])
+    made = runpy.run_path(str(file))["model"]
+    sizes = zip(made.field_names, made.num_embeddings, strict=True)
+    about = {"model": {"embedding": "dense"}, "fields": sizes, "dense": ["a", "b"], "tasks": made.tasks, "relation": "chain"}
+    trained = build_model(about | {"shared": {}, "pooled": {}}, device=torch.device("cpu"), backend="auto")
+    assert made.plan == trained.plan
+    assert str(made) == str(trained), "layers, widths, bins and dropout"
+    own = {"embedding", "relation"}  # of the trainer: sparse gradients, and the relation that the data set has
+    usual = {name: parameter.default for name, parameter in inspect.signature(DCRNN).parameters.items()}
+    assert {name: usual[name] for name in ModelConfig.model_fields if name not in own} == ModelConfig().model_dump(exclude=own)
 
 
 EACH_IN_A_FORK = """

@@ -44,11 +44,7 @@ def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Ca
     torch.manual_seed(0)
     embedding = "dense" if candidate == "dense" else "sparse"
     config = load_config(None, {"data": "none", "model.embedding": embedding, "model.embedding_dim": WIDTH})
-    of_model = config.model
-    model = dcrnn_fast.DCRNN(
-        [rows // FIELDS] * FIELDS, embedding_dim=WIDTH, steps=of_model.steps, rank=of_model.rank, tower_dims=of_model.tower_dims,
-        dropout=of_model.dropout, sparse=embedding == "sparse",
-    ).train()  # fmt: skip
+    model = dcrnn_fast.DCRNN([rows // FIELDS] * FIELDS, embedding_dim=WIDTH, sparse=embedding == "sparse").train()
     optimiser, precision = build_optimiser(config, {"model": model}, CPU), select_precision(config.precision, CPU)
     if candidate in PEERS:
         optimiser = Optimisers(optimiser.parts[0], PEERS[candidate]([model.embedding.weight], lr=1e-3))

@@ -105,8 +105,6 @@ class Apart(Network):
 def dcrnn(meta: PackedMeta, setting: Setting, size: Size, **fixed: Any) -> dcrnn_fast.DCRNN:
     """DCRNN with the relation of the data set, and the full cell if the setting has no rank. ``fixed`` holds what names the variant."""
     options = {"share_ratio": setting["share_ratio"]} if "share_ratio" in setting else {}
-    if setting.get("rank"):
-        options["rank"] = round(setting["rank"] * size.scale)
     return dcrnn_fast.DCRNN(
         meta.fields,
         embedding_dim=size.embedding_dim,
@@ -114,6 +112,7 @@ def dcrnn(meta: PackedMeta, setting: Setting, size: Size, **fixed: Any) -> dcrnn
         tasks=meta.tasks,
         relation=meta.relation,
         steps=setting["steps"],
+        rank=round(setting["rank"] * size.scale) if setting.get("rank") else None,
         tower_dims=widths(setting, size),
         dropout=setting["dropout"],
         dense_bins=setting["dense_bins"],

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dcrnn_fast.support import defaults as usual
+
 
 class Number(NamedTuple):
     """A number in [low, high], drawn uniformly, or uniformly by its logarithm."""
@@ -30,23 +32,23 @@ Space = dict[str, Number | Choice]
 COMMON: Space = {
     "lr": Number(5e-4, 2e-2, 3e-3, log=True),
     "weight_decay": Number(1e-3, 3.0, 0.3, log=True),
-    "dropout": Number(0.0, 0.5, 0.3),
-    "embedding_init_std": Number(3e-3, 0.3, 0.05, log=True),
+    "dropout": Number(0.0, 0.5, usual.DROPOUT),
+    "embedding_init_std": Number(3e-3, 0.3, usual.EMBEDDING_INIT_STD, log=True),
     "epochs": Number(1, 8, 6, log=True),
     "oov_dropout": Choice((0.0, 0.25, 1.0), 1.0),
-    "dense_bins": Choice((0, 32), 32),
+    "dense_bins": Choice((0, 32), usual.DENSE_BINS),
     "weighting": Choice(("fixed", "uncertainty"), "fixed"),
 }
 """Of every network. ``weighting`` "fixed" gives each task's loss the weight 1; "uncertainty" learns the weights (Kendall et al. 2018)."""
 
 WIDTH: Space = {"width": Choice((32, 64, 128), 64)}
 """Of the first hidden layer of towers and experts; the second is half as wide."""
-STEPS: Space = {"steps": Choice((1, 2, 3), 2)}
+STEPS: Space = {"steps": Choice((1, 2, 3), usual.STEPS)}
 NORM: Space = {"batch_norm": Choice((False, True), False)}
 """torch-rechub puts batch normalisation into every hidden layer. On tables of rare ids it takes away what a small start of the embeddings
 gives, so trial 0 leaves it out, and the others choose."""
-RATIO: Space = {"share_ratio": Choice((0.25, 0.5, 0.75), 0.5)}
-RANK: Space = {"rank": Choice((16, 32, 64), 32)}
+RATIO: Space = {"share_ratio": Choice((0.25, 0.5, 0.75), usual.SHARE_RATIO)}
+RANK: Space = {"rank": Choice((16, 32, 64), usual.RANK)}
 
 OWN: dict[str, Space] = {
     "dcrnn": WIDTH | STEPS | RANK | RATIO,
@@ -67,10 +69,9 @@ OWN: dict[str, Space] = {
 TRAINER: Space = {
     "optimiser.lr": Number(1e-3, 2e-2, 5e-3, log=True),
     "optimiser.weight_decay": Number(1e-3, 3.0, 0.3, log=True),
-    "optimiser.embedding_prior": Number(4.0, 1024.0, 64.0, log=True),
     "optimiser.epochs": Choice((None, 1, 2, 4, 8, 16, 32), None),
     "oov_dropout": Choice(("auto", 0.25, 1.0), "auto"),
-    "model.dropout": Number(0.0, 0.5, 0.3),
+    "model.dropout": COMMON["dropout"],
     "model.steps": STEPS["steps"],
     "model.rank": RANK["rank"],
     "model.share_ratio": RATIO["share_ratio"],

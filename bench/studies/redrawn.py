@@ -56,10 +56,11 @@ def split_again(dataset: PackedDataset, seed: int) -> PackedDataset:
 
 
 def chosen(data: str, model: str) -> tuple[dict[str, Any], str]:
-    """The committed setting of a model, and its size."""
+    """The committed setting of a model, but for keys that are no longer searched, and its size."""
     size = "medium" if harness.MODELS[model].build else ONE_SIZE
     rows = results.read("quality.json")["chosen"]
-    return next(row["setting"] for row in rows if (row["data"], row["model"], row["size"]) == (DATA[data], model, size)), size
+    setting = next(row["setting"] for row in rows if (row["data"], row["model"], row["size"]) == (DATA[data], model, size))
+    return {key: value for key, value in setting.items() if key in harness.MODELS[model].space}, size
 
 
 def run(data: str, model: str, seed: int, *, options: Namespace, folder: Path) -> dict[str, Any]:

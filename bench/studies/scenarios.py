@@ -45,7 +45,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     ONE: TRUNK,
     "one model, share_ratio 0.75": TRUNK | {"model.share_ratio": 0.75},
     "scenario trunks": TRUNK | {"model.scenario": None},
-    "scenario trunks, scenario_ratio 0.1": TRUNK | {"model.scenario": None, "model.scenario_ratio": 0.1},
     EACH: TRUNK,
 }
 """The keys of each setting. ``model.scenario`` becomes the data set's field."""

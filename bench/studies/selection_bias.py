@@ -34,8 +34,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     NAIVE: {"model.relation": "independent"},
     "ipw": {"loss.cvr": "ipw"},
     "dr": {"loss.cvr": "dr"},
-    "ipw, cvr_weight 0.1": {"loss.cvr": "ipw", "loss.cvr_weight": 0.1},
-    "dr, cvr_weight 0.1": {"loss.cvr": "dr", "loss.cvr_weight": 0.1},
 }
 KINDS = ("one taste", "other rules", "hidden taste")
 """What ties clicks to consumes. One taste, which the fields tell, raises both. Or the rows below the median click rate consume by effects

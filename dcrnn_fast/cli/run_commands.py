@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..errors import ConfigError, RunFolderError, shown
-from ..support import strict_yaml
+from ..support import defaults, strict_yaml
 from ..support.torchrun import is_first
 from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Runs, Split, SplitToEvaluate
 
@@ -26,11 +26,14 @@ class WithKeys(TyperCommand):
         tree = ast.parse((Path(__file__).parents[1] / "training" / "config.py").read_text(encoding="utf-8"))
         sections = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
+        def value(node: ast.expr) -> Any:
+            return getattr(defaults, node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+
         def keys(section: str, prefix: str = "") -> Iterator[tuple[str, str]]:
             for node in sections[section]:
                 if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
                     name, call = f"{prefix}{ast.unparse(node.target)}", ast.unparse(node.value.func)
-                    given = {one.arg: ast.literal_eval(one.value) for one in node.value.keywords}
+                    given = {one.arg: value(one.value) for one in node.value.keywords}
                     if call in sections:
                         yield from keys(call, f"{name}.")
                     elif "default" in given:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from ..ops.backends import require
 from ..sharing import Cell, Sharing, SharingPlan
 from ..support.checks import check_flag, check_placement
+from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import (
+    SCENARIO_RATIO,
     Relation,
     check_dense,
     check_features,
@@ -49,12 +51,12 @@ class DCRNN(WithConstants):
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
             With ``pooled``, of each of the C columns of ids.
         num_dense: N, the number of dense features; 0 for none.
-        embedding_dim: E, the width of an embedding. The cross recurrence has D = F * E units, plus E for the projected dense features
-            (but see ``dense_bins``).
+        embedding_dim: E, the width of an embedding. The cross recurrence has D = (F + N) * E units (but see ``dense_bins``).
         embedding_init_std: the embeddings start normal with this standard deviation and mean 0. A small one makes an id count only once
             training has moved it, so that rare and unseen ids add little noise; 0 starts all ids equal. It changes no other random number.
-        dense_bins: Q > 0 gives each dense feature an embedding of its own that is linear between the edges of Q bins (see
-            :class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`), so that D = (F + N) * E; 0 projects all dense features to one.
+        dense_bins: Q, the bins of each dense feature, between whose edges its embedding is linear. The edges suit standardised features:
+            ``dense_embedding.set_edges`` sets others (:class:`dcrnn_fast.reference.PiecewiseLinearEmbedding`). 0 projects all dense
+            features to one embedding, so that D = (F + 1) * E.
         shared_embeddings: fields without rows of their own in the embedding table, by name (of a sequence, the position as text). Each
             reads those of the field that it maps to, which has as many ids: {"last_item": "item"} gives an item one embedding for both.
         pooled: fields with several values. Each maps to its ``columns``, names in ``num_embeddings`` that follow each other and share one
@@ -71,22 +73,20 @@ class DCRNN(WithConstants):
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
         tied: True for one set of weights at all steps (an RNN), False for one set per step (a deep cross network).
-        rank: r of the low-rank cell, in which a unit reads r projections of the state instead of the state; None for the full cell.
+        rank: r of the low-rank cell, in which a unit reads r projections of the state, the same for all tasks; None for the full cell.
         sharing: "rows" (tasks share parameters) or "trunk" (tasks share computation too).
         share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
-        projection_share_ratio: fraction of the r projections that tasks share, in [0, 1].
 
     Args for towers and the relation between tasks:
         tower_dims: widths of each task's hidden tower layers.
-        tower_share_ratio: fraction of each hidden tower layer's rows that tasks share, in [0, 1].
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
 
     Args for scenarios:
         scenario: the name of the categorical field whose ids are the scenarios (of a sequence, the field's position as text: "0"); None for
-            none. With ``sharing="trunk"``, each scenario then has a trunk of its own below the trunk of all, see
-            :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 (out of vocabulary) read the trunk of all alone.
-        scenario_ratio: fraction of units in a scenario's trunk, at most 1 - ``share_ratio``; without ``scenario`` it has no effect.
+            none. With ``sharing="trunk"``, each scenario then has a trunk of its own, a quarter of the units, below the trunk of all, see
+            :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 (out of vocabulary) read the trunk of all alone. ``share_ratio`` is then at
+            most 0.75.
 
     Args for where it runs:
         backend: "auto", or the name of the backend that computes the operators.
@@ -118,27 +118,24 @@ class DCRNN(WithConstants):
         num_embeddings: Sequence[int] | Mapping[str, int],
         *,
         num_dense: int = 0,
-        embedding_dim: int = 16,
-        embedding_init_std: float = 0.05,
-        dense_bins: int = 0,
+        embedding_dim: int = EMBEDDING_DIM,
+        embedding_init_std: float = EMBEDDING_INIT_STD,
+        dense_bins: int = DENSE_BINS,
         shared_embeddings: Mapping[str, str] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
         first_order: bool = True,
         tasks: Sequence[str] = ("click", "consume"),
-        steps: int = 3,
+        steps: int = STEPS,
         cell: Cell = "gated",
         tied: bool = True,
-        rank: int | None = None,
+        rank: int | None = RANK,
         sharing: Sharing = "rows",
-        share_ratio: float = 0.5,
-        projection_share_ratio: float = 1.0,
-        tower_dims: Sequence[int] = (128, 64),
-        tower_share_ratio: float = 0.0,
-        dropout: float = 0.0,
+        share_ratio: float = SHARE_RATIO,
+        tower_dims: Sequence[int] = TOWER_DIMS,
+        dropout: float = DROPOUT,
         relation: Relation = "chain",
         scenario: str | None = None,
-        scenario_ratio: float = 0.25,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -153,8 +150,8 @@ class DCRNN(WithConstants):
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
-        tower_dims = check_towers(tower_dims, tower_share_ratio, dropout, relation)
-        self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
+        tower_dims = check_towers(tower_dims, dropout, relation)
+        self.scenario_column = check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
 
         self.num_dense, self.relation, self.backend, self.scenario = num_dense, relation, backend, scenario
         self.embedding_init_std, self.dense_bins = float(embedding_init_std), dense_bins if num_dense else 0
@@ -164,8 +161,7 @@ class DCRNN(WithConstants):
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
-            projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
-            scenario_ratio=0.0 if scenario is None else scenario_ratio,
+            num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
         )  # fmt: skip
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -175,9 +171,7 @@ class DCRNN(WithConstants):
         self.dense_embedding = PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, **place) if self.dense_bins else None
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, backend=backend, **place)
         widths = [dim, *tower_dims]
-        self.towers = nn.ModuleList(
-            PartiallySharedLinear(below, width, len(self.tasks), tower_share_ratio, **place) for below, width in pairwise(widths)
-        )
+        self.towers = nn.ModuleList(PartiallySharedLinear(below, width, len(self.tasks), **place) for below, width in pairwise(widths))
         self.dropout = Dropout(float(dropout))
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], **place) if relation == "transfer" else None
         self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **place)

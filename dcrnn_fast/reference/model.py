@@ -22,7 +22,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from ..sharing import Cell, Sharing, SharingPlan
 from ..support.checks import check_choice, check_flag, check_placement
+from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import (
+    SCENARIO_RATIO,
     Relation,
     check_dense,
     check_features,
@@ -63,27 +65,24 @@ class DCRNN(nn.Module):
         num_embeddings: Sequence[int] | Mapping[str, int],
         *,
         num_dense: int = 0,
-        embedding_dim: int = 16,
-        embedding_init_std: float = 0.05,
-        dense_bins: int = 0,
+        embedding_dim: int = EMBEDDING_DIM,
+        embedding_init_std: float = EMBEDDING_INIT_STD,
+        dense_bins: int = DENSE_BINS,
         shared_embeddings: Mapping[str, str] | None = None,
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
         first_order: bool = True,
         tasks: Sequence[str] = ("click", "consume"),
-        steps: int = 3,
+        steps: int = STEPS,
         cell: Cell = "gated",
         tied: bool = True,
-        rank: int | None = None,
+        rank: int | None = RANK,
         sharing: Sharing = "rows",
-        share_ratio: float = 0.5,
-        projection_share_ratio: float = 1.0,
-        tower_dims: Sequence[int] = (128, 64),
-        tower_share_ratio: float = 0.0,
-        dropout: float = 0.0,
+        share_ratio: float = SHARE_RATIO,
+        tower_dims: Sequence[int] = TOWER_DIMS,
+        dropout: float = DROPOUT,
         relation: Relation = "chain",
         scenario: str | None = None,
-        scenario_ratio: float = 0.25,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -96,8 +95,8 @@ class DCRNN(nn.Module):
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
         self.tasks, self.conditionals = check_tasks(tasks)
-        tower_dims = check_towers(tower_dims, tower_share_ratio, dropout, relation)
-        self.scenario_column = check_scenario_field(scenario, scenario_ratio, sharing, self.field_names, self.pooled)
+        tower_dims = check_towers(tower_dims, dropout, relation)
+        self.scenario_column = check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
         check_choice("backend", backend, BACKENDS)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -129,14 +128,11 @@ class DCRNN(nn.Module):
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
-            projection_share_ratio=projection_share_ratio, num_scenarios=scenarios,
-            scenario_ratio=0.0 if scenario is None else scenario_ratio,
+            num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
         )  # fmt: skip
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, **kind)
         widths = [dim, *tower_dims]
-        self.towers = nn.ModuleList(
-            PartiallySharedLinear(below, width, len(self.tasks), tower_share_ratio, **kind) for below, width in pairwise(widths)
-        )
+        self.towers = nn.ModuleList(PartiallySharedLinear(below, width, len(self.tasks), **kind) for below, width in pairwise(widths))
         self.dropout = nn.Dropout(float(dropout))
         self.transfer = InformationTransfer(len(self.tasks), widths[-1], **kind) if relation == "transfer" else None
         self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **kind)

@@ -23,6 +23,8 @@ from .tracing import inputs_are_checked, inputs_checked, observed, values_of
 
 Relation = Literal["chain", "independent", "transfer"]
 """How a model relates consecutive tasks."""
+SCENARIO_RATIO = 0.25
+"""The part of the units that is a scenario's trunk."""
 
 
 def check_features(
@@ -55,10 +57,9 @@ def check_tasks(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tasks, conditionals
 
 
-def check_towers(tower_dims: Sequence[int], tower_share_ratio: float, dropout: float, relation: str) -> tuple[int, ...]:
-    """The widths. Raise TypeError or ValueError unless towers can have them, these shared rows, this dropout and this relation."""
+def check_towers(tower_dims: Sequence[int], dropout: float, relation: str) -> tuple[int, ...]:
+    """The widths. Raise TypeError or ValueError unless towers can have them, this dropout and this relation."""
     widths = check_counts("tower_dims", tower_dims, "widths")
-    check_ratio("tower_share_ratio", tower_share_ratio)
     check_ratio("dropout", dropout)
     if dropout == 1:
         raise ValueError("dropout=1: expected a probability in [0, 1)")
@@ -67,16 +68,19 @@ def check_towers(tower_dims: Sequence[int], tower_share_ratio: float, dropout: f
 
 
 def check_scenario_field(
-    scenario: str | None, scenario_ratio: float, sharing: str, names: Sequence[str], pooled: Mapping[str, Mapping[str, Any]]
+    scenario: str | None, share_ratio: float, sharing: str, names: Sequence[str], pooled: Mapping[str, Mapping[str, Any]]
 ) -> int | None:
-    """The column of ids that names the scenario; None where there is none. Raise ValueError unless it holds one id a row, with a trunk."""
-    check_ratio("scenario_ratio", scenario_ratio)
+    """The column of ids that names the scenario; None where there is none. Raise TypeError or ValueError unless it can have trunks."""
+    check_ratio("share_ratio", share_ratio)
     if scenario is None:
         return None
     several = {column for field in pooled.values() for column in field["columns"]}
     check_choice("scenario", scenario, [name for name in names if name not in several])
     if sharing != "trunk":
         raise ValueError(f'scenario={scenario!r} with sharing={sharing!r}: expected sharing="trunk", whose units scenarios read')
+    if float(share_ratio) + SCENARIO_RATIO > 1:
+        said = f"expected at most {1 - SCENARIO_RATIO}, as a scenario's trunk has {SCENARIO_RATIO} of the units"
+        raise ValueError(f"share_ratio={share_ratio} with scenario={scenario!r}: {said}")
     return names.index(scenario)
 
 

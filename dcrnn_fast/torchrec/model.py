@@ -57,10 +57,10 @@ class DCRNN(model.DCRNN):
         >>> import torch
         >>> import dcrnn_fast
         >>> from dcrnn_fast.torchrec import DCRNN, to_keyed_jagged_tensor
-        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
+        >>> model = DCRNN({"user": 100, "item": 50}).eval()
         >>> ids = torch.tensor([[7, 3], [99, 0]])
         >>> logits = model(to_keyed_jagged_tensor(ids, model))
-        >>> served = dcrnn_fast.DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
+        >>> served = dcrnn_fast.DCRNN({"user": 100, "item": 50}).eval()
         >>> served.load_state_dict(model.plain_state_dict())
         <All keys matched successfully>
         >>> torch.allclose(served(ids), logits)

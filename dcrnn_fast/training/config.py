@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..data import known_data_sets
 from ..errors import ConfigError, did_you_mean, shown
 from ..support import strict_yaml
+from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.files import path_of
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -34,30 +35,27 @@ class ModelConfig(_Section):
     embedding: Literal["dense", "sparse"] = Field(
         default="sparse", description="gradient and optimiser of the embeddings: of the whole table, or of the rows that a step reads"
     )
-    embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=8, description="width of a field's embedding")
+    embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(default=EMBEDDING_DIM, description="width of a field's embedding")
     embedding_init_std: Annotated[float, Field(ge=0, le=10)] = Field(
-        default=0.05, description="standard deviation with which the embeddings start; 0 starts all ids equal"
+        default=EMBEDDING_INIT_STD, description="standard deviation with which the embeddings start; 0 starts all ids equal"
     )
     first_order: bool = Field(default=True, description="a number for each id and task, added to the logits")
-    steps: Annotated[int, Field(ge=1, le=64)] = Field(default=2, description="applications of the cross cell")
+    steps: Annotated[int, Field(ge=1, le=64)] = Field(default=STEPS, description="applications of the cross cell")
     cell: Literal["gated", "cross"] = Field(default="gated", description="cross cell with or without the gate")
     tied: bool = Field(default=True, description="the same weights at every step")
     sharing: Literal["rows", "trunk"] = Field(default="rows", description="share parameters, or computation too")
-    share_ratio: Ratio = Field(default=0.5, description="shared part of the units: 1 is hard sharing, 0 none")
-    rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=32, description="rank of the cell; null: the full cell")
-    projection_share_ratio: Ratio = Field(default=1.0, description="shared part of the low-rank cell's projections")
+    share_ratio: Ratio = Field(default=SHARE_RATIO, description="shared part of the units: 1 is hard sharing, 0 none")
+    rank: Annotated[int, Field(ge=1, le=65536)] | None = Field(default=RANK, description="rank of the cell; null: the full cell")
     scenario: str | None = Field(
         default=None, description="categorical field whose ids are scenarios with a trunk each, with sharing: trunk; null: no scenarios"
     )
-    scenario_ratio: Ratio = Field(default=0.25, description="part of the units in a scenario's trunk, at most 1 - share_ratio")
     dense_bins: Annotated[int, Field(ge=0, le=65536)] = Field(
-        default=32, description="bins of each dense column's own embedding; 0: one projection of all dense columns"
+        default=DENSE_BINS, description="bins of each dense column's own embedding; 0: one projection of all dense columns"
     )
     tower_dims: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
-        default=(64, 32), max_length=64, description="hidden widths of a task's tower"
+        default=TOWER_DIMS, max_length=64, description="hidden widths of a task's tower"
     )
-    tower_share_ratio: Ratio = Field(default=0.0, description="shared part of the towers' rows")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.3, description="dropout in the towers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=DROPOUT, description="dropout in the towers")
     relation: Literal["chain", "independent", "transfer"] | None = Field(
         default=None, description="how the tasks depend; null: the data set's own"
     )
@@ -84,11 +82,6 @@ class OptimiserConfig(_Section):
     )
     embedding_weight_decay: Annotated[float, Field(ge=0, le=10)] | None = Field(
         default=None, description="decoupled decay of the embeddings; null: 0, or weight_decay for dense embeddings"
-    )
-    embedding_prior: Annotated[float, Field(ge=0, le=10**9)] = Field(
-        default=64.0,
-        description="steps that each row of sparse embeddings and of the first-order table counts as having had: the higher, the less "
-        "rare ids move",
     )
     first_order_lr: Annotated[float, Field(gt=0, le=10)] = Field(
         default=0.1, description="peak learning rate of the first-order term's table, which row-wise Adagrad trains"
@@ -120,10 +113,6 @@ class LossConfig(_Section):
     strict_funnel: bool = Field(default=True, description="refuse a batch in which a later event happens without the earlier one")
     cvr: Literal["entire_space", "ipw", "dr"] = Field(
         default="entire_space", description="loss of a chain's conditionals: none of their own, by inverse propensities, or doubly robust"
-    )
-    cvr_weight: Annotated[float, Field(ge=0)] = Field(default=1.0, description="weight of the losses that cvr adds")
-    propensity_floor: Ratio = Field(
-        default=0.1, description="least propensity that ipw and dr divide by, as a part of the batch's mean propensity"
     )
 
 

@@ -27,8 +27,8 @@ from .run import train
 
 SPACE: dict[str, list[Any]] = {
     "optimiser.lr": ["Float", 1e-3, 2e-2, True], "optimiser.weight_decay": ["Float", 1e-3, 3.0, True],
-    "optimiser.embedding_prior": ["Float", 4.0, 1024.0, True], "optimiser.epochs": ["Categorical", [None, 1, 2, 4, 8, 16, 32]],
-    "oov_dropout": ["Categorical", ["auto", 0.25, 1.0]], "model.dropout": ["Float", 0.0, 0.5], "model.steps": ["Categorical", [1, 2, 3]],
+    "optimiser.epochs": ["Categorical", [None, 1, 2, 4, 8, 16, 32]], "oov_dropout": ["Categorical", ["auto", 0.25, 1.0]],
+    "model.dropout": ["Float", 0.0, 0.5], "model.steps": ["Categorical", [1, 2, 3]],
     "model.rank": ["Categorical", [16, 32, 64]], "model.share_ratio": ["Categorical", [0.25, 0.5, 0.75]],
     "model.first_order": ["Categorical", [False, True]], "model.tower_dims": ["Categorical", [[32, 16], [64, 32], [128, 64]]],
     "loss.weighting": ["Categorical", ["fixed", "uncertainty"]],
@@ -84,11 +84,9 @@ def tune(config: RunConfig, output: str | Path, *, trials: int = 30, report: Rep
 
 
 def _space(config: RunConfig, tasks: tuple[str, ...]) -> dict[str, list[Any]]:
-    """The keys of :data:`SPACE` but those that are set, those without effect, and those of which another key excludes values."""
+    """The keys of :data:`SPACE` but those that are set, and those without effect or that another key excludes."""
     left_out = {key for key, _ in flat(config.model_dump(exclude_unset=True))}
-    if config.model.embedding == "dense":
-        left_out.add("optimiser.embedding_prior")
-    if config.model.scenario is not None or (len(tasks) == 1 and config.model.sharing == "rows"):
+    if len(tasks) == 1 and config.model.sharing == "rows":
         left_out.add("model.share_ratio")
     if config.loss.task_weight is not None or len(tasks) == 1:
         left_out.add("loss.weighting")

@@ -9,7 +9,6 @@ import yaml
 import dcrnn_fast
 from dcrnn_fast import errors, training
 from dcrnn_fast.cli import demo
-from dcrnn_fast.nn.losses import FLOOR
 from dcrnn_fast.training.config import flat, load_config
 from tests.damage import flip_a_bit, truncate
 from tests.processes import run_python
@@ -100,10 +99,6 @@ def test_the_help_of_train_lists_every_key_with_its_default():
     listed = dict(re.findall(r"^  ([\w.]+)=(.*?)(?:  .*)?$", run_python("-m", "dcrnn_fast", "train", "--help").stdout, flags=re.MULTILINE))
     values = dict(flat(load_config(None, {"data": "-"}).to_dict()))
     assert listed == {key: json.dumps(value).strip('"') for key, value in values.items() if key != "data"}
-
-
-def test_the_default_propensity_floor_is_that_of_the_loss():
-    assert load_config(None, {"data": "-"}).loss.propensity_floor == FLOOR
 
 
 def test_the_package_offers_a_command_the_same_names():

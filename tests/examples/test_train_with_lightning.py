@@ -44,7 +44,7 @@ def by_a_plain_loop(data):
     """The same model, batches and optimiser."""
     meta = data.meta
     torch.manual_seed(0)
-    model = DCRNN(meta.fields, num_dense=len(meta.dense), tasks=meta.tasks, relation=meta.relation, rank=32)
+    model = DCRNN(meta.fields, num_dense=len(meta.dense), tasks=meta.tasks, relation=meta.relation)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.005)
     loader = BlockLoader(data.split("train"), 512, shuffle=True, seed=0)
     for epoch in range(2):

@@ -67,12 +67,12 @@ MODELS = {
     "default start": {"embedding_init_std": 0.05},
     "gated rows": {},
     "cross untied": {"cell": "cross", "tied": False, "share_ratio": 0.25},
-    "low rank": {"rank": 3, "projection_share_ratio": 0.4},
+    "low rank": {"rank": 3},
     "low rank untied cross": {"rank": 2, "tied": False, "cell": "cross"},
     "trunk": {"sharing": "trunk", "steps": 2, "tasks": FUNNEL},
-    "trunk low rank": {"sharing": "trunk", "rank": 3, "projection_share_ratio": 0.5, "share_ratio": 0.75},
+    "trunk low rank": {"sharing": "trunk", "rank": 3, "share_ratio": 0.75},
     "scenarios": {"sharing": "trunk", "scenario": "hour"},
-    "scenarios low rank": {"sharing": "trunk", "scenario": "hour", "scenario_ratio": 0.4, "rank": 3, "tied": False},
+    "scenarios low rank": {"sharing": "trunk", "scenario": "hour", "rank": 3, "tied": False},
     "shared embeddings": {"shared_embeddings": {"last_item": "item"}},
     "pooled mean": POOLED,
     "pooled sum": POOLED | {"pooled": {"tag": TAGS | {"pooling": "sum"}}},
@@ -80,22 +80,28 @@ MODELS = {
     "dense bins": {"num_dense": 2, "dense_bins": 3},
     "dense alone": {"num_embeddings": [], "num_dense": 2, "dense_bins": 3, "share_ratio": 1.0},
     "transfer": {"relation": "transfer", "tasks": FUNNEL},
-    "independent": {"relation": "independent", "tower_share_ratio": 0.5, "share_ratio": 0.0},
+    "independent": {"relation": "independent", "share_ratio": 0.0},
     "one task without towers": {"tasks": ("click",), "tower_dims": ()},
     "sparse": {"sparse": True},
     "float64": {"dtype": torch.float64},
     "dropout": {"dropout": 0.4},
     "all at once": {
-        "sharing": "trunk", "scenario": "hour", "rank": 3, "projection_share_ratio": 0.5, "share_ratio": 0.4, "steps": 2,
-        "num_dense": 2, "dense_bins": 3, "tower_share_ratio": 0.5, "tasks": FUNNEL, **POOLED,
+        "sharing": "trunk", "scenario": "hour", "rank": 3, "share_ratio": 0.4, "steps": 2,
+        "num_dense": 2, "dense_bins": 3, "tasks": FUNNEL, **POOLED,
     },
+}  # fmt: skip
+
+
+BUILT = {
+    "num_embeddings": FIELDS, "embedding_dim": 3, "embedding_init_std": 1.0, "dense_bins": 0, "steps": 3, "rank": None,
+    "tower_dims": (6, 4), "dropout": 0.0,
 }  # fmt: skip
 
 
 def make_model(cls, name):
     """A model from a fixed seed; its embeddings start large and its first-order term is not 0, so that no term is lost beside another."""
     torch.manual_seed(0)
-    model = cls(**{"num_embeddings": FIELDS, "embedding_dim": 3, "embedding_init_std": 1.0, "tower_dims": (6, 4)} | MODELS[name])
+    model = cls(**BUILT | MODELS[name])
     with torch.no_grad():
         for one in model.first_order.parameters():
             one.copy_(torch.arange(one.numel()).cos().reshape(one.shape))

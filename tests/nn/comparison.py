@@ -6,15 +6,15 @@ import torch
 from torch import nn
 
 from dcrnn_fast import DCRNN, UncertaintyWeighting, reference
-from tests.nn.models import SIZES
+from tests.nn.models import PLAIN, SIZES
 
-SMALL = {"embedding_dim": 3, "num_dense": 2, "tower_dims": (5, 4), "tower_share_ratio": 0.5, "dtype": torch.float64}
+SMALL = PLAIN | {"embedding_dim": 3, "num_dense": 2, "steps": 3, "tower_dims": (5, 4), "dtype": torch.float64}
 SEVERAL = {"tag": 5, "tag[0]": 5, "tag[1]": 5, "user": 3, "last[0]": 4}
 CONFIGURATIONS = {
     "binned numbers": {"dense_bins": 3},
     "no numbers": {"num_dense": 0},
     "numbers alone": {"num_embeddings": {}},
-    "one hard tower": {"tower_dims": (4,), "tower_share_ratio": 1.0},
+    "one tower layer": {"tower_dims": (4,)},
     "no tower": {"tower_dims": ()},
     "no first-order term": {"first_order": False},
     "sparse table": {"sparse": True, "embedding_init_std": 0.3},
@@ -34,12 +34,10 @@ CONFIGURATIONS |= {
     for relation, tasks in itertools.product(("chain", "independent", "transfer"), (("click",), ("see", "click", "consume")))
 }
 CONFIGURATIONS |= {
-    f"scenarios, {'tied' if tied else 'untied'}, rank {rank}, {share} + {own}": {
-        "sharing": "trunk", "scenario": "hour", "tied": tied, "rank": rank, "share_ratio": share, "scenario_ratio": own
+    f"scenarios, {'tied' if tied else 'untied'}, rank {rank}, share {share}": {
+        "sharing": "trunk", "scenario": "hour", "tied": tied, "rank": rank, "share_ratio": share
     }
-    for tied, rank, (share, own) in (
-        (True, None, (0.5, 0.25)), (False, 2, (0.5, 0.25)), (True, 2, (0, 0.5)), (False, None, (0.5, 0.5)), (True, None, (0, 1)),
-    )
+    for tied, rank, share in ((True, None, 0.5), (False, 2, 0.5), (True, 2, 0), (False, None, 0.75))
 }  # fmt: skip
 CONFIGURATIONS |= {
     f"{sharing}, {cell}, {'tied' if tied else 'untied'}, share {share}": {
@@ -51,12 +49,8 @@ CONFIGURATIONS |= {
     for sharing, cell, tied, share in itertools.product(("rows", "trunk"), ("gated", "cross"), (True, False), (0, 0.4, 1))
 }
 CONFIGURATIONS |= {
-    f"{sharing}, rank 2, {cell}, {'tied' if tied else 'untied'}, projection {share}": {
-        "sharing": sharing, "cell": cell, "tied": tied, "rank": 2, "projection_share_ratio": share
-    }
-    for sharing, (cell, tied, share) in itertools.product(
-        ("rows", "trunk"), (("gated", True, 0.5), ("gated", False, 0), ("cross", False, 0.5), ("gated", True, 1))
-    )
+    f"{sharing}, rank 2, {cell}, {'tied' if tied else 'untied'}": {"sharing": sharing, "cell": cell, "tied": tied, "rank": 2}
+    for sharing, (cell, tied) in itertools.product(("rows", "trunk"), (("gated", True), ("gated", False), ("cross", False)))
 }  # fmt: skip
 
 

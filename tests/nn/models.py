@@ -3,6 +3,8 @@
 import torch
 
 SIZES = {"user": 7, "item": 11, "hour": 3}
+PLAIN = {"rank": None, "dense_bins": 0, "dropout": 0.0}
+"""The full cell, one projection of all numbers, and the same result at each call."""
 
 
 def batch(rows: int = 9, num_dense: int = 0, tasks: int = 2, dtype: torch.dtype = torch.float32):

@@ -12,7 +12,7 @@ zeros = torch.zeros
 
 @pytest.fixture
 def model():
-    return DCRNN(SIZES, embedding_dim=4, num_dense=2)
+    return DCRNN(SIZES, embedding_dim=4, num_dense=2).eval()
 
 
 @pytest.mark.parametrize("stray", [-1, 11, 2**40])
@@ -26,7 +26,7 @@ def test_an_id_out_of_range_is_an_index_error_with_the_fields_name(model, stray)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_traced_graph_reads_no_row_of_another_field():
     """Its check saw the ids that it was traced with."""
-    model, ids = DCRNN(SIZES, embedding_dim=4), batch()[0]
+    model, ids = DCRNN(SIZES, embedding_dim=4).eval(), batch()[0]
     traced = torch.jit.trace(model, ids, check_trace=False)
     assert torch.equal(traced(ids), model(ids))
     ids[5, 1] = 11
@@ -121,7 +121,7 @@ def test_a_batch_is_checked_before_it_goes_to_the_device(model, whole, name, val
 
 @pytest.mark.parametrize("kind", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
 def test_what_was_checked_is_not_read_again_and_gives_the_same_loss(kind, whole):
-    model = kind(SIZES, embedding_dim=4, num_dense=2)
+    model = kind(SIZES, embedding_dim=4, num_dense=2).eval()
 
     def loss(ids, dense, labels, sample_weight):
         return model.loss(model(ids, dense), labels, sample_weight=sample_weight)

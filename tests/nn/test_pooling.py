@@ -16,7 +16,7 @@ POOLED = {
     "tags": {"columns": ["tags[0]", "tags[1]", "tags[2]"], "pooling": "mean"},
     "last": {"columns": ["last[0]", "last[1]"], "pooling": "sum"},
 }
-OPTIONS = {"embedding_dim": 3, "shared_embeddings": SHARED, "pooled": POOLED}
+OPTIONS = {"embedding_dim": 3, "shared_embeddings": SHARED, "pooled": POOLED, "dropout": 0.0}
 IDS = torch.tensor([[3, 1, 2, 5, 4, 1, 2], [0, 2, 2, 0, 0, 3, 0], [1, 0, 0, 0, 2, 0, 0], [2, 0, 4, 0, 1, 0, 4]])
 
 
@@ -60,8 +60,8 @@ def test_a_single_value_column_is_pooled_too():
 def test_more_columns_without_values_change_no_row():
     wide = ["tags[0]", "tags[1]", "tags[2]", "tags[3]", "tags[4]"]
     shared = dict.fromkeys(wide[1:], "tags[0]")
-    narrow = DCRNN({"tags[0]": 6, "tags[1]": 6}, embedding_dim=4, shared_embeddings={"tags[1]": "tags[0]"}, pooled=pool_of(wide[:2]))
-    padded = DCRNN(dict.fromkeys(wide, 6), embedding_dim=4, shared_embeddings=shared, pooled=pool_of(wide))
+    narrow = DCRNN({"tags[0]": 6, "tags[1]": 6}, embedding_dim=4, shared_embeddings={"tags[1]": "tags[0]"}, pooled=pool_of(wide[:2])).eval()
+    padded = DCRNN(dict.fromkeys(wide, 6), embedding_dim=4, shared_embeddings=shared, pooled=pool_of(wide)).eval()
     padded.load_state_dict(narrow.state_dict())
     ids = torch.tensor([[1, 5], [3, 0], [0, 0]])
     torch.testing.assert_close(padded(torch.cat([ids, torch.zeros(3, 3, dtype=torch.int64)], dim=1)), narrow(ids))

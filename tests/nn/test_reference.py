@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, reference
+import dcrnn_fast
+from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, SharingPlan, reference
 from dcrnn_fast.nn import embeddings, layers, model
 from dcrnn_fast.nn.cpu_layers import Dropout
 from dcrnn_fast.nn.embeddings import FirstOrder, PiecewiseLinearEmbedding
@@ -28,12 +29,19 @@ def test_the_reference_has_no_fast_class_among_its_bases():
         assert one not in plain.__mro__
 
 
-@pytest.mark.parametrize("rank", [None, 1, 3])
-def test_dcnv2_and_its_reference_agree_in_initial_weights_outputs_and_gradients(rank):
+PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4, projection_share_ratio=0.5)
+LAYERS = {f"DCN-v2, rank {rank}": ("DCNv2", (5, 3), {"rank": rank}) for rank in (None, 1, 3)} | {
+    "rows shared in part": ("PartiallySharedLinear", (5, 4, 3, 0.5), {}),
+    "projections shared in part": ("CrossRNN", (PLAN,), {}),
+}
+
+
+@pytest.mark.parametrize(("name", "arguments", "options"), LAYERS.values(), ids=LAYERS)
+def test_a_layer_and_its_reference_agree_in_initial_weights_outputs_and_gradients(name, arguments, options):
     made = []
-    for kind in (DCNv2, reference.DCNv2):
+    for module in (dcrnn_fast, reference):
         torch.manual_seed(0)
-        made.append(kind(5, 3, rank=rank, dtype=torch.float64))
+        made.append(getattr(module, name)(*arguments, **options, dtype=torch.float64))
     fast, plain = made
     same(fast.state_dict(), plain.state_dict())
     with torch.no_grad():

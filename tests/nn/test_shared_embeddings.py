@@ -25,7 +25,7 @@ def test_without_sharing_each_field_has_rows_of_its_own():
 
 def test_a_shared_row_gets_the_gradients_of_both_fields():
     """The model with sharing is the one without whose rows of last_item are kept equal to those of item."""
-    shared, apart = (reference.DCRNN(SIZES, embedding_dim=2, shared_embeddings=given) for given in (SHARED, None))
+    shared, apart = (reference.DCRNN(SIZES, embedding_dim=2, shared_embeddings=given).eval() for given in (SHARED, None))
     weights = shared.state_dict()
     tables = {name: weights[name] for name in ("embedding.weight", "first_order.table.weight")}
     apart.load_state_dict({**weights, **{name: torch.cat([table[3:], table]) for name, table in tables.items()}})

@@ -8,9 +8,9 @@ from torch.func import functional_call, functionalize, grad, hessian, jacfwd, ja
 from dcrnn_fast import DCRNN, BackendUnavailable, Ranker, ScenarioCrossRNN, SharingPlan, UncertaintyWeighting, reference
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.ops import backends
-from tests.nn.models import SIZES, batch
+from tests.nn.models import PLAIN, SIZES, batch
 
-OPTIONS = {"embedding_dim": 3, "num_dense": 2, "tower_dims": (4, 3), "tower_share_ratio": 0.5, "steps": 2, "dtype": torch.float64}
+OPTIONS = PLAIN | {"embedding_dim": 3, "num_dense": 2, "tower_dims": (4, 3), "dtype": torch.float64}
 PARTS = {
     "rows, chain": {},
     "trunk, independent": {"sharing": "trunk", "relation": "independent"},
@@ -138,7 +138,7 @@ def test_the_directional_derivative_of_a_model_is_its_slope(part):
 def test_a_linearized_model_gives_its_directional_derivatives(sharing):
     """PyTorch traces it: checks and scenarios may not read the values."""
     options = {} if sharing == "rows" else {"sharing": "trunk", "scenario": "hour"}
-    model = DCRNN({"hour": 3}, embedding_dim=2, num_dense=1, tower_dims=(), steps=1, dtype=torch.float64, **options)
+    model = DCRNN({"hour": 3}, **PLAIN, embedding_dim=2, num_dense=1, tower_dims=(), steps=1, dtype=torch.float64, **options)
     torch.nn.init.normal_(model.cross.scenario_weight if options else model.cross.shared_weight)
     ids, dense = torch.tensor([[2], [1], [0]]), torch.randn(3, 1, dtype=torch.float64)
     value, along = linearize(lambda dense: model(ids, dense), dense)
@@ -223,7 +223,7 @@ def test_a_scenario_out_of_range_in_one_sample_is_refused():
 
 
 def test_dropout_draws_as_the_randomness_of_vmap_says():
-    model = DCRNN(SIZES, **OPTIONS, dropout=0.5)
+    model = DCRNN(SIZES, **OPTIONS | {"dropout": 0.5})
     ids, dense, _ = batch(1, num_dense=2, dtype=torch.float64)
     rows = ids.expand(8, -1), dense.expand(8, -1)
 

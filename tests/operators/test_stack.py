@@ -72,7 +72,7 @@ def test_a_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, s
     model's case; the others run the same graphs, of the forward and the backward, by PyTorch's operators. The first graph serves all
     numbers of rows."""
     compiler = "inductor" if backend.device != "cpu" or (backend.name, sharing, rank) == ("cpp", "rows", 3) else "aot_eager"
-    options = {"steps": 2, "sharing": sharing, "relation": relation, "rank": rank, "tower_dims": (8, 4)}
+    options = {"steps": 2, "sharing": sharing, "relation": relation, "rank": rank, "tower_dims": (8, 4), "dense_bins": 0, "dropout": 0.0}
     model = DCRNN(SIZES, embedding_dim=4, num_dense=2, **options, backend=backend.name, device=backend.device)
 
     def loss(ids, dense, labels):

@@ -25,7 +25,7 @@ CASES = [
 
 def model_and_batch(name, sizes, sharing, share_ratio, relation):
     torch.manual_seed(0)
-    options = {"sharing": sharing, "share_ratio": share_ratio, "relation": relation, "backend": name}
+    options = {"sharing": sharing, "share_ratio": share_ratio, "relation": relation, "rank": None, "dropout": 0.0, "backend": name}
     model = DCRNN(sizes, embedding_dim=4, num_dense=2, dtype=torch.float64, **options)
     ids, dense, labels = batch(8, num_dense=2, dtype=torch.float64)
     return model, (ids[:, : len(sizes)], dense, labels)

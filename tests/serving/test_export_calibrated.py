@@ -82,6 +82,8 @@ def ranker_of(maps, *, chain=True, rate=1.0, seed=0):
         encoder.num_embeddings,
         tasks=TASKS,
         embedding_dim=4,
+        steps=3,
+        rank=None,
         tower_dims=[8],
         backend="reference",
         relation="chain" if chain else "independent",

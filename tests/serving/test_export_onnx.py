@@ -69,7 +69,7 @@ def test_an_id_out_of_range_is_an_error_of_onnx_runtime(shop, file):
     "options",
     [
         {"relation": "transfer", "num_dense": 0, "tasks": ("relu", "add")},
-        {"sharing": "trunk", "scenario": "a", "tower_share_ratio": 0.5},
+        {"sharing": "trunk", "scenario": "a"},
         {"dense_bins": 4, "rank": 3, "pooled": {"g": {"columns": ["g0", "g1"], "pooling": "mean"}}, "shared_embeddings": {"g1": "g0"}},
     ],
     ids=str,

@@ -9,7 +9,7 @@ POOLED = {
     "last": {"columns": ["last[0]", "last[1]"], "pooling": "sum"},
 }
 FIELDS = {"shared_embeddings": SHARED, "pooled": POOLED}
-OPTIONS = {**FIELDS, "embedding_dim": 4, "num_dense": 2, "rank": 4, "tower_dims": (8,)}
+OPTIONS = {**FIELDS, "embedding_dim": 4, "num_dense": 2, "dense_bins": 0, "rank": 4, "tower_dims": (8,), "dropout": 0.0}
 IDS = torch.tensor([[39, 1, 2, 5, 4, 1, 2], [0, 2, 2, 0, 0, 3, 0], [1, 0, 0, 0, 2, 0, 0], [2, 4, 0, 0, 1, 4, 0]])
 """Rows whose values stand before the zeros of their field."""
 

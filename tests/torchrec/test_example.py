@@ -55,5 +55,5 @@ def test_the_pages_example_learns_and_writes_weights_of_a_plain_model(tmp_path, 
     assert re.search(r"^test loss of the plain DCRNN: [0-9.]+$", said, flags=re.MULTILINE)
     assert quiet == ""
     meta = prepare(schema).meta
-    model = dcrnn_fast.DCRNN(meta.fields, num_dense=1, tasks=meta.tasks, rank=32)
+    model = dcrnn_fast.DCRNN(meta.fields, num_dense=1, tasks=meta.tasks)
     model.load_state_dict(load_file(output))

@@ -19,6 +19,7 @@ TAGS = DCRNN(
     {"tags[0]": 6, "tags[1]": 6},
     shared_embeddings={"tags[1]": "tags[0]"},
     pooled={"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "sum"}},
+    dropout=0.0,
 )
 
 

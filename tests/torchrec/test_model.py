@@ -21,7 +21,7 @@ CASES = {
 
 def both(**options):
     """A plain DCRNN, and one with torchrec's tables and its weights."""
-    plain, model = (made(SIZES, **OPTIONS, **options) for made in (dcrnn_fast.DCRNN, DCRNN))
+    plain, model = (made(SIZES, **OPTIONS | options) for made in (dcrnn_fast.DCRNN, DCRNN))
     model.load_plain_state_dict(plain.state_dict())
     return plain.eval(), model.eval()
 
@@ -45,7 +45,7 @@ def test_weights_go_to_the_plain_model_and_back_with_their_bits(options):
 
 
 def test_a_plain_model_takes_the_weights_of_one_without_dense_features():
-    plain, model = (made({"user": 9, "item": 5}, embedding_dim=4) for made in (dcrnn_fast.DCRNN, DCRNN))
+    plain, model = (made({"user": 9, "item": 5}, embedding_dim=4).eval() for made in (dcrnn_fast.DCRNN, DCRNN))
     plain.load_state_dict(model.plain_state_dict())
     ids = torch.tensor([[8, 4], [0, 0]])
     torch.testing.assert_close(model(to_keyed_jagged_tensor(ids, model)), plain(ids), rtol=1e-6, atol=1e-6)

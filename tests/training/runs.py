@@ -98,7 +98,7 @@ def write_log(folder, fields, *, seed=0, start=1717200000, rename=None, **change
 UNCERTAINTY = "uncertainty weights, clipped gradients, doubly robust"
 BFLOAT16 = "bfloat16, dropped ids, evaluations within an epoch"
 SPARSE = "sparse embedding"
-SCENARIOS = "scenarios, towers shared in part, dense bins, negative rate"
+SCENARIOS = "scenarios, dense bins, negative rate"
 TRANSFER = "transfer, trunk, row weights"
 INDEPENDENT = "independent tasks, low rank, untied"
 FUNNEL: dict[str, dict[str, Any]] = {
@@ -113,8 +113,8 @@ FUNNEL: dict[str, dict[str, Any]] = {
         "optimiser__epochs": 3,
     },
     SCENARIOS: {
-        "model__sharing": "trunk", "model__scenario": "shape", "model__tower_share_ratio": 0.5, "model__dense_bins": 4,
-        "model__steps": 1, "negative_rate": 0.5, "optimiser__epochs": 3,
+        "model__sharing": "trunk", "model__scenario": "shape", "model__dense_bins": 4,
+        "model__steps": 1, "negative_rate": 0.5, "optimiser__epochs": 4,
     },
     TRANSFER: {"model__relation": "transfer", "model__sharing": "trunk", "model__steps": 2, "loss__sample_weight": True},
     INDEPENDENT: {"model__relation": "independent", "model__rank": 3, "model__tied": False},

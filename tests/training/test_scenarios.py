@@ -24,7 +24,7 @@ def test_a_run_trains_a_trunk_for_each_id_of_the_field_and_its_model_loads(run, 
     model, about = load_model(run / "model.safetensors")
     assert model.plan.num_scenarios == dataset.meta.fields["shape"] - 1 == 5
     assert model.cross.scenario_weight.detach()[:, :, 0].flatten(1).norm(dim=1).min() > 0, "training has moved every one"
-    assert (about["model"]["scenario"], about["model"]["scenario_ratio"]) == ("shape", 0.25)
+    assert about["model"]["scenario"] == "shape"
     assert evaluate(run)["metrics"]["click"]["auc"] > 0.7
 
 
@@ -47,8 +47,8 @@ def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
         ({"model__scenario": "weekday"}, "does not fit the data set tiny: scenario='weekday': expected one of 'shape', 'colour', 'size'"),
         ({"model__scenario": "shape"}, "does not fit the data set tiny: scenario='shape' with sharing='rows'"),
         (
-            {"model__sharing": "trunk", "model__scenario": "shape", "model__scenario_ratio": 0.6},
-            r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5",
+            {"model__sharing": "trunk", "model__scenario": "shape", "model__share_ratio": 0.8},
+            r"share_ratio=0\.8 with scenario='shape': expected at most 0\.75",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from ...data.inspect.oov import id_shares
 from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
-from ...support.model_inputs import check_negative_rate, check_pooled, check_shared_embeddings
+from ...support.model_inputs import SCENARIO_RATIO, check_negative_rate, check_pooled, check_shared_embeddings
 from ..config import ModelConfig, RunConfig
 from ..device import select_backend, select_device
 from .layout import RunFolder
@@ -91,7 +91,7 @@ class _Description(BaseModel):
             raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")
         rows = len(self.tasks) * ((1 if model.tied else model.steps) * units + sum(model.tower_dims))
         scenarios = max([size - 1 for name, size in self.fields if name == model.scenario], default=0)
-        rows += scenarios * (1 if model.tied else model.steps) * round(model.scenario_ratio * units)
+        rows += scenarios * (1 if model.tied else model.steps) * round(SCENARIO_RATIO * units)
         if units > MAX_UNITS or rows > MAX_ROWS:
             raise ValueError(f"it asks for {units:,} units and {rows:,} rows, expected at most {MAX_UNITS:,} and {MAX_ROWS:,}")
         return self

@@ -53,7 +53,7 @@ class CounterfactualObjective(nn.Module):
 
     def __init__(self, config: RunConfig, model: DCRNN) -> None:
         super().__init__()
-        self.options, self.negative_rate, self.model = config.loss, config.negative_rate or 1.0, model
+        self.negative_rate, self.model = config.negative_rate or 1.0, model
         self.imputation = None
         if config.loss.cvr == "dr":
             place = model.embedding.weight.device
@@ -74,11 +74,11 @@ class CounterfactualObjective(nn.Module):
         return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
-        """The model's loss with these options, plus ``cvr_weight`` times the conditionals' losses, plus the imputation's.
+        """The model's loss with these options, plus the conditionals' losses, plus the imputation's.
 
         The propensity of a conditional is the model's own probability of the event before it; with a ``negative_rate``, of the log before
-        it was sampled. The imputation minimises its own log loss over all rows by the same propensities. ``cvr_weight`` does not weigh it,
-        for no gradient of it reaches the model.
+        it was sampled. The imputation minimises its own log loss over all rows by the same propensities; no gradient
+        of it reaches the model.
         """
         tasks = len(self.model.tasks)
         z, imputation = outputs[:, :tasks], outputs[:, tasks:]
@@ -88,18 +88,12 @@ class CounterfactualObjective(nn.Module):
 
         def conditionals(logits: Tensor, imputed: Tensor | None = None) -> Tensor:
             return counterfactual_losses(
-                logits,
-                labels,
-                propensity,
-                imputed,
-                sample_weight=sample_weight,
-                negative_rate=self.negative_rate,
-                propensity_floor=self.options.propensity_floor,
+                logits, labels, propensity, imputed, sample_weight=sample_weight, negative_rate=self.negative_rate
             ).sum()
 
         if self.imputation is None:
-            return loss + self.options.cvr_weight * conditionals(z[:, 1:])
-        return loss + self.options.cvr_weight * conditionals(z[:, 1:], _probability(imputation)) + conditionals(imputation)
+            return loss + conditionals(z[:, 1:])
+        return loss + conditionals(z[:, 1:], _probability(imputation)) + conditionals(imputation)
 
 
 def _probability(logits: Tensor) -> Tensor:

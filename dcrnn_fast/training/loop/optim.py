@@ -21,6 +21,8 @@ from ..folder.tensors import all_finite, total
 EMBEDDING, FIRST_ORDER = "model.embedding.weight", "model.first_order.table.weight"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
+PRIOR = 64.0
+"""The steps that each row of sparse embeddings and of the first-order table counts as having had: the higher, the less rare ids move."""
 
 
 class Optimisers:
@@ -101,8 +103,8 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
         return {"params": [], "weight_decay": decay, "lr_scale": lr / options.lr}
 
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
-    embedding = group(embedding_lr, embedding_decay) | ({"prior": options.embedding_prior} if sparse else {})
-    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0) | {"prior": options.embedding_prior}}
+    embedding = group(embedding_lr, embedding_decay) | ({"prior": PRIOR} if sparse else {})
+    own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0) | {"prior": PRIOR}}
     for name, parameter in named_parameters(modules):
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
         own.get(name, constant if exempt else decayed)["params"].append(parameter)

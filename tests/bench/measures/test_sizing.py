@@ -7,7 +7,6 @@ from bench.measures import __main__ as command
 from bench.measures import sizing
 from bench.measures.sizing import Inputs
 from dcrnn_fast import DCRNN
-from dcrnn_fast.training import load_config
 
 # 1000 rows x 2 in 4 bytes: a row is 8 bytes. 10 rows of data with 3 ids exchange 10 * 3 * (8 + 2 * 8) = 720 bytes.
 SMALL = Inputs(
@@ -69,11 +68,8 @@ def test_a_table_that_does_not_fit_is_said_to_be_too_much():
 
 
 def test_the_dense_part_of_the_defaults_is_that_of_the_default_configuration():
-    usual, of_model = Inputs(), load_config(None, {"data": "none"}).model
-    model = DCRNN(
-        [2] * usual.ids, embedding_dim=usual.width, steps=of_model.steps, rank=of_model.rank, tower_dims=of_model.tower_dims,
-        device=torch.device("meta"),
-    )  # fmt: skip
+    usual = Inputs()
+    model = DCRNN([2] * usual.ids, embedding_dim=usual.width, device=torch.device("meta"))
     assert model.num_parameters - sum(table.numel() for table in model.id_tables) == usual.dense_parameters
     towers = sum(weight.numel() for name, weight in model.named_parameters() if name.startswith(("towers", "head")) and "weight" in name)
     assert model.plan.cost().flops + 2 * towers == usual.dense_flops

@@ -108,7 +108,7 @@ def test_a_model_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monk
 
 def test_the_flops_of_the_recurrence_are_those_of_its_plan():
     data = toy(dense=0)
-    model = DCRNN(data.meta.fields, embedding_dim=4, tasks=("click", "buy"), tower_dims=(8,))
+    model = DCRNN(data.meta.fields, embedding_dim=4, tasks=("click", "buy"), tower_dims=(8,), rank=None)
     dim = 12
     towers = 2 * 2 * (dim * 8 + 8)
     assert flops(model, data) == model.plan.cost().flops + towers

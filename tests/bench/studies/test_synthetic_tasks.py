@@ -74,7 +74,9 @@ def test_a_smaller_known_share_keeps_some_of_the_same_second_labels_of_the_train
 @pytest.mark.parametrize(("sharing", "share_ratio"), [("rows", 0.0), ("rows", 0.5), ("rows", 1.0), ("trunk", 0.5), ("trunk", 1.0)])
 def test_the_gate_is_the_models_own(sharing, share_ratio):
     torch.manual_seed(0)
-    model = DCRNN([], num_dense=6, dense_bins=2, embedding_dim=4, steps=1, sharing=sharing, share_ratio=share_ratio, tower_dims=(4,))
+    model = DCRNN(
+        [], num_dense=6, dense_bins=2, embedding_dim=4, steps=1, rank=None, sharing=sharing, share_ratio=share_ratio, tower_dims=(4,)
+    )
     with torch.no_grad():
         for parameter in model.cross.parameters():
             parameter.normal_()

@@ -59,10 +59,10 @@ def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_
     assert own["weight_decay"] == SPARSE_DECAY
 
 
-def test_its_learning_rate_decay_and_prior_can_be_set(schema, dataset):
-    options = {"optimiser__embedding_lr": 0.2, "optimiser__embedding_weight_decay": 0.7, "optimiser__embedding_prior": 3.0}
+def test_its_learning_rate_and_decay_can_be_set(schema, dataset):
+    options = {"optimiser__embedding_lr": 0.2, "optimiser__embedding_weight_decay": 0.7}
     own = group_of_table(*built(schema, dataset, **SPARSE, **options))
-    assert (own["lr_scale"], own["weight_decay"], own["prior"]) == (pytest.approx(10.0), 0.7, 3.0)
+    assert (own["lr_scale"], own["weight_decay"]) == (pytest.approx(10.0), 0.7)
 
 
 def test_the_embeddings_and_the_first_order_table_have_the_prior(schema, dataset):
