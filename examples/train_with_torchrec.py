@@ -26,7 +26,7 @@ def main(data: str, output: str) -> None:
 
     model = DCRNN(**options, device="meta")
     parallel = shard(model, lr=0.05)  # the tables: row-wise Adagrad, in the backward
-    tables = ("embedding.", "first_order_tables.")
+    tables = ("features.embedding.", "features.first_order_tables.")
     optimiser = torch.optim.AdamW([p for name, p in parallel.named_parameters() if not name.startswith(tables)], lr=0.005)
     loader = BlockLoader(rows, BATCH, shuffle=True, shards=ranks, shard=rank)
     for epoch in range(EPOCHS):

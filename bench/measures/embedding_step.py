@@ -47,7 +47,7 @@ def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Ca
     model = dcrnn_fast.DCRNN([rows // FIELDS] * FIELDS, embedding_dim=WIDTH, sparse=embedding == "sparse").train()
     optimiser, precision = build_optimiser(config, {"model": model}, CPU), select_precision(config.precision, CPU)
     if candidate in PEERS:
-        optimiser = Optimisers(optimiser.parts[0], PEERS[candidate]([model.embedding.weight], lr=1e-3))
+        optimiser = Optimisers(optimiser.parts[0], PEERS[candidate]([model.features.embedding.weight], lr=1e-3))
     labels = torch.randint(0, 2, (BATCH, 1)).float().expand(-1, 2).contiguous()
     batches = cycle([torch.randint(0, rows // FIELDS, (BATCH, FIELDS)) for _ in range(8)])
 

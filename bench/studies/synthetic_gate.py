@@ -36,7 +36,7 @@ def gates(model: nn.Module, ids: Tensor, dense: Tensor) -> dict[str, Tensor]:
     if not isinstance(model, DCRNN) or model.plan.cell != "gated" or model.plan.rank is not None or model.num_embeddings:
         raise TypeError(f"model={type(model).__name__}: expected a DCRNN with a gated cell of full rank and dense_bins, without ids")
     model.eval()
-    x0 = model.features(ids, dense)
+    x0 = model.features(ids, dense).x0
     a, g = first_step(model.cross, x0)
     crossed = (x0 * a).abs()
     values = {"gate": g, "without the gate": crossed, "update": g * crossed}

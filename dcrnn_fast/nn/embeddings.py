@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..support.model_inputs import check_edges
 from .cpu_layers import Embedding
+from .layers import beside
 
 
 class PiecewiseLinearEmbedding(nn.Module):
@@ -91,7 +92,11 @@ class PiecewiseLinearEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, N] to [B, N * E] in the dtype of the parameters."""
-        return torch.baddbmm(self.bias.unsqueeze(1), self.bins(x).transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+        return self.of_bins(self.bins(x))
+
+    def of_bins(self, bins: Tensor) -> Tensor:
+        """:meth:`bins` [B, N, Q] to [B, N * E]."""
+        return torch.baddbmm(self.bias.unsqueeze(1), bins.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
 
     def bins(self, x: Tensor) -> Tensor:
         """How far x [B, N] lies in each bin, [B, N, Q] in [0, 1]. A value is compared with the edges in float32 at least."""
@@ -138,7 +143,7 @@ def pool(embedded: Tensor, ids: Tensor, cut: Sequence[Span]) -> Tensor:
     >>> pool(embedded, torch.tensor([[3, 1, 2], [3, 1, 0], [3, 0, 0]]), [Span(0, 1, None), Span(1, 3, "mean")]).tolist()
     [[1.0, 3.0], [1.0, 2.0], [1.0, 0.0]]
     """
-    return torch.cat([pool_span(embedded[:, span.start : span.stop], ids[:, span.start : span.stop], span.pooling) for span in cut], dim=1)
+    return beside([pool_span(embedded[:, span.start : span.stop], ids[:, span.start : span.stop], span.pooling) for span in cut])
 
 
 def pool_span(embedded: Tensor, ids: Tensor, pooling: str | None) -> Tensor:
@@ -192,8 +197,3 @@ class FirstOrder(nn.Module):
         """The sums [B, T] over the dense features, of their bins [B, N, Q]."""
         assert self.dense_weight is not None
         return encoded.flatten(1).to(self.dense_weight.dtype) @ self.dense_weight.flatten(0, 1)
-
-
-def with_first_order(z: Tensor, term: Tensor | None) -> Tensor:
-    """The towers' outputs [B, T] with the term, if there is one."""
-    return z if term is None else z + term

@@ -45,7 +45,7 @@ def recorder_for(model: DCRNN) -> CudaGraphs | None:
 
     Raises ValueError: the environment variable is neither 1 nor 0.
     """
-    device = model.embedding.weight.device
+    device = model.features.embedding.weight.device
     wanted = os.environ.get(ENVIRONMENT, "1")
     if wanted not in ("0", "1"):
         raise ValueError(f"{ENVIRONMENT}={wanted!r}: expected 1 or 0")
@@ -64,9 +64,9 @@ class RequestGraphs:
     def __init__(self, work: Callable[[Tensor, Tensor | None], Tensor], model: DCRNN, recorder: CudaGraphs) -> None:
         self._recorder, self._lock = recorder, Lock()
         self._read = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]  # keeps their memory
-        like = model.embedding.weight
+        like, sizes = model.features.embedding.weight, model.features.sizes
         columns, numbers = len(model.num_embeddings), model.num_dense
-        self._ids = torch.arange(ROWS[-1], device=like.device)[:, None] % model.sizes if columns else model.sizes.new_empty(ROWS[-1], 0)
+        self._ids = torch.arange(ROWS[-1], device=like.device)[:, None] % sizes if columns else sizes.new_empty(ROWS[-1], 0)
         self._dense = torch.linspace(-1, 1, ROWS[-1] * numbers).view(-1, numbers).to(like.device, like.dtype) if numbers else None
         self._graphs = {rows: self._recorded(work, rows) for rows in ROWS}
 
@@ -128,7 +128,7 @@ class PreparedDCRNN:
     def __init__(self, model: DCRNN, backend: str) -> None:
         """``backend`` is the one that the model's operators use, "auto" or a name."""
         self.model, self._evaluated = model, evaluated(model)
-        device = model.embedding.weight.device
+        device = model.features.embedding.weight.device
         self._device = device.type
         self._names = [*model.tasks, *(model.conditionals if model.relation == "chain" else ())]
         self._request: Request | None = None
@@ -162,13 +162,14 @@ class PreparedDCRNN:
     def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         if self._request is not None and self._request.takes(dense):
             return self._request(ids, dense).T.to(self._request.dtype)
-        return self.model.event_logits(self._conditional_logits(ids, dense))
+        logits: Tensor = self.model.event_logits(self._conditional_logits(ids, dense))
+        return logits
 
     def _probabilities(self, ids: Tensor, dense: Tensor | None) -> dict[str, Tensor]:
         if self._request is not None and self._request.takes(dense):
             found = self._request(ids, dense, self.model.negative_rate)
             return dict(zip(self._names, found.float().unbind(), strict=True))
-        return self.model.probabilities(self._conditional_logits(ids, dense))
+        return self.model.event_logits.probabilities(self._conditional_logits(ids, dense))
 
     def _conditional_logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
         if self._graphs is not None:
@@ -189,22 +190,23 @@ class Request:
 
     def __init__(self, model: DCRNN) -> None:
         self._model, self._operator = model, torch.ops.dcrnn_fast.request.default
-        table, layer, term = model.embedding.weight.detach(), model.dense_embedding, model.first_order
+        features, towers = model.features, model.towers
+        table, layer, term = features.embedding.weight.detach(), features.dense_embedding, features.first_order
         self._exact = torch.float64 if table.dtype == torch.float64 else torch.float32
         self.dtype = self._exact if model.relation == "chain" else table.dtype
         """Of the logits that the model itself computes."""
         starts, pooling = list[int](), list[int]()
-        for span in model.spans:
+        for span in features.spans:
             fields = range(span.start, span.stop) if span.pooling is None else [span.start]
             starts += fields
             pooling += [POOLINGS.index(span.pooling)] * len(fields)
         bins = [None] * 4 if layer is None else [layer.lower, layer.scale, layer.weight, layer.bias]
         of_numbers = [*bins, None if layer is None or term is None else term.dense_weight]
-        (banks, options), layers = model.cross.operands(), [layer.of_tasks() for layer in (*model.towers, model.head)]
+        (banks, options), layers = model.cross.operands(), [layer.of_tasks() for layer in (*towers.layers, towers.head)]
         projections = options["shared_projection"], options["private_projection"]
         with torch.no_grad():
             packed = torch.ops.dcrnn_fast.request_pack.default(
-                table, model.sizes, model.offsets, _whole([*starts, len(model.num_embeddings)]), _whole(pooling),
+                table, features.sizes, features.offsets, _whole([*starts, len(model.num_embeddings)]), _whole(pooling),
                 *[None if tensor is None else tensor.detach().to(self._exact) for tensor in of_numbers], *banks, *projections,
                 options["steps"], options["cell"], *_packed_towers(layers, self._exact), term is not None, model.relation == "chain",
             )  # fmt: skip
@@ -215,9 +217,9 @@ class Request:
     def knows(model: DCRNN) -> bool:
         """Whether the operator computes a model: a low-rank recurrence that shares rows, towers without a transfer, numbers by bins."""
         plan, cross = model.plan, model.cross
-        numbers = not model.num_dense or model.dense_embedding is not None
-        plain = type(model.embedding) is Embedding and type(cross) is CrossRNN and not cross.is_reordered
-        return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.transfer is None
+        numbers = not model.num_dense or model.features.dense_embedding is not None
+        plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and not cross.is_reordered
+        return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.towers.transfer is None
 
     def takes(self, dense: Tensor | None) -> bool:
         """Whether the operator computes numbers of this dtype; for others the model does."""

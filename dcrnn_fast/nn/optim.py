@@ -37,10 +37,10 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         >>> import torch
         >>> from dcrnn_fast import DCRNN, RowWiseAdagrad
         >>> model = DCRNN([1000, 500], sparse=True)
-        >>> optimiser = RowWiseAdagrad(model.id_tables, lr=0.05)
+        >>> optimiser = RowWiseAdagrad(model.features.id_tables, lr=0.05)
         >>> model(torch.tensor([[7, 3], [7, 0]])).sum().backward()
         >>> optimiser.step()
-        >>> int((optimiser.state[model.embedding.weight]["sum"] > 0).sum())
+        >>> int((optimiser.state[model.features.embedding.weight]["sum"] > 0).sum())
         3
     """
 

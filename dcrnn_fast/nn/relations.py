@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement
+from ..support.model_inputs import Relation, check_negative_rate
 from .losses import at_least_float32
 
 
@@ -41,6 +43,50 @@ def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
     2014). The other columns are events given the one before. All rows with the first event were kept, so these are as they were.
     """
     return torch.cat([z[:, :1] + math.log(negative_rate), z[:, 1:]], dim=1)
+
+
+class EventLogits(nn.Module):
+    """The last part of the model: from the towers' outputs z [B, T] to the logits [B, T] of the events, and to probabilities.
+
+    Args:
+        tasks: names.
+        conditionals: names of each event given the one before it.
+        relation: under "chain" z are the logits of the events given the ones before; else they are the events' own.
+    """
+
+    _negative_rate = 1.0
+
+    def __init__(self, tasks: Sequence[str], conditionals: Sequence[str], relation: Relation) -> None:
+        super().__init__()
+        self.tasks, self.conditionals, self.relation = tasks, conditionals, relation
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits [B, T] of each event over all impressions."""
+        return chain_logits(z) if self.relation == "chain" else z
+
+    def probabilities(self, z: Tensor) -> dict[str, Tensor]:
+        """Probabilities [B] by name, in float32, corrected by :attr:`negative_rate`."""
+        z = at_least_float32(z)
+        if self._negative_rate != 1:
+            z = unsampled_logits(z, self._negative_rate)
+        found = dict(zip(self.tasks, torch.sigmoid(self(z)).float().unbind(1), strict=True))
+        if self.relation == "chain":
+            found.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))
+        return found
+
+    @property
+    def negative_rate(self) -> float:
+        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+
+        Set it, and probabilities are those of the log before. Logits and loss stay those of the sampled rows. Raises TypeError, ValueError:
+        another number, or r < 1 with several tasks and without a chain.
+        """
+        return self._negative_rate
+
+    @negative_rate.setter
+    def negative_rate(self, rate: float) -> None:
+        check_negative_rate(rate, len(self.tasks), self.relation)
+        self._negative_rate = float(rate)
 
 
 class InformationTransfer(nn.Module):

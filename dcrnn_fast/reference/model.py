@@ -1,9 +1,9 @@
 """DCRNN in plain PyTorch, written to be read: it says what the model computes. Speed is none of its business.
 
     ids [B, F], dense [B, N]
-      -> x0 [B, D]          the embeddings of all fields side by side             DCRNN.features
+      -> x0 [B, D]          the embeddings of all fields side by side             Features
       -> h  [T, B, D]       the cross recurrence, for each task                   CrossRNN, or ScenarioCrossRNN
-      -> z  [B, T]          towers, transfer and head, and the first-order term   DCRNN.conditional_logits
+      -> z  [B, T]          towers, transfer and head, and the first-order term   Towers
       -> logits [B, T]      under "chain", of events by the chain rule            DCRNN.event_logits
 
 It shares no code with the fast modules in ``dcrnn_fast/nn``, nor with the operators; its parameters have the same names and start alike.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -26,9 +25,7 @@ from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INI
 from ..support.model_inputs import (
     SCENARIO_RATIO,
     Relation,
-    check_dense,
     check_features,
-    check_ids,
     check_labels,
     check_negative_rate,
     check_pooled,
@@ -38,15 +35,8 @@ from ..support.model_inputs import (
     check_tasks,
     check_towers,
 )
-from .layers import (
-    BACKENDS,
-    CrossRNN,
-    FirstOrder,
-    InformationTransfer,
-    PartiallySharedLinear,
-    PiecewiseLinearEmbedding,
-    ScenarioCrossRNN,
-)
+from .layers import BACKENDS, CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
+from .parts import Features, Towers
 
 
 class DCRNN(nn.Module):
@@ -100,48 +90,26 @@ class DCRNN(nn.Module):
         check_choice("backend", backend, BACKENDS)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.num_dense, self.relation, self.embedding_init_std = num_dense, relation, embedding_init_std
+        self.num_dense, self.relation = num_dense, relation
         self._negative_rate = 1.0
 
-        # One table holds the rows of one field after those of another. A field that shares embeddings reads the rows of another field.
-        sizes = dict(zip(self.field_names, self.num_embeddings, strict=True))
-        own = {name: size for name, size in sizes.items() if name not in self.shared_embeddings}
-        start = dict(zip(own, accumulate(own.values(), initial=0), strict=False))
-        self.starts = [start[self.shared_embeddings.get(name, name)] for name in sizes]
-        rows = sum(own.values())
-        self.first_order = None
-        if first_order:
-            self.first_order = FirstOrder(rows, len(self.tasks), num_dense, max(1, dense_bins), sparse=sparse, **kind)
-        self.embedding = nn.Embedding(rows, embedding_dim, sparse=sparse, **kind)
-        self.embedding.weight.requires_grad_(bool(sizes))
-        nn.init.normal_(self.embedding.weight, std=embedding_init_std)
-
-        # Each field, binned number, or projection of all numbers has E units of x0. A field of several values owns several columns of ids.
-        pool_of = {column: name for name, pool in self.pooled.items() for column in pool["columns"]}
-        self.columns: dict[str, list[int]] = {}
-        for column, name in enumerate(self.field_names):
-            self.columns.setdefault(pool_of.get(name, name), []).append(column)
-        self.dense_projection = nn.Linear(num_dense, embedding_dim, **kind) if num_dense and not dense_bins else None
-        self.dense_embedding = PiecewiseLinearEmbedding(num_dense, embedding_dim, dense_bins, **kind) if num_dense and dense_bins else None
-        dim = (len(self.columns) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
-
+        self.features = Features(
+            self.field_names, self.num_embeddings, len(self.tasks), num_dense, embedding_dim, embedding_init_std, dense_bins,
+            self.shared_embeddings, self.pooled, sparse=sparse, first_order=first_order, **kind,
+        )  # fmt: skip
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(
-            sharing, len(self.tasks), dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
+            sharing, len(self.tasks), self.features.dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
             num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
         )  # fmt: skip
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, **kind)
-        widths = [dim, *tower_dims]
-        self.towers = nn.ModuleList(PartiallySharedLinear(below, width, len(self.tasks), **kind) for below, width in pairwise(widths))
-        self.dropout = nn.Dropout(float(dropout))
-        self.transfer = InformationTransfer(len(self.tasks), widths[-1], **kind) if relation == "transfer" else None
-        self.head = PartiallySharedLinear(widths[-1], 1, len(self.tasks), **kind)
+        widths = [self.features.dim, *tower_dims]
+        self.towers = Towers(widths, len(self.tasks), float(dropout), transfer=relation == "transfer", **kind)
 
     def reset_parameters(self) -> None:
         """Draw new parameters."""
-        nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
         for module in self.modules():
-            if isinstance(module, (CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
+            if isinstance(module, (Features, CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
                 module.reset_parameters()
 
     @property
@@ -159,43 +127,12 @@ class DCRNN(nn.Module):
         check_negative_rate(rate, len(self.tasks), self.relation)
         self._negative_rate = float(rate)
 
-    def features(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """x0 [B, D]: the embeddings of all fields side by side, then the dense features, embedded or projected."""
-        check_ids(ids, self.num_embeddings, self.field_names)
-        check_dense(dense, ids.shape[0], self.num_dense)
-        parts = [self.by_field(self.embedding, ids).flatten(1)]
-        if dense is not None and self.dense_projection is not None:
-            parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
-        if dense is not None and self.dense_embedding is not None:
-            parts.append(self.dense_embedding(dense))
-        return torch.cat(parts, dim=1)
-
-    def by_field(self, table: nn.Embedding, ids: Tensor) -> Tensor:
-        """[B, F, width]: for each field the table's row of its id, or the sum or mean of the rows of its ids."""
-        vectors = table(ids + torch.tensor(self.starts, dtype=torch.int64, device=ids.device))  # [B, columns, width]
-        fields = []
-        for name, columns in self.columns.items():
-            if name not in self.pooled:
-                fields.append(vectors[:, columns[0]])
-                continue
-            held = (ids[:, columns] != 0).unsqueeze(2)  # id 0 is no value
-            total = torch.where(held, vectors[:, columns], 0).sum(1)
-            fields.append(total / held.sum(1).clamp(min=1).to(total.dtype) if self.pooled[name]["pooling"] == "mean" else total)
-        return torch.stack(fields, dim=1) if fields else vectors
-
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """z [B, T], the outputs of the towers and the first-order term. Under "chain" each is an event's logit given the one before it."""
-        x0 = self.features(ids, dense)
+        x0, first_order = self.features(ids, dense)
         states = self.cross(x0) if self.scenario_column is None else self.cross(x0, ids[:, self.scenario_column])
-        for layer in self.towers:
-            states = self.dropout(torch.relu(layer(states)))
-        if self.transfer is not None:
-            states = self.transfer(states)
-        z = self.head(states).squeeze(2).T
-        if self.first_order is None:
-            return z
-        bins = None if dense is None else dense.unsqueeze(2) if self.dense_embedding is None else self.dense_embedding.bins(dense)
-        return z + self.first_order(self.by_field(self.first_order.table, ids), bins)
+        z: Tensor = self.towers(states) + first_order
+        return z
 
     def event_logits(self, z: Tensor) -> Tensor:
         """Logits [B, T] of each event over all rows. Under "chain" the probability of event t is sigmoid(z_1) * ... * sigmoid(z_t)."""

@@ -113,7 +113,7 @@ class Ranker:
         self.columns = list(encoder.columns)
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
         self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
-        self._device, self._prepared = model.embedding.weight.device, model.prepare_inference()
+        self._device, self._prepared = model.features.embedding.weight.device, model.prepare_inference()
         self._checks = self._device.type != "cpu"  # where the model's own checks would wait for the device
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,13 +21,14 @@ from torchrec.optim import RowWiseAdagrad
 
 from ..nn import model
 from ..nn.embeddings import FirstOrder
+from ..nn.features import Features, Inputs
 from ..support.checks import check_deviation, check_placement, check_tensor
 from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
-COLLECTIONS = {"embedding": "embedding.weight", "first_order_tables": "first_order.table.weight"}
+COLLECTIONS = {"embedding": "features.embedding.weight", "first_order_tables": "features.first_order.table.weight"}
 """The collections of torchrec's tables, and the merged table of a plain DCRNN in whose place each one is."""
-OWN = tuple(f"{name}." for name in COLLECTIONS)
+OWN = tuple(f"features.{name}." for name in COLLECTIONS)
 """How the names of torchrec's tables start in a state_dict."""
 WHOLE_ROWS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
 
@@ -42,37 +43,15 @@ class Part(NamedTuple):
     column: int
 
 
-class DCRNN(model.DCRNN):
-    """:class:`dcrnn_fast.DCRNN` whose embeddings are a torchrec ``EmbeddingBagCollection``, and which reads a ``KeyedJaggedTensor``.
+class KeyedFeatures(Features):
+    """:class:`dcrnn_fast.nn.features.Features` that read collections of torchrec's tables."""
 
-    It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. ``embedding`` is the
-    collection. It has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. A second collection,
-    ``first_order_tables``, has the tables of the first-order term; a row has a number for each task and zeros up to a multiple of 4, as
-    fbgemm's tables need it. :func:`shard` divides all tables among the processes of a job.
-
-    Raises TypeError, ValueError: as :class:`dcrnn_fast.DCRNN`, and for no field, ``sparse=True`` and another ``dtype`` than float32; in
-    the forward as :func:`from_keyed_jagged_tensor`.
-
-    Example:
-        >>> import torch
-        >>> import dcrnn_fast
-        >>> from dcrnn_fast.torchrec import DCRNN, to_keyed_jagged_tensor
-        >>> model = DCRNN({"user": 100, "item": 50}).eval()
-        >>> ids = torch.tensor([[7, 3], [99, 0]])
-        >>> logits = model(to_keyed_jagged_tensor(ids, model))
-        >>> served = dcrnn_fast.DCRNN({"user": 100, "item": 50}).eval()
-        >>> served.load_state_dict(model.plain_state_dict())
-        <All keys matched successfully>
-        >>> torch.allclose(served(ids), logits)
-        True
-    """
-
-    def _make_table(self, embedding_dim: int, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def _make_tables(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         if sparse:
             raise ValueError("sparse=True: expected False, because torchrec has optimisers of its own for its tables; see shard")
         if dtype not in (None, torch.float32):
             raise ValueError(f"dtype={dtype}: expected torch.float32 with tables of torchrec")
-        self.fields, self.embedding_dim = fields_of(self), embedding_dim
+        self.fields = fields_of(self)
         readers: dict[str, list[str]] = {}  # by column with rows of its own: the fields that read them
         for field in self.fields:
             column = self.field_names[field.start]
@@ -84,11 +63,11 @@ class DCRNN(model.DCRNN):
                 # A module's name may have no dot, and be no attribute of the module that holds it.
                 self.tables[f"t{position}_{column.replace('.', '_')}"] = size, readers[column]
         start = partial(nn.init.normal_, std=self.embedding_init_std)
-        self.embedding = self._collection(embedding_dim, start, device)
-        self.first_order_tables = None
+        self.embedding = self._collection(self.embedding_dim, start, device)
+        self.first_order_tables: EmbeddingBagCollection | None = None
         if self.first_order is not None:
-            tasks = len(self.tasks)
-            self.first_order_tables = self._collection(tasks + -tasks % 4, nn.init.zeros_, device, after="_first_order")
+            width = self.num_tasks + -self.num_tasks % 4
+            self.first_order_tables = self._collection(width, nn.init.zeros_, device, after="_first_order")
 
     def _collection(
         self, width: int, start: Callable[[Tensor], Tensor], device: torch.device | str | None, after: str = ""
@@ -108,10 +87,11 @@ class DCRNN(model.DCRNN):
         return EmbeddingBagCollection(tables=configs, device=torch.get_default_device() if device is None else torch.device(device))
 
     def _first_order(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> FirstOrder:
-        return FirstOrder(None, len(self.tasks), self.num_dense, max(1, self.dense_bins), device=device, dtype=dtype)
+        return FirstOrder(None, self.num_tasks, self.num_dense, max(1, self.dense_bins), device=device, dtype=dtype)
 
-    def _reset_table(self) -> None:
-        for part in self._parts():
+    def reset_parameters(self) -> None:
+        """Draw new embeddings of the ids."""
+        for part in self.parts():
             if part.collection == "embedding":
                 nn.init.normal_(part.values, std=self.embedding_init_std)
             else:
@@ -120,26 +100,34 @@ class DCRNN(model.DCRNN):
     @property
     def id_tables(self) -> list[Tensor]:
         """The tables of both collections."""
-        return [table for name in self._collections() for table in getattr(self, name).parameters()]
+        return [table for name in self.collections() for table in getattr(self, name).parameters()]
 
-    def _collections(self) -> list[str]:
+    def collections(self) -> list[str]:
+        """The names of the collections that there are."""
         return [name for name in COLLECTIONS if getattr(self, name) is not None]
 
-    def inputs(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> tuple[Any, ...]:
-        """What :meth:`behind_inputs` takes, see :meth:`dcrnn_fast.DCRNN.inputs`."""
-        x0 = self.features(ids, dense)
-        if self.first_order_tables is None:
-            return x0, None, *self.scenarios_of(ids)
-        of_ids = self._read(self.first_order_tables, ids).sum(1)[:, : len(self.tasks)]
-        return x0, of_ids + self.first_order_of_numbers(dense), *self.scenarios_of(ids)
+    def parts(self) -> Iterator[Part]:
+        """The shards of the tables that this process holds."""
+        for collection in self.collections():
+            for name, weight in getattr(self, collection).state_dict().items():
+                table = name.removeprefix("embedding_bags.").removesuffix(".weight").removesuffix("_first_order")
+                if isinstance(weight, ShardedTensor):
+                    for shard in weight.local_shards():
+                        yield Part(collection, table, shard.tensor, *shard.metadata.shard_offsets)
+                else:
+                    yield Part(collection, table, weight, 0, 0)
 
-    def features(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> Tensor:
-        """The recurrence's input x0 [B, D]: the embeddings of all fields side by side, then the dense features, projected or embedded."""
+    def forward(self, ids: KeyedJaggedTensor, dense: Tensor | None = None) -> Inputs:
+        """What the model reads of a batch. Raises TypeError, ValueError as :func:`from_keyed_jagged_tensor` does."""
         check_keyed_jagged_tensor(ids, self.fields)
         if not ids.stride():
             raise ValueError("ids: got no rows, expected at least one, as torchrec's tables do")
         check_dense(dense, ids.stride(), self.num_dense)
-        return torch.cat([self._read(self.embedding, ids).flatten(1), *self.dense_features(dense)], dim=1)
+        bins = self._bins(dense)
+        x0 = torch.cat([self._read(self.embedding, ids).flatten(1), *self._of_numbers(dense, bins)], dim=1)
+        of_ids = None if self.first_order_tables is None else self._read(self.first_order_tables, ids).sum(1)[:, : self.num_tasks]
+        scenario = None if self.scenario_column is None else ids[self.field_names[self.scenario_column]].values()
+        return Inputs(x0, self._with_numbers(of_ids, bins), scenario)
 
     def _read(self, collection: nn.Module, ids: KeyedJaggedTensor) -> Tensor:
         """What a collection holds for each field, [B, F, width]: of a field with several values, the sum or mean of theirs."""
@@ -149,9 +137,34 @@ class DCRNN(model.DCRNN):
             parts.append(sums / ids[field.name].lengths().clamp(min=1)[:, None] if field.pooling == "mean" else sums)
         return torch.stack(parts, dim=1)
 
-    def scenarios_of(self, ids: KeyedJaggedTensor) -> tuple[Tensor, ...]:
-        """The scenario [B] of each row, or nothing in a model without scenarios."""
-        return () if self.scenario is None else (ids[self.scenario].values(),)
+
+class DCRNN(model.DCRNN):
+    """:class:`dcrnn_fast.DCRNN` whose embeddings are a torchrec ``EmbeddingBagCollection``, and which reads a ``KeyedJaggedTensor``.
+
+    It takes the arguments of :class:`dcrnn_fast.DCRNN` and gives its logits; its keys are the fields, in any order. The collection
+    ``features.embedding`` has a table for each field with rows of its own; a field in ``shared_embeddings`` reads another's. The tables of
+    the first-order term are in ``features.first_order_tables``; a row has a number for each task and zeros up to a multiple of 4, as
+    fbgemm's tables need it. :func:`shard` divides all tables among the processes of a job.
+
+    Raises TypeError, ValueError: as :class:`dcrnn_fast.DCRNN`, and for no field, ``sparse=True`` and another ``dtype`` than float32; in
+    the forward as :func:`from_keyed_jagged_tensor`.
+
+    Example:
+        >>> import torch
+        >>> import dcrnn_fast
+        >>> from dcrnn_fast.torchrec import DCRNN, to_keyed_jagged_tensor
+        >>> model = DCRNN({"user": 100, "item": 50}).eval()
+        >>> ids = torch.tensor([[7, 3], [99, 0]])
+        >>> logits = model(to_keyed_jagged_tensor(ids, model))
+        >>> served = dcrnn_fast.DCRNN({"user": 100, "item": 50}).eval()
+        >>> served.load_state_dict(model.plain_state_dict())
+        <All keys matched successfully>
+        >>> torch.allclose(served(ids), logits)
+        True
+    """
+
+    features_type = KeyedFeatures
+    features: KeyedFeatures
 
     def plain_state_dict(self) -> dict[str, Tensor] | None:
         """These weights as the state_dict of a :class:`dcrnn_fast.DCRNN` with the same arguments, which has one table for all fields.
@@ -160,13 +173,14 @@ class DCRNN(model.DCRNN):
         in its memory, and the others None.
         """
         state, found = self.state_dict(), {}
-        for name in self._collections():
+        for name in self.features.collections():
             after = "" if name == "embedding" else "_first_order"
-            weights = [state[f"{name}.embedding_bags.{table}{after}.weight"] for table in self.tables]  # in one order on every rank
+            tables = [f"features.{name}.embedding_bags.{table}{after}.weight" for table in self.features.tables]
+            weights = [state[table] for table in tables]  # in one order on every rank
             found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
-        if not isinstance(self.embedding, EmbeddingBagCollection) and distributed.get_rank():
+        if not isinstance(self.features.embedding, EmbeddingBagCollection) and distributed.get_rank():
             return None
-        if self.first_order_tables is not None:
+        if self.features.first_order_tables is not None:
             first = COLLECTIONS["first_order_tables"]
             found[first] = found[first][:, : len(self.tasks)].contiguous()
         return found | {name: value.detach() for name, value in state.items() if not name.startswith(OWN)}
@@ -180,9 +194,9 @@ class DCRNN(model.DCRNN):
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(OWN)}
-        rows = sum(size for size, _ in self.tables.values())
-        widths = {"embedding": self.embedding_dim, "first_order_tables": len(self.tasks)}
-        shapes = {COLLECTIONS[name]: [rows, widths[name]] for name in self._collections()}
+        rows = sum(size for size, _ in self.features.tables.values())
+        widths = {"embedding": self.features.embedding_dim, "first_order_tables": len(self.tasks)}
+        shapes = {COLLECTIONS[name]: [rows, widths[name]] for name in self.features.collections()}
         shapes |= {name: list(value.shape) for name, value in own.items()}
         if state.keys() != shapes.keys():
             lacking, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
@@ -192,27 +206,16 @@ class DCRNN(model.DCRNN):
             if list(state[name].shape) != shape:
                 raise ValueError(f"state[{name!r}]: got shape {list(state[name].shape)}, expected {shape}")
         start, starts = 0, {}
-        for table, (size, _) in self.tables.items():
+        for table, (size, _) in self.features.tables.items():
             starts[table] = start
             start += size
-        for part in self._parts():
+        for part in self.features.parts():
             first, (height, width) = starts[part.table] + part.row, part.values.shape
             given = state[COLLECTIONS[part.collection]][first : first + height, part.column : part.column + width]
             part.values.zero_()
             part.values[:, : given.shape[1]] = given
         for name, value in own.items():
             value.copy_(state[name])
-
-    def _parts(self) -> Iterator[Part]:
-        """The shards of the tables that this process holds."""
-        for collection in self._collections():
-            for name, weight in getattr(self, collection).state_dict().items():
-                table = name.removeprefix("embedding_bags.").removesuffix(".weight").removesuffix("_first_order")
-                if isinstance(weight, ShardedTensor):
-                    for shard in weight.local_shards():
-                        yield Part(collection, table, shard.tensor, *shard.metadata.shard_offsets)
-                else:
-                    yield Part(collection, table, weight, 0, 0)
 
 
 def _gathered(weight: Tensor | ShardedTensor) -> Tensor:
@@ -249,29 +252,31 @@ def shard(
 
         model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, device="meta")
         parallel = shard(model)
-        tables = ("embedding.", "first_order_tables.")
+        tables = ("features.embedding.", "features.first_order_tables.")
         optimiser = torch.optim.AdamW([p for name, p in parallel.named_parameters() if not name.startswith(tables)])
     """
     if not isinstance(model, DCRNN):
         raise TypeError(f"model: got {type(model).__name__}, expected a dcrnn_fast.torchrec.DCRNN")
     for name, value in (("lr", lr), ("first_order_lr", first_order_lr), ("eps", eps)):
         check_deviation(name, value)
-    if model.embedding_dim % 4:
-        raise ValueError(f"model: got embedding_dim={model.embedding_dim}, expected a multiple of 4, which fbgemm's sharded tables need")
+    if model.features.embedding_dim % 4:
+        dim = model.features.embedding_dim
+        raise ValueError(f"model: got embedding_dim={dim}, expected a multiple of 4, which fbgemm's sharded tables need")
     check_placement(device, None)
     place = torch.device(device)
     if not distributed.is_initialized():
         raise RuntimeError("there is no process group: call torch.distributed.init_process_group first")
-    _apply_optimizer_in_backward(RowWiseAdagrad, model.embedding.parameters(), {"lr": lr, "eps": eps})
-    if model.first_order_tables is not None:
-        tables = [*model.first_order_tables.parameters()]
+    _apply_optimizer_in_backward(RowWiseAdagrad, model.features.embedding.parameters(), {"lr": lr, "eps": eps})
+    if model.features.first_order_tables is not None:
+        tables = list(model.features.first_order_tables.parameters())
         narrower = (len(model.tasks) / tables[0].shape[1]) ** 0.5  # the mean of a row's squares counts the zeros that fill it up too
         _apply_optimizer_in_backward(RowWiseAdagrad, tables, {"lr": first_order_lr * narrower, "eps": eps * narrower})
     world, sharders = distributed.get_world_size(), [EmbeddingBagCollectionSharder()]
     allowed = ParameterConstraints(sharding_types=WHOLE_ROWS, compute_kernels=[EmbeddingComputeKernel.FUSED.value])
+    own = model.features.tables
     planner = EmbeddingShardingPlanner(
         topology=Topology(world_size=world, local_world_size=get_local_size(world), compute_device=place.type),
-        constraints=dict.fromkeys([*model.tables, *(f"{name}_first_order" for name in model.tables)], allowed),
+        constraints=dict.fromkeys([*own, *(f"{name}_first_order" for name in own)], allowed),
     )
     plan = planner.collective_plan(model, sharders, distributed.group.WORLD)
     return DistributedModelParallel(model, device=place, plan=plan, sharders=sharders)

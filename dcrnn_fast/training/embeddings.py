@@ -56,7 +56,7 @@ def write_embeddings(run: str | Path, field: str, output: str | Path) -> int:
         raise ConfigError(f"field {field!r}: its ids are buckets, which have no texts; name a field with a vocabulary")
     _, starts = table_rows(list(sizes), list(sizes.values()), shared)
     start = starts[list(sizes).index(columns[field])]
-    vectors = model.get_parameter("embedding.weight").detach()[start + 1 : start + len(texts)].to(torch.float32).contiguous()
+    vectors = model.get_parameter("features.embedding.weight").detach()[start + 1 : start + len(texts)].to(torch.float32).contiguous()
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().reshape(-1)), vectors.shape[1])
     keys = pa.array([None if text == MISSING else text for text in texts[1:]], pa.string())
     with writing_output("output", path) as beside:

@@ -32,8 +32,8 @@ from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks
 
-EMBEDDING = "embedding.weight"
-TABLES = (EMBEDDING, "first_order.table.weight")
+EMBEDDING = "features.embedding.weight"
+TABLES = (EMBEDDING, "features.first_order.table.weight")
 MAY_DIFFER = ("dropout", "embedding_init_std", "relation")
 """Keys of the section ``model`` that change neither a weight's shape nor what it means. The relation is compared with the data's own."""
 

@@ -214,7 +214,7 @@ def test_a_table_needs_the_columns_that_others_are_derived_from_and_not_the_deri
 def test_the_model_of_an_encoder_shares_the_embeddings_that_its_fields_share(logs):
     table, _, encoder = logs
     model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)
-    assert model.embedding.num_embeddings == sum(size for field, size in encoder.num_embeddings.items() if field != "last")
+    assert model.features.embedding.num_embeddings == sum(size for field, size in encoder.num_embeddings.items() if field != "last")
     assert model(*encoder.encode(table)).shape == (12, 1)
 
 

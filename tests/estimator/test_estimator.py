@@ -162,7 +162,7 @@ def test_a_pickle_is_loaded_where_fit_would_compute_and_not_where_it_did(frame):
     state["_run"]["config.yaml"] = re.sub(rb"(?m)^device: .*$", b"device: cuda:7", state["_run"]["config.yaml"])
     other = quick()
     other.__setstate__(state)
-    assert other.ranker_.model.embedding.weight.device == model.ranker_.model.embedding.weight.device
+    assert other.ranker_.model.features.embedding.weight.device == model.ranker_.model.features.embedding.weight.device
     assert other._placement == {"device": "auto", "backend": "auto"}
 
 

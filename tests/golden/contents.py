@@ -103,7 +103,7 @@ def make_model(cls, name):
     torch.manual_seed(0)
     model = cls(**BUILT | MODELS[name])
     with torch.no_grad():
-        for one in model.first_order.parameters():
+        for one in model.features.first_order.parameters():
             one.copy_(torch.arange(one.numel()).cos().reshape(one.shape))
     return model
 
@@ -113,7 +113,9 @@ def model_numbers(model):
     fields = list(enumerate(model.num_embeddings))
     ids = torch.tensor([[(row * 3 + field) % size for field, size in fields] for row in range(8)], dtype=torch.int64)
     dense = torch.stack([torch.linspace(-2.5, 1.5, 8), torch.linspace(1, -1, 8)], dim=1) if model.num_dense else None
-    labels = torch.tensor([[row >= 2 * task for task in range(len(model.tasks))] for row in range(8)]).to(model.head.shared_weight.dtype)
+    labels = torch.tensor([[row >= 2 * task for task in range(len(model.tasks))] for row in range(8)]).to(
+        model.towers.head.shared_weight.dtype
+    )
     labels[7, -1] = float("nan")
     torch.manual_seed(1)  # of dropout
     logits = model(ids, dense)

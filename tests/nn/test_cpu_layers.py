@@ -17,8 +17,8 @@ ROWS = torch.tensor([[3, 0, 3], [3, 4, 0], [0, 3, 3], [2, 2, 3]])
 
 def test_a_models_embedding_and_dropout_are_these_and_those_of_the_reference_pytorchs():
     built, plain = DCRNN(SIZES, dropout=0.5), reference.DCRNN(SIZES, dropout=0.5)
-    assert (type(built.embedding), type(built.dropout)) == (Embedding, Dropout)
-    assert (type(plain.embedding), type(plain.dropout)) == (nn.Embedding, nn.Dropout)
+    assert (type(built.features.embedding), type(built.towers.dropout)) == (Embedding, Dropout)
+    assert (type(plain.features.embedding), type(plain.towers.dropout)) == (nn.Embedding, nn.Dropout)
 
 
 def gradients(dtype, shape, width=8):

@@ -46,7 +46,9 @@ def rows(model, batch=33):
     ids = torch.empty(batch, len(model.num_embeddings), dtype=torch.int64)
     for column, size in enumerate(model.num_embeddings):
         ids[:, column] = torch.randint(0, size, (batch,), generator=generator)
-    dense = torch.randn(batch, model.num_dense, generator=generator, dtype=model.embedding.weight.dtype) if model.num_dense else None
+    dense = (
+        torch.randn(batch, model.num_dense, generator=generator, dtype=model.features.embedding.weight.dtype) if model.num_dense else None
+    )
     return ids, dense
 
 
@@ -162,7 +164,7 @@ def test_numbers_in_another_dtype_than_the_operators_are_computed_by_the_model()
 def test_a_model_in_training_mode_drops_no_ids_of_requests():
     pooled = {"t": {"columns": ["t0", "t1"], "pooling": "mean"}}
     model = dcrnn_fast.DCRNN({"a": 50, "t0": 7, "t1": 7}, shared_embeddings={"t1": "t0"}, pooled=pooled, rank=None)
-    model.id_dropout = torch.zeros_like
+    model.features.id_dropout = torch.zeros_like
     ids = torch.tensor([[3, 4, 5]])
     expected = model.eval().predict(ids)["click"]
     torch.testing.assert_close(model.train().prepare_inference().predict(ids)["click"], expected)
@@ -170,7 +172,7 @@ def test_a_model_in_training_mode_drops_no_ids_of_requests():
 
 def test_tables_go_with_the_last_prepared_model_without_the_cyclic_collector():
     model = dcrnn_fast.DCRNN([5, 6])
-    prepared, table = model.prepare_inference(), weakref.ref(model.embedding)
+    prepared, table = model.prepare_inference(), weakref.ref(model.features.embedding)
     prepared.predict(torch.tensor([[1, 2]]))
     gc.disable()
     try:

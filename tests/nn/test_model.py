@@ -68,7 +68,7 @@ def test_under_the_chain_consume_is_never_likelier_than_click_however_large_the_
     ids = batch(500)[0]
     for scale in (1, 1e2, 1e4):
         with torch.no_grad():
-            model.head.private_weight.normal_(std=scale)
+            model.towers.head.private_weight.normal_(std=scale)
         p = model.predict(ids)
         assert (p["consume"] <= p["click"]).all()
         assert (p["click"] <= p["see"]).all()
@@ -102,8 +102,8 @@ def test_dense_features_alone_make_a_model(autocast):
 def test_fields_have_rows_of_their_own_in_the_merged_table():
     model = DCRNN(SIZES, embedding_dim=4)
     with torch.no_grad():
-        model.embedding.weight.copy_(torch.arange(21.0)[:, None].expand(-1, 4))
-    assert model.features(torch.tensor([[6, 0, 2]]))[0, ::4].tolist() == [6.0, 7.0, 20.0]
+        model.features.embedding.weight.copy_(torch.arange(21.0)[:, None].expand(-1, 4))
+    assert model.features(torch.tensor([[6, 0, 2]])).x0[0, ::4].tolist() == [6.0, 7.0, 20.0]
 
 
 def test_hard_and_no_sharing_are_the_ends_of_the_parameter_count():
@@ -134,10 +134,10 @@ def test_the_embeddings_start_with_the_given_deviation_and_nothing_else_changes(
         return model([4000], embedding_dim=4, embedding_init_std=std)
 
     wide, narrow = start(0.5), start(0.25)
-    halved = wide.state_dict() | {"embedding.weight": wide.embedding.weight / 2}
+    halved = wide.state_dict() | {"features.embedding.weight": wide.features.embedding.weight / 2}
     torch.testing.assert_close(narrow.state_dict(), halved, rtol=0, atol=0)
     for _ in range(2):
-        assert narrow.embedding.weight.std().item() == pytest.approx(0.25, rel=0.05)
+        assert narrow.features.embedding.weight.std().item() == pytest.approx(0.25, rel=0.05)
         narrow.reset_parameters()
 
 
@@ -266,22 +266,23 @@ def test_a_model_of_numpy_sizes_compiles_to_one_graph(model):
 def test_sequences_may_be_generators(model):
     made = model(iter([5, 6]), tasks=iter(["a", "b"]), tower_dims=iter([3, 4]))
     assert (made.num_embeddings, made.tasks) == ((5, 6), ("a", "b"))
-    assert [layer.private_bias.shape[1] for layer in made.towers] == [3, 4]
+    assert [layer.private_bias.shape[1] for layer in made.towers.layers] == [3, 4]
 
 
 def test_dropped_ids_change_what_the_embeddings_read_in_training_and_not_the_first_order_term():
     model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
-    torch.nn.init.normal_(model.first_order.table.weight)
-    model.id_dropout = torch.zeros_like
-    x0, first_order = model.inputs(ids)
-    assert torch.equal(x0, model.features(torch.zeros_like(ids)))
-    assert torch.equal(first_order, model.first_order_term(ids))
-    assert torch.equal(model.eval().inputs(ids)[0], model.features(ids))
+    torch.nn.init.normal_(model.features.first_order.table.weight)
+    model.features.id_dropout = torch.zeros_like
+    in_training, of_zeros = model.features(ids), model.features(torch.zeros_like(ids))
+    as_they_are = model.eval().features(ids)
+    assert torch.equal(in_training.x0, of_zeros.x0)
+    assert torch.equal(in_training.first_order, as_they_are.first_order)
+    assert not torch.equal(in_training.x0, as_they_are.x0)
 
 
 def test_ids_are_checked_before_they_are_dropped():
     model, (ids, _, _) = DCRNN(SIZES, embedding_dim=4), batch()
-    model.id_dropout = torch.zeros_like
+    model.features.id_dropout = torch.zeros_like
     ids[0, 1] = 11
     with pytest.raises(IndexError, match="'item'"):
         model(ids)

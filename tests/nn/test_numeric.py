@@ -46,7 +46,7 @@ def test_the_gradient_is_that_of_finite_differences():
 def test_edges_travel_in_the_state_dict_between_the_fast_model_and_the_reference():
     options = {"embedding_dim": 4, "num_dense": 2, "dense_bins": 3}
     one, other = (model(SIZES, **options).eval() for model in (DCRNN, reference.DCRNN))
-    one.dense_embedding.set_edges([torch.tensor([0.0, 1.0, 5.0]), torch.tensor([-3.0, 3.0])])
+    one.features.dense_embedding.set_edges([torch.tensor([0.0, 1.0, 5.0]), torch.tensor([-3.0, 3.0])])
     other.load_state_dict(one.state_dict())
     ids, dense, _ = batch(num_dense=2)
     torch.testing.assert_close(one(ids, dense), other(ids, dense))
@@ -74,8 +74,8 @@ def test_edges_move_with_a_cast_to_a_device(layer):
 
 def test_a_cast_model_that_is_prepared_tells_years_apart():
     model = DCRNN(SIZES, embedding_dim=4, num_dense=1, dense_bins=8, relation="independent").eval()
-    model.dense_embedding.set_edges([YEARS])
-    torch.nn.init.ones_(model.first_order.dense_weight)  # 1 more a year
+    model.features.dense_embedding.set_edges([YEARS])
+    torch.nn.init.ones_(model.features.first_order.dense_weight)  # 1 more a year
     ids, dense = torch.zeros(9, 3, dtype=torch.int64), YEARS[:, None]
     expected = model(ids, dense).detach()
     found = model.bfloat16().prepare_inference()(ids, dense)

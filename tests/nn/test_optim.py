@@ -133,7 +133,7 @@ def test_a_sparse_table_changes_the_layout_of_its_gradient_alone(model):
     for one in (dense, sparse):
         one.loss(one(ids), labels).backward()
     assert torch.equal(sparse(ids), dense(ids))
-    assert sparse.embedding.weight.grad.is_sparse
+    assert sparse.features.embedding.weight.grad.is_sparse
     others = {name: parameter.grad for name, parameter in sparse.named_parameters()}
     for name, parameter in dense.named_parameters():
         if parameter.grad is not None:
@@ -146,7 +146,7 @@ def test_a_sparse_model_compiles_into_one_graph_and_exports():
     eager = model(ids)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(ids)
     model.loss(compiled, labels).backward()
-    assert model.embedding.weight.grad.is_sparse
+    assert model.features.embedding.weight.grad.is_sparse
     torch.testing.assert_close(compiled, eager)
     torch.testing.assert_close(torch.export.export(model, (ids,)).module()(ids), eager)
 
@@ -172,8 +172,8 @@ class PassesOver(TorchDispatchMode):
 
 def test_no_operator_of_a_training_step_passes_over_the_table_or_its_state():
     model = DCRNN([100_000, 50_000], embedding_dim=4, tower_dims=(8,), sparse=True, backend="reference")
-    tables = {id(table) for table in model.id_tables}
-    of_tables = RowWiseAdagrad(model.id_tables, weight_decay=0.1)
+    tables = {id(table) for table in model.features.id_tables}
+    of_tables = RowWiseAdagrad(model.features.id_tables, weight_decay=0.1)
     others = torch.optim.AdamW([parameter for parameter in model.parameters() if id(parameter) not in tables])
     ids, labels = torch.randint(0, 50_000, (8, 2)), torch.ones(8, 2)
 

@@ -22,7 +22,7 @@ IDS = torch.tensor([[3, 1, 2, 5, 4, 1, 2], [0, 2, 2, 0, 0, 3, 0], [1, 0, 0, 0, 2
 
 def plain_loop(model, ids):
     """The features of the model, row by row and value by value."""
-    table = model.embedding.weight.detach()
+    table = model.features.embedding.weight.detach()
     tags, items = table[4:10], table[10:15]
     rows = []
     for user, *tag_ids, item, first, second in ids.tolist():
@@ -36,25 +36,25 @@ def plain_loop(model, ids):
 @pytest.mark.parametrize("model_class", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
 def test_a_field_of_several_values_is_their_mean_or_sum_without_id_0(model_class):
     model = model_class(SIZES, **OPTIONS)
-    torch.testing.assert_close(model.features(IDS).detach(), plain_loop(model, IDS))
+    torch.testing.assert_close(model.features(IDS).x0.detach(), plain_loop(model, IDS))
 
 
 def test_a_row_without_values_has_zeros():
-    features = DCRNN(SIZES, **OPTIONS).features(IDS)
+    features = DCRNN(SIZES, **OPTIONS).features(IDS).x0
     assert features[2, 3:6].tolist() == features[2, 9:].tolist() == [0.0] * 3
 
 
 def test_the_features_count_a_field_of_several_values_once():
     model = DCRNN(SIZES, **OPTIONS)
-    assert model.plan.dim == model.features(IDS).shape[1] == 4 * 3
-    assert model.embedding.num_embeddings == 4 + 6 + 5
+    assert model.plan.dim == model.features(IDS).x0.shape[1] == 4 * 3
+    assert model.features.embedding.num_embeddings == 4 + 6 + 5
 
 
 def test_a_single_value_column_is_pooled_too():
     model = DCRNN({"tags[0]": 4}, embedding_dim=2, pooled={"tags": {"columns": ["tags[0]"], "pooling": "mean"}})
-    features = model.features(torch.tensor([[0], [3]]))
+    features = model.features(torch.tensor([[0], [3]])).x0
     assert features[0].tolist() == [0.0, 0.0]
-    assert torch.equal(features[1], model.embedding.weight[3])
+    assert torch.equal(features[1], model.features.embedding.weight[3])
 
 
 def test_more_columns_without_values_change_no_row():
@@ -79,7 +79,7 @@ def test_the_order_of_the_values_is_no_matter():
 def test_id_0_gets_no_gradient_from_a_field_of_several_values():
     model = DCRNN(SIZES, **OPTIONS)
     model(IDS).sum().backward()
-    moved = model.embedding.weight.grad[4:10].abs().sum(dim=1) > 0
+    moved = model.features.embedding.weight.grad[4:10].abs().sum(dim=1) > 0
     assert moved.tolist() == [False, True, True, False, True, True]
 
 
@@ -91,13 +91,13 @@ class Features(torch.nn.Module):
         self.model = reference.DCRNN(SIZES, **OPTIONS, tower_dims=(), steps=1, **options)
 
     def forward(self, ids):
-        return self.model.features(ids)
+        return self.model.features(ids).x0
 
 
 def test_gradients_match_finite_differences():
     features = Features(dtype=torch.float64)
-    table = features.model.embedding.weight
-    assert gradcheck(lambda weight: functional_call(features, {"model.embedding.weight": weight}, (IDS,)), (table,))
+    table = features.model.features.embedding.weight
+    assert gradcheck(lambda weight: functional_call(features, {"model.features.embedding.weight": weight}, (IDS,)), (table,))
 
 
 def test_without_such_fields_nothing_changes():
@@ -112,14 +112,14 @@ def test_a_sparse_gradient_is_that_of_a_dense_table():
     sparse.load_state_dict(dense.state_dict())
     for model in (dense, sparse):
         model(IDS).square().sum().backward()
-    torch.testing.assert_close(sparse.embedding.weight.grad.to_dense(), dense.embedding.weight.grad)
+    torch.testing.assert_close(sparse.features.embedding.weight.grad.to_dense(), dense.features.embedding.weight.grad)
 
 
 def test_bfloat16_is_near_float32():
     model = reference.DCRNN(SIZES, **OPTIONS)
     half = copy.deepcopy(model).to(torch.bfloat16)
-    assert half.features(IDS).dtype == torch.bfloat16
-    torch.testing.assert_close(half.features(IDS).float(), model.features(IDS), rtol=0.02, atol=0.01)
+    assert half.features(IDS).x0.dtype == torch.bfloat16
+    torch.testing.assert_close(half.features(IDS).x0.float(), model.features(IDS).x0, rtol=0.02, atol=0.01)
 
 
 def test_reading_the_ids_exports_for_any_batch_size():
@@ -146,4 +146,4 @@ def test_random_fields_are_the_plain_loops():
     rng = np.random.default_rng(0)
     model = DCRNN(SIZES, **OPTIONS)
     ids = torch.from_numpy(np.stack([rng.integers(0, size, 200) for size in SIZES.values()], axis=1))
-    torch.testing.assert_close(model.features(ids).detach(), plain_loop(model, ids))
+    torch.testing.assert_close(model.features(ids).x0.detach(), plain_loop(model, ids))

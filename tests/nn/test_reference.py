@@ -5,10 +5,11 @@ import torch
 
 import dcrnn_fast
 from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, SharingPlan, reference
-from dcrnn_fast.nn import embeddings, layers, model
+from dcrnn_fast.nn import embeddings, features, layers, model, relations
 from dcrnn_fast.nn.cpu_layers import Dropout
 from dcrnn_fast.nn.embeddings import FirstOrder, PiecewiseLinearEmbedding
-from dcrnn_fast.nn.relations import InformationTransfer
+from dcrnn_fast.nn.relations import EventLogits, InformationTransfer
+from dcrnn_fast.nn.towers import Towers
 from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout, same
 
 
@@ -116,23 +117,23 @@ def without_scale(self, states):
     return torch.stack(after)
 
 
-def without_relu(self, states):
+def without_relu(self, states, first_order=None):
     """Linear towers."""
-    for layer in self.towers:
+    for layer in self.layers:
         states = self.dropout(layer(states))
-    return self.head(states if self.transfer is None else self.transfer(states)).squeeze(-1).T
+    z = self.head(states if self.transfer is None else self.transfer(states)).squeeze(-1).T
+    return z if first_order is None else z + first_order
 
 
 def extrapolating(self, x):
     """Numbers beyond the outer edges go on."""
-    bins = ((x.unsqueeze(-1) - self.lower) * self.scale).to(self.weight.dtype)
-    return (torch.einsum("bnq,nqe->bne", bins, self.weight) + self.bias).flatten(1)
+    return ((x.unsqueeze(-1) - self.lower) * self.scale).to(self.weight.dtype)
 
 
 DEFECTS = {
-    "the heads of tasks are swapped": lambda patch: after(patch, DCRNN, "tower_logits", lambda z, *_: z.flip(1)),
+    "the heads of tasks are swapped": lambda patch: after(patch, Towers, "forward", lambda z, *_: z.flip(1)),
     "names of probabilities are swapped": lambda patch: after(
-        patch, DCRNN, "probabilities", lambda p, *_: dict(zip(p, reversed(p.values()), strict=True))
+        patch, EventLogits, "probabilities", lambda p, *_: dict(zip(p, reversed(p.values()), strict=True))
     ),
     "no dropout": lambda patch: patch(Dropout, "forward", lambda self, x: x),
     "dropout does not make up for what it drops": lambda patch: after(
@@ -142,7 +143,7 @@ DEFECTS = {
     "a tower's rows are off by one": lambda patch: after(
         patch, PartiallySharedLinear, "of_tasks", lambda rows, _: [bank.roll(1, 1) for bank in rows]
     ),
-    "towers are linear": lambda patch: patch(DCRNN, "tower_logits", without_relu),
+    "towers are linear": lambda patch: patch(Towers, "forward", without_relu),
     "tasks own each other's rows": lambda patch: recurrence(patch, lambda given: {"private_weight": given["private_weight"].flip(0)}),
     "the first row that tasks share serves all units": lambda patch: recurrence(
         patch, lambda given: {name: given[name][:, :1].expand_as(given[name]) for name in ("shared_weight", "shared_bias")}
@@ -167,24 +168,24 @@ DEFECTS = {
     "id 0 is a value": lambda patch: before(patch, embeddings, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
     "a shared field reads the first rows": lambda patch: after(
         patch,
-        model,
+        features,
         "table_rows",
         lambda found, names, _, shared: (found[0], [0 if n in shared else o for n, o in zip(names, found[1], strict=True)]),
     ),
-    "numbers have no outer edges": lambda patch: patch(PiecewiseLinearEmbedding, "forward", extrapolating),
+    "numbers have no outer edges": lambda patch: patch(PiecewiseLinearEmbedding, "bins", extrapolating),
     "the transfer has no scale": lambda patch: patch(InformationTransfer, "forward", without_scale),
-    "the chain is cut": lambda patch: patch(model, "chain_logits", lambda z: z),
-    "the rate of negatives is forgotten": lambda patch: patch(model, "unsampled_logits", lambda z, rate: z),
-    "the rate of negatives is turned over": lambda patch: before(patch, model, "unsampled_logits", lambda z, rate: (z, 1 / rate)),
+    "the chain is cut": lambda patch: patch(relations, "chain_logits", lambda z: z),
+    "the rate of negatives is forgotten": lambda patch: patch(relations, "unsampled_logits", lambda z, rate: z),
+    "the rate of negatives is turned over": lambda patch: before(patch, relations, "unsampled_logits", lambda z, rate: (z, 1 / rate)),
     "an unknown label is a negative": lambda patch: before(
         patch, model, "task_losses", lambda logits, labels, weight: (logits, labels.nan_to_num(), weight)
     ),
     "weights of rows are ignored": lambda patch: before(patch, model, "task_losses", lambda logits, labels, weight: (logits, labels)),
     "weights of tasks are ignored": lambda patch: before(patch, model, "combine", lambda losses, weight: (losses, None)),
     "the calibrator weighs 1": lambda patch: patch(model, "CALIBRATOR_WEIGHT", 1.0),
-    "the first-order term is lost": lambda patch: patch(model, "with_first_order", lambda z, term: z),
+    "the first-order term is lost": lambda patch: before(patch, Towers, "forward", lambda self, states, term: (self, states)),
     "the first-order terms of tasks are swapped": lambda patch: before(
-        patch, model, "with_first_order", lambda z, term: (z, None if term is None else term.flip(1))
+        patch, Towers, "forward", lambda self, states, term: (self, states, None if term is None else term.flip(1))
     ),
     "the first-order term reads no numbers": lambda patch: after(patch, FirstOrder, "of_numbers", lambda sums, *_: 0 * sums),
     "the first-order term counts what is no value": lambda patch: after(
@@ -194,7 +195,7 @@ DEFECTS = {
         FirstOrder, "reset_parameters", lambda self: torch.nn.init.normal_(self.table.weight)
     ),
     "embeddings start with another deviation": lambda patch: after(
-        patch, DCRNN, "_reset_table", lambda _, self: torch.nn.init.normal_(self.embedding.weight, std=0.05)
+        patch, features.Features, "reset_parameters", lambda _, self: torch.nn.init.normal_(self.embedding.weight, std=0.05)
     ),
 }
 

@@ -44,7 +44,7 @@ def made(*, pooled=False, crossed=False, dense_bins=4):
         encoder.num_embeddings, num_dense=2, tasks=encoder.tasks, shared_embeddings=encoder.shared, pooled=encoder.pooled, embedding_dim=8,
         dense_bins=dense_bins,
     )  # fmt: skip
-    torch.nn.init.normal_(model.embedding.weight)
+    torch.nn.init.normal_(model.features.embedding.weight)
     return Ranker(model, encoder)
 
 

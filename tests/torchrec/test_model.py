@@ -56,16 +56,16 @@ def test_its_gradients_are_those_of_the_plain_model():
     ids, dense, labels = batch(50)
     plain.loss(plain(ids, dense), labels).backward()
     model.loss(model(to_keyed_jagged_tensor(ids, model), dense), labels).backward()
-    tables = torch.cat([bag.weight.grad for bag in model.embedding.embedding_bags.values()])
-    torch.testing.assert_close(tables, plain.embedding.weight.grad, rtol=1e-5, atol=1e-7)
-    first = torch.cat([bag.weight.grad for bag in model.first_order_tables.embedding_bags.values()])
-    torch.testing.assert_close(first[:, :2], plain.first_order.table.weight.grad, rtol=1e-5, atol=1e-7)
+    tables = torch.cat([bag.weight.grad for bag in model.features.embedding.embedding_bags.values()])
+    torch.testing.assert_close(tables, plain.features.embedding.weight.grad, rtol=1e-5, atol=1e-7)
+    first = torch.cat([bag.weight.grad for bag in model.features.first_order_tables.embedding_bags.values()])
+    torch.testing.assert_close(first[:, :2], plain.features.first_order.table.weight.grad, rtol=1e-5, atol=1e-7)
     assert not first[:, 2:].any()
-    torch.testing.assert_close(model.head.private_weight.grad, plain.head.private_weight.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(model.towers.head.private_weight.grad, plain.towers.head.private_weight.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_a_table_serves_all_fields_that_share_it():
-    assert [(name, fields) for name, (_, fields) in DCRNN(SIZES, **OPTIONS).tables.items()] == [
+    assert [(name, fields) for name, (_, fields) in DCRNN(SIZES, **OPTIONS).features.tables.items()] == [
         ("t0_user", ["user"]),
         ("t1_tags[0]", ["tags"]),
         ("t4_shop_type", ["shop.type", "last"]),
@@ -74,8 +74,8 @@ def test_a_table_serves_all_fields_that_share_it():
 
 def test_embeddings_start_as_those_of_the_plain_model():
     model = DCRNN({"user": 2000}, embedding_dim=16, embedding_init_std=0.3)
-    assert model.plain_state_dict()["embedding.weight"].std().item() == pytest.approx(0.3, rel=0.02)
-    assert not DCRNN([5], embedding_init_std=0).plain_state_dict()["embedding.weight"].any()
+    assert model.plain_state_dict()["features.embedding.weight"].std().item() == pytest.approx(0.3, rel=0.02)
+    assert not DCRNN([5], embedding_init_std=0).plain_state_dict()["features.embedding.weight"].any()
 
 
 def test_a_model_from_the_meta_device_draws_its_weights_anew():
@@ -83,7 +83,7 @@ def test_a_model_from_the_meta_device_draws_its_weights_anew():
     model.reset_parameters()
     state = model.plain_state_dict()
     assert all(value.isfinite().all() for value in state.values())
-    assert state["embedding.weight"].std().item() == pytest.approx(0.05, rel=0.3)
+    assert state["features.embedding.weight"].std().item() == pytest.approx(0.05, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_weights_of_another_model_are_refused_and_change_nothing():
     model = DCRNN(SIZES, **OPTIONS)
     before = {name: value.clone() for name, value in model.plain_state_dict().items()}
     other = dcrnn_fast.DCRNN(SIZES, **OPTIONS | {"tower_dims": (9,)}).state_dict()
-    with pytest.raises(ValueError, match=r"state\['towers.0.private_weight'\]: got shape \[2, 9, 20\], expected \[2, 8, 20\]"):
+    with pytest.raises(ValueError, match=r"state\['towers.layers.0.private_weight'\]: got shape \[2, 9, 20\], expected \[2, 8, 20\]"):
         model.load_plain_state_dict(other)
     with pytest.raises(
-        ValueError, match=r"state: lacks \['embedding.weight'\], has unknown \['table'\]; expected the state_dict of a DCRNN"
+        ValueError, match=r"state: lacks \['features.embedding.weight'\], has unknown \['table'\]; expected the state_dict of a DCRNN"
     ):
-        model.load_plain_state_dict({("table" if name == "embedding.weight" else name): value for name, value in before.items()})
-    with pytest.raises(TypeError, match=r"state\['head.shared_bias'\]: got int, expected a tensor of floats \[0\]"):
-        model.load_plain_state_dict({**before, "head.shared_bias": 3})
+        model.load_plain_state_dict({("table" if name == "features.embedding.weight" else name): value for name, value in before.items()})
+    with pytest.raises(TypeError, match=r"state\['towers.head.shared_bias'\]: got int, expected a tensor of floats \[0\]"):
+        model.load_plain_state_dict({**before, "towers.head.shared_bias": 3})
     with pytest.raises(TypeError, match="state: got NoneType, expected the state_dict of a DCRNN"):
         model.load_plain_state_dict(None)
     after = model.plain_state_dict()

@@ -45,8 +45,10 @@ def steps_of(model, predict, optimisers, rows):
 
 def one_process():
     model = start()
-    dense = [value for name, value in model.named_parameters() if name not in ("embedding.weight", "first_order.table.weight")]
-    embeddings, first_order = model.id_tables
+    dense = [
+        value for name, value in model.named_parameters() if name not in ("features.embedding.weight", "features.first_order.table.weight")
+    ]
+    embeddings, first_order = model.features.id_tables
     tables = [{"params": [embeddings], "lr": 0.05}, {"params": [first_order], "lr": 0.1}]
     optimisers = [torch.optim.SGD(dense, lr=0.1), dcrnn_fast.RowWiseAdagrad(tables)]
     return steps_of(model, model, optimisers, slice(None)), model.state_dict()
@@ -56,11 +58,12 @@ def train(rank, folder):
     distributed.init_process_group("gloo", timeout=timedelta(minutes=1))  # a rank waits no longer for one that failed
     model = DCRNN(SIZES, **OPTIONS, device="meta")
     parallel = shard(model, lr=0.05)
-    parts = list(model._parts())
+    parts = list(model.features.parts())
     held = sum(part.values.numel() for part in parts)
     drawn = [value for part in parts if part.collection == "embedding" for value in part.values.flatten().tolist()]
     parallel.module.load_plain_state_dict(start().state_dict())
-    dense = [value for name, value in parallel.named_parameters() if not name.startswith(("embedding.", "first_order_tables."))]
+    tables = "features.embedding.", "features.first_order_tables."
+    dense = [value for name, value in parallel.named_parameters() if not name.startswith(tables)]
     predict = lambda ids, dense: parallel(to_keyed_jagged_tensor(ids, model), dense)  # noqa: E731
     losses = steps_of(model, predict, [torch.optim.SGD(dense, lr=0.1)], slice(rank * ROWS // RANKS, (rank + 1) * ROWS // RANKS))
     state = parallel.module.plain_state_dict()
@@ -74,7 +77,9 @@ def test_two_ranks_train_as_one_process_and_a_plain_model_takes_their_weights(tm
     ranks = on_two_ranks(train, tmp_path)
     torch.testing.assert_close([sum(of_step) / RANKS for of_step in zip(*(rank[0] for rank in ranks), strict=True)], losses)
     assert losses[-1] != losses[0]
-    values = state["embedding.weight"].numel() + 4 * len(state["first_order.table.weight"])  # a number a task, filled up to four
+    values = state["features.embedding.weight"].numel() + 4 * len(
+        state["features.first_order.table.weight"]
+    )  # a number a task, filled up to four
     assert sum(rank[1] for rank in ranks) == values > max(rank[1] for rank in ranks) > 0
     assert [rank[2] for rank in ranks] == [False, True]
     assert 0.03 < torch.tensor([value for rank in ranks for value in rank[3]]).std() < 0.07, "tables start with embedding_init_std 0.05"
@@ -87,10 +92,10 @@ def planned(rank, folder):
     """Weights into a model that torchrec shards by a plan of the user's own, in every way, and out of it."""
     distributed.init_process_group("gloo", timeout=timedelta(minutes=1))  # a rank waits no longer for one that failed
     model = DCRNN({**SIZES, "city": 9}, **OPTIONS | {"embedding_dim": 8})
-    ways = dict(zip(model.tables, [row_wise(), table_wise(rank=1), column_wise(ranks=[0, 1]), data_parallel()], strict=True))
+    ways = dict(zip(model.features.tables, [row_wise(), table_wise(rank=1), column_wise(ranks=[0, 1]), data_parallel()], strict=True))
     sharder = EmbeddingBagCollectionSharder()
     sizes = {"local_size": RANKS, "world_size": RANKS, "device_type": "cpu"}
-    plan = construct_module_sharding_plan(model.embedding, ways, sharder=sharder, **sizes)
+    plan = construct_module_sharding_plan(model.features.embedding, ways, sharder=sharder, **sizes)
     parallel = DistributedModelParallel(model, plan=ShardingPlan({"embedding": plan}), sharders=[sharder])
     given = torch.load(folder / "given.pt", weights_only=True)
     parallel.module.load_plain_state_dict(given)

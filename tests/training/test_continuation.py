@@ -88,15 +88,15 @@ def test_a_run_starts_from_the_earlier_weights_and_new_ids_start_afresh(yesterda
     earlier, about = load_model(yesterday / "model.safetensors")
     start = {name.removeprefix("model."): value for name, value in newest_checkpoint(tmp_path / "run").tensors.items()}
     for name, value in earlier.state_dict().items():
-        if name not in ("embedding.weight", "first_order.table.weight"):
+        if name not in ("features.embedding.weight", "features.first_order.table.weight"):
             assert torch.equal(start[name], value), name
     sizes = dict(about["fields"])
     assert list(sizes) == ["shape", "colour", "size"]
     end = sizes["shape"] + sizes["colour"]
-    table, old = start["embedding.weight"], earlier.embedding.weight
+    table, old = start["features.embedding.weight"], earlier.features.embedding.weight
     assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), old)
-    first = start["first_order.table.weight"]
-    assert torch.equal(torch.cat([first[:end], first[end + 1 :]]), earlier.first_order.table.weight)
+    first = start["features.first_order.table.weight"]
+    assert torch.equal(torch.cat([first[:end], first[end + 1 :]]), earlier.features.first_order.table.weight)
     assert not first[end].any()
     assert 0 < table[end].abs().max() < 0.5
     assert not (old == table[end]).all(dim=1).any()
@@ -109,10 +109,10 @@ def test_new_ids_start_from_the_vectors_of_a_file_and_old_ones_from_the_earlier_
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", init=finished, on_step=stop_at(1))
     earlier, about = load_model(finished / "model.safetensors")
-    table = newest_checkpoint(tmp_path / "run").tensors["model.embedding.weight"]
+    table = newest_checkpoint(tmp_path / "run").tensors["model.features.embedding.weight"]
     end = sum(size for name, size in about["fields"] if name != "size")
     assert table[end].tolist() == [1, 2, 3, 4]
-    assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), earlier.embedding.weight)
+    assert torch.equal(torch.cat([table[:end], table[end + 1 :]]), earlier.features.embedding.weight)
 
 
 def test_before_training_the_earlier_weights_are_judged_on_the_new_rows(finished, continued, tomorrow):

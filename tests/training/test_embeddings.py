@@ -19,7 +19,7 @@ def field_of(run):
     model, about = load_model(run / "model.safetensors")
     sizes = dict(about["fields"])
     field = next(iter(sizes))
-    return field, model.embedding.weight.detach()[: sizes[field]]
+    return field, model.features.embedding.weight.detach()[: sizes[field]]
 
 
 def test_the_file_has_each_id_with_its_vector(finished, tmp_path):

@@ -118,15 +118,15 @@ def test_the_row_starts_afresh_and_others_go_on(today, schema, tmp_path, embeddi
         train(config_of(today, seed=1, **config), tmp_path / "next", init=tmp_path / "run", on_step=stop_at(1))
     earlier = load_model(tmp_path / "run" / "model.safetensors")[0].state_dict()
     known, now = load_file(RunFolder(tmp_path / "run").optimiser), newest_checkpoint(tmp_path / "next").tensors
-    row, table = row_of(tmp_path / "run", "c5"), "model.embedding.weight"
+    row, table = row_of(tmp_path / "run", "c5"), "model.features.embedding.weight"
     others = torch.arange(len(known[READS])) != row
-    assert torch.equal(now[table][others], earlier["embedding.weight"][others])
-    assert not (now[table][row] == earlier["embedding.weight"][row]).any()
-    assert earlier["first_order.table.weight"][row].any()
-    assert not now["model.first_order.table.weight"][row].any()
+    assert torch.equal(now[table][others], earlier["features.embedding.weight"][others])
+    assert not (now[table][row] == earlier["features.embedding.weight"][row]).any()
+    assert earlier["features.first_order.table.weight"][row].any()
+    assert not now["model.features.first_order.table.weight"][row].any()
     state = ["exp_avg", "exp_avg_sq"] if embedding == "dense" else ["sum"]
     names = {f"optimiser.{table}.{key}": f"{table}.{key}" for key in state}
-    names |= {"optimiser.model.first_order.table.weight.sum": "model.first_order.table.weight.sum"}
+    names |= {"optimiser.model.features.first_order.table.weight.sum": "model.features.first_order.table.weight.sum"}
     names |= {f"before.{name}": name for name in (READS, IDLE, "first_order.curvature")}
     for name, before in names.items():
         assert known[before][row].any(), name

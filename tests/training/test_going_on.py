@@ -19,7 +19,7 @@ from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import Notes, StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
-SUMS = "model.embedding.weight.sum"
+SUMS = "model.features.embedding.weight.sum"
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tm
     found, lines = went_on(schema, sparse[1], tmp_path / "run")
     assert found["train"]["best_step"] == 0
     assert [line for line in lines if "these are kept" in line]
-    before, after = (load_model(run)[0].first_order.table.weight for run in (sparse[1], tmp_path / "run"))
+    before, after = (load_model(run)[0].features.first_order.table.weight for run in (sparse[1], tmp_path / "run"))
     torch.testing.assert_close(after, before)
 
 

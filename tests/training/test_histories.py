@@ -22,7 +22,7 @@ def test_a_run_reads_a_history_as_one_pooled_field(run):
     assert not [line for line in run.notes if "last_clicked" in line]
     model, about = load_model(run.folder / "model.safetensors", backend="reference")
     assert about["pooled"] == {"last_clicked": {"columns": [f"last_clicked[{place}]" for place in range(4)], "pooling": "mean"}}
-    assert model.embedding.num_embeddings == dict(about["fields"])["item"]
+    assert model.features.embedding.num_embeddings == dict(about["fields"])["item"]
     assert Encoder.load(run.folder).columns == ("item", "last_clicked")
 
 

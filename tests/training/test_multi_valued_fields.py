@@ -31,7 +31,7 @@ def test_a_run_builds_the_model_that_pools_and_its_weight_file_brings_it_back(ru
     assert model.pooled == about["pooled"]
     assert about["pooled"]["tags"] == {"columns": COLUMNS[:3], "pooling": "sum"}
     assert model.plan.dim == 3 * 4
-    assert model.embedding.num_embeddings == sizes["tags[0]"] + sizes["item"]
+    assert model.features.embedding.num_embeddings == sizes["tags[0]"] + sizes["item"]
     assert sorted(about["id_shares"]) == ["item", "seen", "tags"]
 
 
@@ -78,7 +78,7 @@ def test_vectors_start_a_field_by_its_own_name(run, tmp_path):
     train(config_of(SEVERAL, run.schema, pretrained__tags=str(file), **small), tmp_path / "run", report=notes)
     model, _ = load_model(tmp_path / "run" / "model.safetensors")
     id_ = Encoder.load(tmp_path / "run").encode({"tags": ["i2"], "seen": [[]], "item": ["i1"]}).ids
-    torch.testing.assert_close(model.features(id_)[0, :4], torch.full((4,), 3.0))
+    torch.testing.assert_close(model.features(id_).x0[0, :4], torch.full((4,), 3.0))
     assert f"tags: 1 of {dict(zip(model.field_names, model.num_embeddings, strict=True))['tags[0]']} ids start from {file}" in notes.lines
     for field, said in (("seen", "has the embeddings of 'item'"), ("tags[0]", "its fields are tags, seen, item")):
         with pytest.raises(ConfigError, match=said):

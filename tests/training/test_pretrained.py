@@ -114,7 +114,7 @@ def test_a_run_trains_on_from_the_vectors_and_resumes_without_the_file(schema, t
     train(config, tmp_path / "run", resume=True)
     model, about = load_model(tmp_path / "run" / "model.safetensors")
     assert [name for name, _ in about["fields"]][:2] == ["shape", "colour"]
-    table = model.embedding.weight.split([size for _, size in about["fields"]])[1]
+    table = model.features.embedding.weight.split([size for _, size in about["fields"]])[1]
     assert sorted(table.mean(dim=1).round().tolist()) == [-3] + [0] * 8 + [3]
 
 

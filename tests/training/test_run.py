@@ -89,10 +89,10 @@ def test_the_best_validation_epoch_is_kept_and_the_run_stops_after_its_patience(
     last = newest_checkpoint(tmp_path / "run")
     for name, value in best.items():
         assert torch.equal(value, last.tensors[f"best.{name}"]), name
-    assert not torch.equal(best["embedding.weight"], last.tensors["model.embedding.weight"])
-    assert torch.equal(best["embedding.weight"], asked[1][1])
+    assert not torch.equal(best["features.embedding.weight"], last.tensors["model.features.embedding.weight"])
+    assert torch.equal(best["features.embedding.weight"], asked[1][1])
     assert asked[-1][0] == "test"
-    assert torch.equal(best["embedding.weight"], asked[-1][1])
+    assert torch.equal(best["features.embedding.weight"], asked[-1][1])
 
 
 @pytest.mark.parametrize(("monitor", "best"), [({}, 2), ({"early_stopping__monitor": "auc"}, 3)], ids=["default", "auc"])

@@ -24,7 +24,7 @@ def test_a_run_builds_the_model_whose_fields_share_and_its_weight_file_brings_it
     model, about = load_model(run.folder / "model.safetensors", backend="reference")
     sizes = dict(about["fields"])
     assert about["shared"] == model.shared_embeddings == {"last_item": "item"}
-    assert model.embedding.num_embeddings == sizes["hour"] + sizes["item"]
+    assert model.features.embedding.num_embeddings == sizes["hour"] + sizes["item"]
 
 
 def test_the_same_column_without_sharing_has_rows_of_its_own(tmp_path):
@@ -32,7 +32,7 @@ def test_the_same_column_without_sharing_has_rows_of_its_own(tmp_path):
     about = describe(settings, prepare_data(settings))
     assert about["shared"] == {}
     model = build_model(about, device=torch.device("cpu"), backend="reference")
-    assert model.embedding.num_embeddings == sum(size for _, size in about["fields"])
+    assert model.features.embedding.num_embeddings == sum(size for _, size in about["fields"])
 
 
 def test_new_rows_are_read_with_the_runs_ids_in_both_fields(run, tmp_path):
@@ -75,7 +75,7 @@ def test_the_rows_of_known_items_start_from_the_earlier_runs_weights(run, tmp_pa
     before, after = (load_model(folder / "model.safetensors")[0] for folder in (run.folder, tmp_path / "run"))
     sizes = dict(zip(before.field_names, before.num_embeddings, strict=True))
     ids = torch.tensor([[a, b, c] for a, b, c in zip(*(np.arange(200) % sizes[name] for name in sizes), strict=True)])
-    torch.testing.assert_close(after.features(ids), before.features(ids), rtol=0, atol=1e-9)
+    torch.testing.assert_close(after.features(ids).x0, before.features(ids).x0, rtol=0, atol=1e-9)
 
 
 def test_a_run_does_not_go_on_with_fields_that_share_otherwise(run, tmp_path):

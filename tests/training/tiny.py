@@ -82,9 +82,9 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
     def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False, shifted=False):
-        at_start = split.name == "valid" and not model.head.private_weight.any()
+        at_start = split.name == "valid" and not model.towers.head.private_weight.any()
         if not at_start:
-            asked.append((split.name, model.embedding.weight.detach().clone()))
+            asked.append((split.name, model.features.embedding.weight.detach().clone()))
         if split.name != "valid":
             return real(model, split, meta, device, ranks, weighted=weighted, shifted=shifted)
         auc, log_loss = (0.5, 1.0) if at_start else next(values)

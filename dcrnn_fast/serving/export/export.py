@@ -45,7 +45,9 @@ class Probabilities(nn.Module):
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] by name, of ids [B, F] and dense [B, Nd]."""
-        return self.model.probabilities(self.model.conditional_logits(ids, dense))  # predict's no_grad would be a call in the graph
+        return self.model.event_logits.probabilities(
+            self.model.conditional_logits(ids, dense)
+        )  # predict's no_grad would be a call in the graph
 
 
 def export(

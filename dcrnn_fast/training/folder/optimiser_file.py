@@ -56,6 +56,6 @@ def moved(known: Known, sources: Tensor) -> Known:
         found[kept] = value[sources[kept]]
         return found
 
-    tables = ("model.embedding.weight.", "model.first_order.table.weight.", READS, IDLE, *OF_FIRST_ORDER[:2])
+    tables = ("model.features.embedding.weight.", "model.features.first_order.table.weight.", READS, IDLE, *OF_FIRST_ORDER[:2])
     of_ids = {name: table(value) for name, value in known.tensors.items() if value.dim() and name.startswith(tables)}
     return known._replace(tensors=known.tensors | of_ids)

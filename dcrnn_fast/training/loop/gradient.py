@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...data import Batch
 from ...data.packed.loader import part_of
-from ...nn.embeddings import with_first_order
+from ...nn.features import Features, Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
@@ -56,21 +56,22 @@ class CounterfactualObjective(nn.Module):
         self.negative_rate, self.model = config.negative_rate or 1.0, model
         self.imputation = None
         if config.loss.cvr == "dr":
-            place = model.embedding.weight.device
+            place = model.features.embedding.weight.device
             self.imputation = Imputation(len(model.tasks) - 1, model.plan.dim, config.model.tower_dims, place)
 
-    def inputs(self, ids: Tensor, dense: Tensor | None) -> tuple[Any, ...]:
-        """The model's inputs of these ids and dense features."""
-        return self.model.inputs(ids, dense)
+    @property
+    def features(self) -> Features:
+        """Those of the model."""
+        return self.model.features
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The outputs, with the arguments and errors of the model."""
-        return self.behind_inputs(*self.inputs(ids, dense))
+        return self.outputs(self.features(ids, dense))
 
-    def behind_inputs(self, x0: Tensor, first_order: Tensor | None, *scenarios: Tensor) -> Tensor:
-        """The outputs, from what :meth:`inputs` gives."""
-        states = self.model.cross(x0, *scenarios)
-        z = with_first_order(self.model.tower_logits(states), first_order)
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """The outputs, from what the model's features give."""
+        states = self.model.states(inputs)
+        z: Tensor = self.model.towers(states, inputs.first_order)
         return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader, PackedDataset
 from ...errors import ConfigError
+from ...nn.features import Inputs
 from ...ops import auto
 from ...ops.backends import requested
 from ...support.cuda_graph import CudaGraphs
@@ -71,7 +72,7 @@ def _first_and_last(loader: BlockLoader, device: torch.device) -> list[list[torc
 def compiled(
     model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``model.forward`` of a DCRNN or its objective in training mode; everything behind its ``inputs`` is one compiled graph.
+    """``model.forward`` of a DCRNN or its objective in training mode; everything after its ``features`` is one compiled graph.
 
     The lookups in the tables of ids stay as they are: they check ids and dense values, and their gradients, which may be sparse, are added
     up in a fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
@@ -80,15 +81,15 @@ def compiled(
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda *inputs: of_model.behind_inputs(*inputs), dynamic=True, fullgraph=True)
+    graph = torch.compile(lambda *inputs: of_model.outputs(Inputs(*inputs)), dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
-        return graph(*of_model.inputs(ids, dense))
+        return graph(*of_model.features(ids, dense))
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            of_model.inputs(ids, dense)
+            of_model.features(ids, dense)
         except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
             return forward
         try:

@@ -54,7 +54,7 @@ class Learned:
 
     def start(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> None:
         """Let a new model be logistic regression on the ids; on validation rows that are better off with the constant, let it be that."""
-        found = start_of(dataset, chain=model.relation == "chain", weighted=weighted, ids=model.first_order is not None)
+        found = start_of(dataset, chain=model.relation == "chain", weighted=weighted, ids=model.features.first_order is not None)
         start_heads(model, found)
         rows = dataset.split("valid")
         own = finite_predictions(model, rows, dataset.meta, device, ranks)
@@ -63,7 +63,7 @@ class Learned:
         if loss > constant:
             found.effects.fill(0)
             start_heads(model, found)
-        if model.first_order is not None:
+        if model.features.first_order is not None:
             self._keep(found)
         fields, _ = fields_of(dataset.meta)
         self._settled = found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts)
@@ -81,7 +81,8 @@ class Learned:
         if self.before is None:
             return {}
         chain, known = model.relation == "chain", None
-        if model.first_order is not None and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
+        # not behind a run that started without such a file
+        if model.features.first_order is not None and OF_FIRST_ORDER[0] in self.before.tensors:
             known = Start(np.zeros(0, np.float32), np.zeros(0), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
         train, rows = dataset.split("train"), dataset.split("valid")
         predicted, before = (finite_predictions(model, split, dataset.meta, device, ranks) for split in (train, rows))

@@ -18,7 +18,7 @@ from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
 from ..folder.tensors import all_finite, total
 
-EMBEDDING, FIRST_ORDER = "model.embedding.weight", "model.first_order.table.weight"
+EMBEDDING, FIRST_ORDER = "model.features.embedding.weight", "model.features.first_order.table.weight"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
 PRIOR = 64.0

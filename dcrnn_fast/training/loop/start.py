@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data import PackedDataset
 from ...data.codes.numbers import bucket_edges
@@ -25,7 +25,7 @@ MOST_ROWS = 1_000_000
 @contextmanager
 def silent_towers(model: DCRNN) -> Iterator[None]:
     """Within the block, the heads' weights are 0: the model is its first-order term and the heads' biases."""
-    weight = model.head.get_parameter("private_weight").detach()
+    weight = model.towers.head.get_parameter("private_weight").detach()
     before_the_block = weight.clone()
     weight.zero_()
     try:
@@ -43,23 +43,25 @@ def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
 
 def started(model: DCRNN) -> list[Tensor]:
     """What :func:`start_heads` sets: the heads' biases and, if the model has one, the first-order term's table of ids."""
-    table = model.first_order.table if model.first_order is not None else None
-    return [model.head.get_parameter("private_bias"), *([] if table is None else [table.weight])]
+    table = model.features.first_order.table if model.features.first_order is not None else None
+    return [model.towers.head.get_parameter("private_bias"), *([] if table is None else [table.weight])]
 
 
-def first_order_of_ids_alone(model: nn.Module) -> None:
+def first_order_of_ids_alone(model: DCRNN) -> None:
     """Keep the first-order term of dense columns as it starts, at zero.
 
     Where rows are few or dense columns many, it fits noise before the network learns: see docs/evidence/columns.md, "Numbers".
     """
-    if isinstance(term := model.first_order, nn.Module) and term.dense_weight is not None:
-        term.get_parameter("dense_weight").requires_grad_(False)
+    term = model.features.first_order
+    if term is not None and term.dense_weight is not None:
+        term.dense_weight.requires_grad_(False)
 
 
-def set_edges(model: nn.Module, dense: npt.NDArray[np.float32] | None, bins: int) -> None:
+def set_edges(model: DCRNN, dense: npt.NDArray[np.float32] | None, bins: int) -> None:
     """Give the embeddings of numbers, if the model has them, the edges of the train rows' ``dense`` columns."""
-    if isinstance(embedding := model.dense_embedding, nn.Module) and dense is not None:
-        embedding.set_edges(dense_edges(dense, bins))  # type: ignore[operator]
+    embedding = model.features.dense_embedding
+    if embedding is not None and dense is not None:
+        embedding.set_edges(dense_edges(dense, bins))
 
 
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:

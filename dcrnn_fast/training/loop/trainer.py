@@ -153,7 +153,7 @@ class Trainer:
     def _drop_ids(self, reads: Tensor | None) -> None:
         self.oov_dropout = OOVDropout(self.dataset, self.config.oov_dropout, self.device, reads)
         if any(self.oov_dropout.strengths.values()):
-            self.model.id_dropout = self.oov_dropout
+            self.model.features.id_dropout = self.oov_dropout
 
     def save(self) -> Path | None:
         """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""

@@ -70,7 +70,7 @@ def test_a_table_that_does_not_fit_is_said_to_be_too_much():
 def test_the_dense_part_of_the_defaults_is_that_of_the_default_configuration():
     usual = Inputs()
     model = DCRNN([2] * usual.ids, embedding_dim=usual.width, device=torch.device("meta"))
-    assert model.num_parameters - sum(table.numel() for table in model.id_tables) == usual.dense_parameters
+    assert model.num_parameters - sum(table.numel() for table in model.features.id_tables) == usual.dense_parameters
     towers = sum(weight.numel() for name, weight in model.named_parameters() if name.startswith(("towers", "head")) and "weight" in name)
     assert model.plan.cost().flops + 2 * towers == usual.dense_flops
 

@@ -35,7 +35,7 @@ def test_every_part_has_a_clock_and_the_recurrence_is_taken_off_the_whole(datase
     assert [(row["rank"], row["dtype"], row["B"]) for row in found["steps"]] == [
         (None, "float32", 64), (32, "float32", 64), (None, "bfloat16", 64), (32, "bfloat16", 64),
     ]  # fmt: skip
-    names = ("embedding", "recurrence", "towers", "dropout", "first-order term", "loss")
+    names = ("features", "recurrence", "towers", "loss")
     parts = {f"{name}, {way}" for name in names for way in ("forward", "backward")}
     for row in found["steps"]:
         assert set(row["ms"]) == parts | {"whole", "optimiser", "checks, of these", "outside the recurrence"}

@@ -104,7 +104,7 @@ def test_the_trainer_takes_the_keys_of_a_trial(dataset):
     setting = defaults(MODELS[TRAINED].space) | {"width": 32, "model.steps": 1, "optimiser.epochs": 1}
     (model,) = fit(TRAINED, without_test(dataset), setting, seed=1, size=ONE_SIZE, protocol=PROTOCOL).networks
     assert "1 steps" in repr(model.cross)
-    assert [layer.private_weight.shape[1] for layer in model.towers] == [32, 16]
+    assert [layer.private_weight.shape[1] for layer in model.towers.layers] == [32, 16]
 
 
 def test_the_networks_of_the_funnel_never_order_its_events_wrongly(dataset):

@@ -81,7 +81,7 @@ def test_the_gate_is_the_models_own(sharing, share_ratio):
         for parameter in model.cross.parameters():
             parameter.normal_()
         ids, dense = torch.zeros(5, 0, dtype=torch.int64), torch.randn(5, 6)
-        x0 = model.features(ids, dense)
+        x0 = model.features(ids, dense).x0
         a, g = first_step(model.cross, x0)
         torch.testing.assert_close(x0 + g * x0 * a, model.cross(x0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gates(model, ids, dense)["gate"][2], g[:, :, 8:12].mean(), rtol=1e-5, atol=1e-6)

@@ -150,9 +150,9 @@ def test_an_encoder_says_what_a_model_with_such_a_field_is_built_from(films):
     encoder = Encoder.load(films.prepare().path)
     assert encoder.pooled == {"genres": {"columns": ["genres[0]", "genres[1]", "genres[2]"], "pooling": "mean"}}
     model = DCRNN(encoder.num_embeddings, tasks=encoder.tasks, shared_embeddings=encoder.shared, pooled=encoder.pooled, embedding_dim=4)
-    features = model.features(encoder.encode({"genres": [["a", "nobody knows"], ["a"], []]}).ids)
+    features = model.features(encoder.encode({"genres": [["a", "nobody knows"], ["a"], []]}).ids).x0
     assert features.shape == (3, 4)
-    assert features[0].tolist() == features[1].tolist() == model.embedding.weight[1].tolist()
+    assert features[0].tolist() == features[1].tolist() == model.features.embedding.weight[1].tolist()
     assert not features[2].any()
 
 

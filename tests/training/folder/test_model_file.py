@@ -50,7 +50,7 @@ def sealed(change):
 
 def cast(dtype):
     def change(tensors, about):
-        tensors["head.private_bias"] = tensors["head.private_bias"].to(dtype)
+        tensors["towers.head.private_bias"] = tensors["towers.head.private_bias"].to(dtype)
 
     return change
 
@@ -86,6 +86,6 @@ def test_a_small_weight_file_that_describes_a_large_model_takes_no_memory(copied
     path = copied / "model.safetensors"
     sealed(lambda tensors, about: about["model"].update(tower_dims=[30_000, 30_000]))(path)
     grown = memory_growth()
-    with pytest.raises(CheckpointError, match=r"belongs to another model: towers\.1\.shared_weight is missing in the file"):
+    with pytest.raises(CheckpointError, match=r"belongs to another model: towers\.layers\.1\.shared_weight is missing in the file"):
         load_model(path)
     assert grown() < 200 << 20, "the weights that it describes take 7 GB"

@@ -36,12 +36,12 @@ def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_th
     dataset = prepare_data(run.config)
     (edges,) = dense_edges(np.asarray(dataset.split("train").dense), bins=4)
     bins = len(edges) - 1
-    assert torch.equal(model.dense_embedding.lower[0, :bins], edges[:-1])
-    assert torch.equal(model.dense_embedding.scale[0, :bins], 1 / (edges[1:] - edges[:-1]))
+    assert torch.equal(model.features.dense_embedding.lower[0, :bins], edges[:-1])
+    assert torch.equal(model.features.dense_embedding.scale[0, :bins], 1 / (edges[1:] - edges[:-1]))
 
 
 def test_the_first_order_term_of_a_run_is_one_of_ids_alone(schema, tmp_path):
     train(tiny_config(schema, model__first_order=True, model__dense_bins=4, optimiser__epochs=1), tmp_path / "run")
-    term = load_model(tmp_path / "run")[0].first_order
+    term = load_model(tmp_path / "run")[0].features.first_order
     assert term.table.weight.any()
     assert not term.dense_weight.any()

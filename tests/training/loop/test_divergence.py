@@ -33,10 +33,10 @@ def test_weights_that_are_no_longer_finite_are_named_and_never_saved(schema, tmp
     def step(self, batch):
         real_step(self, batch)
         if self.at.step == diverges_at:
-            self.model.embedding.weight.data[0] = value
+            self.model.features.embedding.weight.data[0] = value
 
     monkeypatch.setattr(Trainer, "_step", step)
-    said = rf"weights embedding\.weight are no longer finite at step {diverges_at}; {kept}"
+    said = rf"weights features\.embedding\.weight are no longer finite at step {diverges_at}; {kept}"
     with pytest.raises(TrainingDivergedError, match=said):
         train(tiny_config(schema, model__embedding="dense"), tmp_path / "run")
 

@@ -49,17 +49,17 @@ def test_a_step_minimises_the_models_loss_and_those_of_its_conditionals(schema, 
     if cvr == "ipw":
         expected = expected + counterfactual_losses(z[:, 1:], batch.labels, p, **about).sum()
     else:
-        imputation = objective.imputation(model.cross(model.features(batch.ids, batch.dense))[1:])
+        imputation = objective.imputation(model.cross(model.features(batch.ids, batch.dense).x0)[1:])
         y = torch.sigmoid(imputation)
         expected = expected + counterfactual_losses(z[:, 1:], batch.labels, p, y, **about).sum()
         expected = expected + counterfactual_losses(imputation, batch.labels, p, **about).sum()
     weights = torch.tensor([1.0, 3.0])
     found, _ = BatchGradient(config, objective, weights, precision="float32", device=CPU, ranks=ONE)(batch, 0)
     torch.testing.assert_close(found, expected.detach())
-    gradient = model.head.private_weight.grad.clone()
+    gradient = model.towers.head.private_weight.grad.clone()
     model.zero_grad()
     expected.backward()
-    torch.testing.assert_close(gradient, model.head.private_weight.grad)
+    torch.testing.assert_close(gradient, model.towers.head.private_weight.grad)
 
 
 def test_no_gradient_of_the_imputation_reaches_the_model(schema, dataset, batch):
@@ -72,7 +72,7 @@ def test_no_gradient_of_the_imputation_reaches_the_model(schema, dataset, batch)
 @pytest.mark.parametrize("cvr", ["ipw", "dr"])
 def test_a_model_that_diverged_has_a_loss_that_is_not_finite(schema, dataset, batch, cvr):
     config, model, objective = objective_of(schema, dataset, loss__cvr=cvr)
-    model.head.private_bias.data.fill_(float("nan"))
+    model.towers.head.private_bias.data.fill_(float("nan"))
     assert torch.isnan(gradients(config, objective, batch)[0])
 
 

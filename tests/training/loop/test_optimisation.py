@@ -85,10 +85,10 @@ def test_the_embeddings_have_a_learning_rate_and_a_decay_of_their_own(schema, da
     config, cpu = tiny_config(schema, model__first_order=True, **options), torch.device("cpu")
     model = build_model(describe(config, dataset), device=cpu, backend="reference")
     groups = build_optimiser(config, {"model": model}, cpu).param_groups
-    (own,) = [group for group in groups if any(parameter is model.embedding.weight for parameter in group["params"])]
+    (own,) = [group for group in groups if any(parameter is model.features.embedding.weight for parameter in group["params"])]
     assert len(own["params"]) == 1
     assert (own["lr_scale"], own["weight_decay"]) == (0.25, 0.7)
-    (first,) = [group for group in groups if any(parameter is model.first_order.table.weight for parameter in group["params"])]
+    (first,) = [group for group in groups if any(parameter is model.features.first_order.table.weight for parameter in group["params"])]
     assert (first["lr_scale"], first["weight_decay"]) == (config.optimiser.first_order_lr / 0.02, 0.0)
     assert {group["lr_scale"] for group in groups if group is not own and group is not first} == {1.0}
 
@@ -102,5 +102,5 @@ def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, 
     decays = {names[id(parameter)]: group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
     assert set(decays) == set(names.values())
     for name, decay in decays.items():
-        exempt = name.endswith(("bias", "log_variance")) or name == "first_order.table.weight"
+        exempt = name.endswith(("bias", "log_variance")) or name == "features.first_order.table.weight"
         assert decay == (0.0 if exempt else config.optimiser.weight_decay), name

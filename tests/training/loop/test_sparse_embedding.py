@@ -32,7 +32,8 @@ def built(schema, dataset, **options):
 
 
 def group_of_table(model, optimiser):
-    (own,) = [group for group in optimiser.param_groups if any(parameter is model.embedding.weight for parameter in group["params"])]
+    table = model.features.embedding.weight
+    (own,) = [group for group in optimiser.param_groups if any(parameter is table for parameter in group["params"])]
     return own
 
 
@@ -44,7 +45,7 @@ def test_its_probabilities_are_better_than_the_constant(sparse_run):
 
 def test_its_weight_file_brings_the_sparse_table_back(sparse_run):
     model, about = load_model(sparse_run / "model.safetensors")
-    assert (model.embedding.sparse, about["model"]["embedding"]) == (True, "sparse")
+    assert (model.features.embedding.sparse, about["model"]["embedding"]) == (True, "sparse")
 
 
 def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_decay(schema, dataset):
@@ -52,7 +53,7 @@ def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_
     adamw, rows = optimiser.parts
     assert isinstance(rows, RowWiseAdagrad)
     trained = [id(parameter) for group in rows.param_groups for parameter in group["params"]]
-    assert trained == [id(table) for table in model.id_tables]
+    assert trained == [id(table) for table in model.features.id_tables]
     assert len(adamw.param_groups[0]["params"] + adamw.param_groups[1]["params"]) == len([*model.parameters()]) - 2
     own = group_of_table(model, optimiser)
     assert own["lr_scale"] * 0.02 == pytest.approx(SPARSE_LR)  # 0.02 is the tiny run's optimiser.lr
@@ -89,7 +90,7 @@ def test_a_checkpoint_of_another_optimiser_is_refused(schema, dataset, tmp_path)
     optimiser.step()
     tensors = capture({"model": model}, optimiser, CPU)
     other, sparse = built(schema, dataset, **SPARSE)
-    with pytest.raises(CheckpointError, match=r"model\.embedding\.weight has not RowWiseAdagrad's state; start a new run"):
+    with pytest.raises(CheckpointError, match=r"model\.features\.embedding\.weight has not RowWiseAdagrad's state; start a new run"):
         restore(tensors, {"model": other}, sparse, CPU, tmp_path)
 
 
@@ -168,7 +169,8 @@ def test_a_gradient_that_is_not_finite_stops_a_run_before_its_weights_are_saved(
         real(self)
 
     monkeypatch.setattr(RowWiseAdagrad, "step", step)
-    with pytest.raises(TrainingDivergedError, match=r"weights embedding\.weight are no longer finite at step 8; .* step-00000006"):
+    said = r"weights features\.embedding\.weight are no longer finite at step 8; .* step-00000006"
+    with pytest.raises(TrainingDivergedError, match=said):
         train(tiny_config(schema, **SPARSE), tmp_path / "run")
 
 
