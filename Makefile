@@ -96,7 +96,7 @@ study: $(VENV)/.dev ## Trains to answer a question: NAME=rank, ablation... Witho
 measure: $(if $(filter requests load,$(NAME)),build/onnx/.installed)
 measure: $(VENV)/.dev ## Measures time or memory: NAME=requests, load, scale... Without NAME, lists them. OPTIONS=...
 	$(if $(filter load,$(NAME)),$(call build_server,build/load,-DDCRNN_FAST_SERVER_PEERS=ON))
-	$(if $(filter requests load embedding%,$(NAME)),OMP_NUM_THREADS=1) PYTHONPATH=$(abspath build/onnx) \
+	env -u OMP_WAIT_POLICY $(if $(filter requests load embedding%,$(NAME)),OMP_NUM_THREADS=1) PYTHONPATH=$(abspath build/onnx) \
 		$(BIN)/python -m bench.measures $(or $(NAME),--help) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 

@@ -28,6 +28,7 @@ def pytest_addoption(parser):
     group.addoption("--device", choices=("cpu", "cuda"), help="where to measure (default: the GPU if there is one, or else the CPU)")
     group.addoption("--results", type=Path, default=FOLDER, metavar="FOLDER", help="where results are written (default: build/bench)")
     group.addoption("--record", action="store_true", help="write to bench/results, the results that are committed")
+    group.addoption("--machine", default="", metavar="NAME", help="a further machine, whose results are in files of its own")
     group.addoption("--missing", action="store_true", help="measure only the cases that the results of this machine lack")
     group.addoption("--without", default="", metavar="BACKENDS", help="leave these backends out, with commas between")
     group.addoption("--seconds", type=float, default=2.0, help="how long to measure a case (default: 2)")
@@ -44,6 +45,7 @@ class Session:
         self.seconds = option("--seconds") if self.measuring else 0.0
         self.folder = results.COMMITTED if option("--record") else option("--results").resolve()
         self.missing, self.start, self.minutes = option("--missing"), time.monotonic(), option("--minutes")
+        self.machine = f"_{option('--machine')}" if option("--machine") else ""
         for name in filter(None, option("--without").split(",")):
             backends.REASONS[name] = "left out by --without"
         present = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
@@ -52,7 +54,7 @@ class Session:
 
     def path(self, name, device):
         card = "cpu" if device == "cpu" else re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-")
-        return self.folder / f"{name}_{card}.json"
+        return self.folder / f"{name}_{card}{self.machine}.json"
 
     def save(self, name, device, case, figures):
         row = {**case, **figures}

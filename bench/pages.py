@@ -86,7 +86,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
 
 GUIDE, EVIDENCE = ROOT / "docs" / "guide", ROOT / "docs" / "evidence"
 SECTIONS: dict[Path, Mapping[str, Content]] = {
-    ROOT / "README.md": {"speed": excerpt(speed.full_cell, columns="forward: torch.compile; training: torch.compile")},
+    ROOT / "README.md": {"speed": speed.headline},
     GUIDE / "packed-data.md": {"scale": sizes.scale},
     GUIDE / "choosing.md": {
         "variants": excerpt(

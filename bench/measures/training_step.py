@@ -1,78 +1,119 @@
-"""Whole training steps beside torch-rechub's multi-task models. It needs torch-rechub.
+"""Whole models beside torch-rechub's multi-task models: training steps and requests. It needs torch-rechub.
 
-Every model has embeddings of width 8, the same batches of census-income's train rows, dropout 0.3 and AdamW. torch-rechub's MMOE has 8
-experts, its PLE 2 experts a task and 1 shared one. Their hidden widths are once those of its examples (16, towers of 8), and once 128 and
-64 (towers of 64 and 32, as ours). A step is the model, the loss, the backward and AdamW; all models are interleaved in one process. It is a
-measurement of time alone: nothing is tuned, and no AUC is compared.
+DCRNN has its default configuration for census-income. torch-rechub's models have the hidden widths of its own examples for that data set:
+SharedBottom 117, MMOE 8 experts of 16, PLE 2 experts a task and 1 shared one of 16, AITM 32 and 16, and towers of 8. All have DCRNN's input
+layer, embeddings of width 8 and numbers in 32 bins, its dropout, the same batches and AdamW. A step is the model, the loss, the backward
+and the optimiser. A request goes from encoded ids and numbers to probabilities: DCRNN's as ``prepare_inference`` computes it, the others'
+eager and by ``torch.compile``. All models are interleaved in one process. It is a measurement of time alone: the models differ in size,
+nothing is tuned, and no AUC is compared.
 """
 
 from __future__ import annotations
 
 import statistics
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import cycle, product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dcrnn_fast.data import Batch, PackedDataset, prepare
+from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
+from dcrnn_fast.support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM
 from dcrnn_fast.training.device import autocast
 
 from .. import interleave
-from ..steps import CPU, Step, batches_of, default_step, stepper
+from ..quality.networks import Size
+from ..quality.rechub import Library
+from ..steps import CPU, Step, batches_of, default_model, default_step, stepper
 from .measure import Measure
 
-DATA = "census-income"
-Widths = tuple[Sequence[int], Sequence[int]]
-WIDTHS: dict[str, Widths] = {"example's widths": ((16,), (8,)), "128-64": ((128, 64), (64, 32))}
-OURS = {"DCRNN, full cell": None, "DCRNN, rank 32": 32}
+DATA, OURS = "census-income", "DCRNN"
+SETTING = {"dense_bins": DENSE_BINS, "dropout": DROPOUT, "batch_norm": True}
+REQUESTS = (1, 512)
 
 
-def peer(name: str, widths: Widths, dataset: PackedDataset, batches: Sequence[Batch], precision: str) -> Step:
-    """A function that makes one training step of a model of torch-rechub."""
-    from torch_rechub.basic.features import DenseFeature, SparseFeature
-    from torch_rechub.models.multi_task.mmoe import MMOE
-    from torch_rechub.models.multi_task.ple import PLE
+def layers(*dims: int) -> dict[str, Any]:
+    return {"dims": list(dims), "dropout": DROPOUT}
 
-    tasks, sizes, dense = len(dataset.meta.tasks), list(dataset.meta.fields.values()), len(dataset.meta.dense)
-    features = [SparseFeature(f"id{i}", size, 8) for i, size in enumerate(sizes)] + [DenseFeature(f"dense{i}") for i in range(dense)]
-    experts, towers = ({"dims": list(dims), "dropout": 0.3} for dims in widths)
-    kinds = ["classification"] * tasks
-    if name == "MMOE":
-        model = MMOE(features, kinds, 8, experts, [dict(towers) for _ in kinds])
-    else:
-        model = PLE(features, kinds, 1, 2, 1, experts, [dict(towers) for _ in kinds])
+
+PEERS: dict[str, Callable[[Any, list[Any], list[str], list[dict[str, Any]]], Any]] = {
+    "SharedBottom": lambda of, features, kinds, towers: of.SharedBottom(features, kinds, layers(117), towers),
+    "MMoE": lambda of, features, kinds, towers: of.MMOE(features, kinds, 8, layers(16), towers),
+    "PLE": lambda of, features, kinds, towers: of.PLE(features, kinds, 1, 2, 1, layers(16), towers),
+    "AITM": lambda of, features, kinds, towers: of.AITM(features, len(kinds), layers(32, 16), towers),
+}
+
+
+def peer(name: str, dataset: PackedDataset) -> Library:
+    """A model of torch-rechub behind DCRNN's input layer."""
+    from torch_rechub.models import multi_task
+
+    torch.manual_seed(0)
+    kinds, network = ["regression"] * len(dataset.meta.tasks), Library(dataset.meta, SETTING, Size(EMBEDDING_DIM, 1.0))
+    model = PEERS[name](multi_task, network.declared, kinds, [layers(8) for _ in kinds])
+    network.take(model, SETTING, list(model.towers) if name == "AITM" else ())
+    return network
+
+
+def peer_step(name: str, dataset: PackedDataset, batches: list[Batch], precision: str) -> Step:
+    """A function that makes one training step of such a model."""
+    model = peer(name, dataset)
 
     def loss(batch: Batch) -> Tensor:
-        assert batch.dense is not None
-        columns = {f"id{i}": batch.ids[:, i] for i in range(len(sizes))} | {f"dense{i}": batch.dense[:, i] for i in range(dense)}
         with autocast(precision, CPU):
-            probabilities = model(columns)
-        return nn.functional.binary_cross_entropy(probabilities.float().clamp(1e-6, 1 - 1e-6), batch.labels)
+            logits = model(batch.ids, batch.dense)
+        return model.loss(logits.float(), batch.labels)
 
     return stepper(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True), loss, cycle(batches))
 
 
+def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Each one's seconds, and the median and quartiles of our time over it."""
+    times = interleave.rounds(runs, seconds=seconds, minimum=9, stretch=0.02)
+    figures = interleave.figures(times, [OURS]).items()
+    ratios = {name.removeprefix(f"{OURS}/"): figure for name, figure in figures if "/" in name}
+    return {name: statistics.median(found) for name, found in times.items()}, ratios
+
+
+def training(dataset: PackedDataset, size: int, precision: str, seconds: float) -> dict[str, Any]:
+    """Rows a second of each model's training steps."""
+    batches = batches_of(dataset, size)
+    steps = {OURS: default_step(dataset, batches, precision)}
+    found, ratios = compared(steps | {name: peer_step(name, dataset, batches, precision) for name in PEERS}, seconds)
+    return {"dtype": precision, "B": size, "rows_per_second": {name: round(size / time) for name, time in found.items()}, "ratios": ratios}
+
+
+def requests(dataset: PackedDataset, size: int, seconds: float) -> dict[str, Any]:
+    """Microseconds of a request of each model, in float32."""
+    batch = next(BlockLoader(dataset.split("test"), size).batches())
+    ids, dense = batch.ids[:size].clone(), None if batch.dense is None else batch.dense[:size].clone()
+    prepared, runs = default_model(dataset)[0].eval().prepare_inference(), dict[str, Callable[[], Any]]()
+    runs[OURS] = lambda: prepared.predict(ids, dense)
+    for name in PEERS:
+        model = peer(name, dataset).eval()
+        compiled = torch.compile(model, dynamic=False)
+        for way, call in ((name, model), (f"{name}, compiled", compiled)):
+            runs[way] = lambda call=call: torch.sigmoid(call(ids, dense))
+    with torch.inference_mode():
+        for run in runs.values():
+            run()
+        found, ratios = compared(runs, seconds)
+    return {"B": size, "microseconds": {name: round(time * 1e6, 1) for name, time in found.items()}, "ratios": ratios}
+
+
 def run(options: Namespace) -> dict[str, Any]:
-    """A row for each batch size and precision."""
-    dataset, rows = prepare(DATA), []
+    """A row for each batch size and precision of the steps, and for each size of a request."""
+    dataset, rows, asked = prepare(DATA), [], []
     for size, precision in product(options.batch, ("float32", "bfloat16")):
-        batches = batches_of(dataset, size)
-        steps = {
-            name: default_step(dataset, batches, precision, {"model.rank": rank, "model.dense_bins": 0}) for name, rank in OURS.items()
-        }
-        for name, (label, widths) in product(("MMOE", "PLE"), WIDTHS.items()):
-            steps[f"{name}, {label}"] = peer(name, widths, dataset, batches, precision)
-        times = interleave.rounds(steps, seconds=options.seconds, minimum=9, stretch=0.02)
-        speeds = {name: round(size / statistics.median(found)) for name, found in times.items()}
-        figures = interleave.figures(times, ["DCRNN, rank 32"]).items()
-        ratios = {name.removeprefix("DCRNN, rank 32/"): figure for name, figure in figures if "/" in name}
-        rows.append({"dtype": precision, "B": size, "rows_per_second": speeds, "ratios": ratios})
-        told = ", ".join(f"{name} {speed:,}" for name, speed in speeds.items())
+        rows.append(training(dataset, size, precision, options.seconds))
+        told = ", ".join(f"{name} {speed:,}" for name, speed in rows[-1]["rows_per_second"].items())
         print(f"B = {size}, {precision}, training rows/s: {told}", flush=True)
-    return {"data": DATA, "rows": rows}
+    for size in REQUESTS:
+        asked.append(requests(dataset, size, options.seconds))
+        print(f"a request of {size} rows, us: {asked[-1]['microseconds']}", flush=True)
+    return {"data": DATA, "rows": rows, "requests": asked}
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import machine
 from ..cases import HEADLINE, PASSES
 from ..measures.embedding_step import CANDIDATES
-from ..results import PEERS, case_of, markdown, ratio, read, words
+from ..results import COMMITTED, PEERS, case_of, markdown, ratio, read, words
+from ..test_low_rank import DEFAULT as DEFAULT_CELL
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
 SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
@@ -74,18 +77,60 @@ def low_rank() -> str:
     return f"{markdown(header, lines)}\n\n{note}"
 
 
-def training_step() -> str:
-    """Training rows a second of whole models."""
+def headline() -> str:
+    """Our time over that of torch.compile, of every machine that was measured, and over that of other models."""
+    lines, machines = [], dict[str, None]()
+    cells = [(f"D = {size['D']}, B = {size['B']}", "cross_rnn", size) for size in HEADLINE]
+    cells.append(
+        (f"the default cell: D = {DEFAULT_CELL['D']}, rank {DEFAULT_CELL['rank']}, B = {DEFAULT_CELL['B']}", "low_rank", DEFAULT_CELL)
+    )
+    for label, name, size in cells:
+        found: dict[str, list[float]] = {one: [] for one in PASSES}
+        for file in sorted(COMMITTED.glob(f"{name}_cpu*.json")):
+            result = read(file.name)
+            machines[result["machine"]["cpu"]] = None
+            for row in result["rows"]:
+                if row["dtype"] == "float32" and {key: row.get(key) for key in size} == size and ("L" in row) == ("L" in size):
+                    found[row["pass"]].append(row["cpp/compile"])
+        lines.append([f"torch.compile, {label}", *(_span(values) for values in found.values())])
     result = read("training_step_cpu.json")
-    names = list(result["rows"][0]["rows_per_second"])
-    lines = []
+    asked, steps = result["requests"][0], [row for row in result["rows"] if row["dtype"] == "float32"]
+    for peer in list(steps[0]["ratios"])[::3]:
+        soonest = max(asked["ratios"][name] for name in (peer, f"{peer}, compiled"))
+        lines.append([f"{peer}, whole model", f"{soonest:.2f}", _span([row["ratios"][peer] for row in steps])])
+    machines[result["machine"]["cpu"]] = None
+    return (
+        f"{markdown(['our time / time of', 'forward', 'training'], lines)}\n\n"
+        f"Medians of {' and '.join(machines)}, two threads, float32; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, "
+        "`training_step_cpu.json`."
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    """The least and the greatest of some ratios."""
+    found = sorted({f"{value:.2f}" for value in values})
+    return "-".join(dict.fromkeys((found[0], found[-1]))) if found else "not measured"
+
+
+def training_step() -> str:
+    """Training rows a second and microseconds a request of whole models."""
+    result = read("training_step_cpu.json")
+    names, lines, asked = list(result["rows"][0]["rows_per_second"]), [], []
     for row in result["rows"]:
         speeds, ratios = row["rows_per_second"], row["ratios"]
         cells = [f"{speeds[name]:,}" + (f" ({ratios[name]:.2f})" if name in ratios else "") for name in names]
-        lines.append([f"B = {row['B']}, {row['dtype']}", *cells])
+        lines.append([f"training rows/s, B = {row['B']}, {row['dtype']}", *cells])
+    for row in result["requests"]:
+        times, ratios = row["microseconds"], row["ratios"]
+        cells = [f"{times[names[0]]:,.0f} µs"]
+        for name in names[1:]:
+            soonest = min((name, f"{name}, compiled"), key=times.__getitem__)
+            cells.append(f"{times[soonest]:,.0f} µs ({ratios[soonest]:.2f})")
+        asked.append([f"request of {row['B']} row{'s' if row['B'] > 1 else ''}", *cells])
     return (
-        f"{markdown(['training rows/s', *names], lines)}\n\nIn brackets: the time of a step of rank 32 over that model's, median of the "
-        f"per-round ratios; below 1, ours is faster. {machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
+        f"{markdown(['whole models', *names], [*lines, *asked])}\n\nIn brackets: our time over that model's, median of the per-round "
+        "ratios; below 1, ours is faster. A request of another model is the sooner of eager and `torch.compile`. "
+        f"{machine.line(result['machine'])}; `bench/results/training_step_cpu.json`."
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.backends import REASONS
+from ..ops.checks import MAX_ROWS
 from ..support.checks import check_deviation
 
 
@@ -82,7 +84,7 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         if not state:
             state["sum"] = torch.zeros(table.shape[0], device=table.device, dtype=table.dtype)
         if gradient.is_sparse and gradient._nnz() > gradient.shape[0]:  # adding into all rows is then sooner than sorting
-            gradient = added(gradient._values().new_zeros(gradient.shape), gradient._indices()[0], gradient._values())
+            gradient = row_sums(gradient._indices()[0], gradient._values(), gradient.shape[0])
         if not gradient.is_sparse:
             squares, read = gradient.square().mean(dim=1), gradient.any(dim=1)
             state["sum"].add_(squares)
@@ -116,6 +118,14 @@ def each_row_once(gradient: Tensor, *, wait: bool) -> tuple[Tensor, Tensor, Tens
     every = torch.arange(len(rows), device=rows.device)
     kept = torch.minimum(every, place[-1])
     return written(torch.zeros_like(rows), place, rows)[kept], sums[kept], every <= place[-1]
+
+
+def row_sums(rows: Tensor, values: Tensor, count: int) -> Tensor:
+    """[count, E], for each row the sum of its ``values`` [n, E]; ``rows`` [n] in [0, count)."""
+    if not on_gpu(values) and REASONS["cpp"] is None and count <= MAX_ROWS:  # it takes a fifth of the time of index_add_
+        sums: Tensor = torch.ops.dcrnn_fast.param_gather_backward(values.unsqueeze(0), rows.int().unsqueeze(0), count, 0)[0]
+        return sums
+    return added(values.new_zeros(count, values.shape[1]), rows, values)
 
 
 def on_gpu(tensor: Tensor) -> bool:

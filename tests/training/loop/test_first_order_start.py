@@ -30,14 +30,15 @@ def fitted(dataset, **options):
     return start_of(dataset, **{"chain": True, "weighted": False} | options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rng():
     return np.random.default_rng(3)
 
 
 @pytest.fixture(scope="module")
-def log(rng):
+def log():
     """20,000 rows of 500 items whose effects are known, and of a column that tells nothing."""
+    rng = np.random.default_rng(3)
     item, noise, effect = rng.integers(1, 500, 20_000), rng.integers(1, 3000, 20_000), rng.normal(0, 0.8, 500)
     return item, noise, effect, effect[item] - 1.0
 
