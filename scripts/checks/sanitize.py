@@ -18,8 +18,8 @@ from .. import tree
 
 COPY = tree.ROOT / "build" / "sanitize"
 FILES = ("refusals", "cross_rnn", "cross_rnn_cpp", "cross_rnn_saved", "param_gather")
-TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in FILES), "tests/ops/test_inference_operators.py")
-TESTS += ("-k", "cpp or test_isa or inference_operators")
+TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in FILES), "tests/ops/test_request.py")
+TESTS += ("-k", "cpp or test_isa or test_request")
 GCC = "g++"
 """Its sanitizers are shared libraries, which can be loaded before Python; clang's are not."""
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
