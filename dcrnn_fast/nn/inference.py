@@ -134,19 +134,19 @@ class PreparedDCRNN:
         self._request: Request | None = None
         self._graphs: RequestGraphs | None = None
         if recorder := recorder_for(model):
-            self._graphs = self._plainly(lambda: RequestGraphs(self._evaluated.conditional_logits, model, recorder))
+            self._graphs = self._without_derivatives(lambda: RequestGraphs(self._evaluated.conditional_logits, model, recorder))
         elif device.type == "cpu" and backends.resolve(backend, device=device) == "cpp" and Request.knows(model):
             self._request = Request(model)
 
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T], as :meth:`dcrnn_fast.DCRNN.forward` gives them, with the same arguments and errors."""
-        return self._plainly(lambda: self._logits(ids, dense))
+        return self._without_derivatives(lambda: self._logits(ids, dense))
 
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
         """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
-        return self._plainly(lambda: self._probabilities(ids, dense))
+        return self._without_derivatives(lambda: self._probabilities(ids, dense))
 
-    def _plainly(self, work: Callable[[], R]) -> R:
+    def _without_derivatives(self, work: Callable[[], R]) -> R:
         """Without derivatives and autocast. Raises NotImplementedError where somebody asks for derivatives or vmap."""
         if transformed():
             raise NotImplementedError(
