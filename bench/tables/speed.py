@@ -79,30 +79,24 @@ def low_rank() -> str:
 
 def headline() -> str:
     """Our time over that of torch.compile, of every machine that was measured, and over that of other models."""
-    lines, machines = [], dict[str, None]()
+    lines, machines = [], list[str]()
+    of_default = f"D = {DEFAULT_CELL['D']}, rank {DEFAULT_CELL['rank']}, B = {DEFAULT_CELL['B']}"
     cells = [(f"D = {size['D']}, B = {size['B']}", "cross_rnn", size) for size in HEADLINE]
-    cells.append(
-        (f"the default cell: D = {DEFAULT_CELL['D']}, rank {DEFAULT_CELL['rank']}, B = {DEFAULT_CELL['B']}", "low_rank", DEFAULT_CELL)
-    )
-    for label, name, size in cells:
-        found: dict[str, list[float]] = {one: [] for one in PASSES}
-        for file in sorted(COMMITTED.glob(f"{name}_cpu*.json")):
-            result = read(file.name)
-            machines[result["machine"]["cpu"]] = None
-            for row in result["rows"]:
-                if row["dtype"] == "float32" and {key: row.get(key) for key in size} == size and ("L" in row) == ("L" in size):
-                    found[row["pass"]].append(row["cpp/compile"])
-        lines.append([f"torch.compile, {label}", *(_span(values) for values in found.values())])
+    for label, name, size in [*cells, (f"the default cell: {of_default}", "low_rank", DEFAULT_CELL)]:
+        results = [read(file.name) for file in sorted(COMMITTED.glob(f"{name}_cpu*.json"))]
+        machines += [result["machine"]["cpu"] for result in results]
+        rows = [row for result in results for row in result["rows"]]
+        found = [[row["cpp/compile"] for row in rows if case_of(row) == {"pass": one, "dtype": "float32", **size}] for one in PASSES]
+        lines.append([f"torch.compile, {label}", *map(_span, found)])
     result = read("training_step_cpu.json")
     asked, steps = result["requests"][0], [row for row in result["rows"] if row["dtype"] == "float32"]
-    for peer in list(steps[0]["ratios"])[::3]:
-        soonest = max(asked["ratios"][name] for name in (peer, f"{peer}, compiled"))
-        lines.append([f"{peer}, whole model", f"{soonest:.2f}", _span([row["ratios"][peer] for row in steps])])
-    machines[result["machine"]["cpu"]] = None
+    for peer in list(steps[0]["rows_per_second"])[1:]:
+        request = max(asked["ratios"][name] for name in (peer, f"{peer}, compiled"))  # over the sooner of the two
+        lines.append([f"{peer}, whole model", f"{request:.2f}", _span([row["ratios"][peer] for row in steps])])
     return (
         f"{markdown(['our time / time of', 'forward', 'training'], lines)}\n\n"
-        f"Medians of {' and '.join(machines)}, two threads, float32; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, "
-        "`training_step_cpu.json`."
+        f"Medians of {' and '.join(dict.fromkeys(machines))}, two threads, float32; `bench/results/cross_rnn_cpu*.json`, "
+        "`low_rank_cpu*.json`, `training_step_cpu.json`."
     )
 
 

@@ -73,7 +73,7 @@ struct Request : RequestSizes {
 // The values of a tower whose hidden layers have these widths, of units that read `dim` values. Refuses widths that it cannot compute.
 int64_t tower_values(const int64_t* widths, int64_t layers, int64_t dim);
 // Whether a packed model can have these sizes.
-bool fits(const RequestSizes& sizes);
+bool possible(const RequestSizes& sizes);
 // Refuses columns that do not lie in a table of so many rows, and fields that are not one after another.
 void check_columns(const RequestSizes& sizes, const int64_t* id_sizes, const int64_t* offsets, const int64_t* starts,
                    const Pooling* pooling, int64_t table_rows);

@@ -19,7 +19,7 @@ int64_t tower_values(const int64_t* widths, int64_t layers, int64_t dim) {
   return count + in + 1;
 }
 
-bool fits(const RequestSizes& s) {
+bool possible(const RequestSizes& s) {
   const auto within = [](int64_t value, int64_t least, int64_t most) { return value >= least && value <= most; };
   bool fits = s.format == request_format && within(s.low_operands, 0, 1) && within(s.first_order, 0, 1) && within(s.chain, 0, 1);
   for (const int64_t size : {s.columns, s.fields, s.numbers, s.bins, s.width, s.tower_values}) fits = fits && within(size, 0, most_size);
@@ -98,7 +98,7 @@ Tensor request_pack(Tensor table, Tensor sizes, Tensor offsets, Tensor starts, T
       using O = decltype(operand);
       using A = accumulator<T>;
       s.low_operands = is_low<O>;
-      check(fits(s), "table, sizes, lower, towers: got sizes of no model, or too large ones");
+      check(possible(s), "table, sizes, lower, towers: got sizes of no model, or too large ones");
       Tensor out = allocated(table, {Request<T, O>(s, nullptr).bytes}, "the packed model", ScalarType::Byte);
       const Request<T, O> to(s, static_cast<char*>(out.mutable_data_ptr()));
       std::memcpy(out.mutable_data_ptr(), &s, sizeof s);

@@ -1,12 +1,12 @@
-"""The contract of the operators that only inference calls: ``request_pack`` and ``request``. They run on the CPU, without a derivative.
+"""The operators that only inference calls: ``request_pack`` and ``request``. They run on the CPU alone, and check their arguments.
 
 A model's tables and weights become one block of memory once, and then one call takes a request from ids and numbers to its answer.
-csrc/ops.cpp describes the arguments, and the operators check them.
+csrc/ops.cpp describes the arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,55 +17,27 @@ from .autograd import register_derivative, save_nothing
 
 MULTIPLE = 16
 """The widths of a tower's hidden layers are multiples of it."""
-NO_VALUES = "table and the other tensors: expected ones with values, which a traced or meta tensor has not; trace the model itself"
+SCHEMAS = {
+    "request_pack": "(Tensor table, Tensor sizes, Tensor offsets, Tensor starts, Tensor pooling, Tensor? lower, Tensor? scale, "
+    "Tensor? weight, Tensor? bias, Tensor? first_order_weight, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, "
+    "Tensor private_bias, Tensor shared_projection, Tensor private_projection, SymInt steps, str cell, Tensor towers, Tensor widths, "
+    "bool first_order, bool chain) -> Tensor",
+    "request": "(Tensor ids, Tensor? dense, Tensor table, Tensor? first_order, Tensor packed, float log_rate=0., bool probabilities=False) "
+    "-> Tensor",
+}
 
 
-def _request_pack(
-    table: Tensor,
-    sizes: Tensor,
-    offsets: Tensor,
-    starts: Tensor,
-    pooling: Tensor,
-    lower: Tensor | None,
-    scale: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    first_order_weight: Tensor | None,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    shared_projection: Tensor,
-    private_projection: Tensor,
-    steps: int,
-    cell: str,
-    towers: Tensor,
-    widths: Tensor,
-    first_order: bool,
-    chain: bool,
-) -> Tensor:
-    raise ValueError(NO_VALUES)
-
-
-def _request(
-    ids: Tensor,
-    dense: Tensor | None,
-    table: Tensor,
-    first_order: Tensor | None,
-    packed: Tensor,
-    log_rate: float = 0.0,
-    probabilities: bool = False,
-) -> Tensor:
-    raise ValueError(NO_VALUES)
-
-
-OPERATORS: dict[str, Callable[..., Any]] = {"request_pack": _request_pack, "request": _request}
-
-
-def register_derivatives(namespace: str) -> None:
-    """Make a derivative of these operators an error that says what to do instead."""
-    for name in OPERATORS:
+def register_calls(namespace: str) -> None:
+    """Make a trace of these operators, and a derivative, an error that says what to do instead."""
+    for name in SCHEMAS:
+        torch.library.register_fake(f"{namespace}::{name}", _no_trace)
         register_derivative(getattr(getattr(torch.ops, namespace), name).default, save_nothing, _no_derivative)
+
+
+def _no_trace(*arguments: Any, **options: Any) -> Tensor:
+    raise ValueError(
+        "table and the other tensors: expected ones with values, which a traced or meta tensor has not; trace the model itself"
+    )
 
 
 def _no_derivative(ctx: Any, *grads: Tensor | None) -> Sequence[Tensor]:

@@ -52,27 +52,22 @@ def register(
             (custom_op if INTERPRETED else triton_op)(operator, functions[name], mutates_args=(), schema=schema)
         elif declare:
             torch.library.define(operator, schema)
-        register_shapes(operator, fake)
+        check_schema(operator, schema)
+        torch.library.register_fake(operator, fake)
     return {name: contract.register_autograd(namespace, tf32_device) for name, contract in CONTRACTS.items()}
 
 
-def register_shapes(operator: str, shapes: Callable[..., Any]) -> None:
-    """Register the function that computes the shapes for tracing, of an operator "namespace::name" that is there.
-
-    Raises:
-        BackendUnavailable: it is missing or has another schema; it was built from other sources.
-    """
+def check_schema(operator: str, schema: str) -> None:
+    """Raise BackendUnavailable unless an operator "namespace::name" has this schema: it was built from other sources."""
     namespace, _, name = operator.partition("::")
     found = getattr(getattr(torch.ops, namespace), name, None)
-    schema = infer_schema(shapes, mutates_args=())
     expected = str(torch._C.parse_schema(operator + schema))  # written by PyTorch's own printer, as the other one is
     if found is None or str(found.default._schema) != expected:
         raise BackendUnavailable(f"it was built from other sources, which lack {operator} or its schema; run: pip install -e .")
-    torch.library.register_fake(operator, shapes)
 
 
 def register_inference(namespace: str) -> None:
     """Give a namespace of operators in C++ the contract of :mod:`.inference`. Raises BackendUnavailable as :func:`register` does."""
-    for name, fake in inference.OPERATORS.items():
-        register_shapes(f"{namespace}::{name}", fake)
-    inference.register_derivatives(namespace)
+    for name, schema in inference.SCHEMAS.items():
+        check_schema(f"{namespace}::{name}", schema)
+    inference.register_calls(namespace)

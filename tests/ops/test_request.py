@@ -97,6 +97,15 @@ def test_strided_arguments_are_read_right():
                 assert torch.equal(got, expected), name
 
 
+def test_opcheck_passes_but_for_traces_which_are_refused_in_words():
+    pack, checks = pack_arguments(dtype=torch.float32), ("test_schema", "test_autograd_registration")
+    torch.library.opcheck(torch.ops.dcrnn_fast.request_pack.default, (), pack, test_utils=checks)
+    given = {**request_arguments(pack), "packed": packed(pack)}
+    torch.library.opcheck(torch.ops.dcrnn_fast.request.default, (), given, test_utils=checks)
+    with pytest.raises(ValueError, match="trace the model itself"):
+        torch.ops.dcrnn_fast.request(**{**given, "table": given["table"].to("meta")})
+
+
 def test_a_derivative_is_refused_in_words():
     pack = pack_arguments()
     given = request_arguments(pack)
