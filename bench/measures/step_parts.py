@@ -13,18 +13,18 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle, islice
+from itertools import cycle
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
+from dcrnn_fast.data import Batch, PackedDataset, prepare
 from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
 from dcrnn_fast.training.device import autocast
 from dcrnn_fast.training.loop.optim import build_optimiser
 
-from ..steps import CPU, default_model
+from ..steps import CPU, batches_of, default_model
 from .measure import Measure
 
 DATA = "census-income"
@@ -147,8 +147,8 @@ def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
     """A row for each rank and dtype of the training steps, and one for each batch size of the requests. All of them take turns."""
-    loader = BlockLoader(dataset.split("train"), max(batch_size, *REQUESTS), shuffle=True, seed=0)
-    batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in islice(loader.batches(), 8)]
+    whole = batches_of(dataset, max(batch_size, *REQUESTS))
+    batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in whole]
     cases = [{"rank": rank, "dtype": dtype} for dtype in DTYPES for rank in RANKS]
     models = [Steps(case["rank"], case["dtype"], dataset, cycle(batches)) for case in cases]
     runs: list[tuple[str, dict[str, Any], Callable[[], dict[str, float]]]] = []

@@ -13,6 +13,9 @@ from .cpu_layers import Embedding
 from .embeddings import FirstOrder, PiecewiseLinearEmbedding, pool, spans
 from .layers import WithConstants
 
+EMBEDDING, FIRST_ORDER = "features.embedding.weight", "features.first_order.table.weight"
+"""The tables of ids, by their names in the model's state_dict."""
+
 
 class Inputs(NamedTuple):
     """What :class:`Features` makes of a batch: x0 [B, D]; the first-order term [B, T] and each row's scenario [B], or None."""

@@ -21,12 +21,12 @@ from torchrec.optim import RowWiseAdagrad
 
 from ..nn import model
 from ..nn.embeddings import FirstOrder
-from ..nn.features import Features, Inputs
+from ..nn.features import EMBEDDING, FIRST_ORDER, Features, Inputs
 from ..support.checks import check_deviation, check_placement, check_tensor
 from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
-COLLECTIONS = {"embedding": "features.embedding.weight", "first_order_tables": "features.first_order.table.weight"}
+COLLECTIONS = {"embedding": EMBEDDING, "first_order_tables": FIRST_ORDER}
 """The collections of torchrec's tables, and the merged table of a plain DCRNN in whose place each one is."""
 OWN = tuple(f"features.{name}." for name in COLLECTIONS)
 """How the names of torchrec's tables start in a state_dict."""

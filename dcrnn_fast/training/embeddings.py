@@ -19,6 +19,7 @@ from ..data.codes.texts import MISSING, Categories, Hashes, text_ids
 from ..data.encoder.run_folder import read_encoding
 from ..data.read.columns import texts_of, without_views
 from ..errors import ConfigError, DataError, did_you_mean, one_line
+from ..nn.features import EMBEDDING
 from ..support.files import output_path, path_of, regular_file, writing_output
 from ..support.model_inputs import table_rows
 from ..support.pooled_fields import first_columns
@@ -56,7 +57,7 @@ def write_embeddings(run: str | Path, field: str, output: str | Path) -> int:
         raise ConfigError(f"field {field!r}: its ids are buckets, which have no texts; name a field with a vocabulary")
     _, starts = table_rows(list(sizes), list(sizes.values()), shared)
     start = starts[list(sizes).index(columns[field])]
-    vectors = model.get_parameter("features.embedding.weight").detach()[start + 1 : start + len(texts)].to(torch.float32).contiguous()
+    vectors = model.get_parameter(EMBEDDING).detach()[start + 1 : start + len(texts)].to(torch.float32).contiguous()
     lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.numpy().reshape(-1)), vectors.shape[1])
     keys = pa.array([None if text == MISSING else text for text in texts[1:]], pa.string())
     with writing_output("output", path) as beside:

@@ -20,6 +20,7 @@ from ..data.inspect.oov import id_shares, is_categorical, lost_fields, missing_i
 from ..data.packed.meta import MISSING, OOV, SCHEMA
 from ..data.schema.table import load_schema
 from ..errors import ConfigError, DataError
+from ..nn.features import EMBEDDING, FIRST_ORDER
 from ..nn.model import DCRNN
 from ..support.model_inputs import table_rows
 from .config import ModelConfig, RunConfig
@@ -32,8 +33,7 @@ from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks
 
-EMBEDDING = "features.embedding.weight"
-TABLES = (EMBEDDING, "features.first_order.table.weight")
+TABLES = EMBEDDING, FIRST_ORDER
 MAY_DIFFER = ("dropout", "embedding_init_std", "relation")
 """Keys of the section ``model`` that change neither a weight's shape nor what it means. The relation is compared with the data's own."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ...errors import CheckpointError, shown
+from ...nn.features import EMBEDDING, FIRST_ORDER
 from .weights import export_weights, read_sealed
 
 FORMAT, KEY = 2, "dcrnn_fast_optimiser"
@@ -56,6 +57,6 @@ def moved(known: Known, sources: Tensor) -> Known:
         found[kept] = value[sources[kept]]
         return found
 
-    tables = ("model.features.embedding.weight.", "model.features.first_order.table.weight.", READS, IDLE, *OF_FIRST_ORDER[:2])
+    tables = (f"model.{EMBEDDING}.", f"model.{FIRST_ORDER}.", READS, IDLE, *OF_FIRST_ORDER[:2])
     of_ids = {name: table(value) for name, value in known.tensors.items() if value.dim() and name.startswith(tables)}
     return known._replace(tensors=known.tensors | of_ids)

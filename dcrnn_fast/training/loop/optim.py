@@ -13,12 +13,13 @@ from torch import Tensor, nn
 import dcrnn_fast
 
 from ...errors import ConfigError
+from ...nn import features
 from ...nn.optim import RowWiseAdagrad, each_row_once, on_gpu
 from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
 from ..folder.tensors import all_finite, total
 
-EMBEDDING, FIRST_ORDER = "model.features.embedding.weight", "model.features.first_order.table.weight"
+EMBEDDING, FIRST_ORDER = f"model.{features.EMBEDDING}", f"model.{features.FIRST_ORDER}"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
 """The defaults of ``optimiser.embedding_lr`` and ``embedding_weight_decay`` with ``model.embedding: sparse``."""
 PRIOR = 64.0
