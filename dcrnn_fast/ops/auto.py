@@ -11,7 +11,6 @@ import logging
 import math
 import statistics
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +32,8 @@ DEVICES = MEASURED
 PLAIN = "reference"
 CHECKED_ROWS, ROUNDS = 2048, 10
 """Rows at the start of a batch that are compared with float64, and rounds of timing."""
-GAIN, TRIES = 0.9, 3
-"""The most of the reference's time that a candidate may take; so many calls of a size may show nothing before the reference is taken."""
+GAIN = 0.9
+"""The most of the reference's time that a candidate may take."""
 
 Run = Callable[..., Tensor]  # an implementation of an operator: from its differentiable tensors to the output
 
@@ -94,7 +93,6 @@ class Call(NamedTuple):
 
 known: dict[Key, Choice] = {}
 """What this process has measured."""
-_tries: Counter[Key] = Counter()
 _measuring = threading.Lock()
 
 
@@ -105,26 +103,29 @@ def bucket(rows: int) -> int:
 
 def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, ...], implementation: Callable[[str], Any]) -> str:
     """The backend for a call of an operator on a device where ``auto`` measures. ``implementation`` gives what a backend offers."""
-    if transformed():
-        return PLAIN
-    first, names, is_cell = tensors[0], CONTRACTS[operator].INPUTS, operator != "param_gather"
-    # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
-    if not torch.compiler.is_compiling() and (
-        observed()
-        or any([one is not None and type(one) not in (Tensor, Parameter) for one in tensors])
-        or not first.numel()
-        or (first if is_cell else tensors[2]).dim() != 2  # which the reference refuses
-    ):
-        return PLAIN
+    first, names, is_cell, traced = tensors[0], CONTRACTS[operator].INPUTS, operator != "param_gather", torch.compiler.is_compiling()
     given = {name: tensor for name, tensor in zip(names, tensors, strict=False) if tensor is not None}
+    # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
+    plain = all([type(tensor) in (Tensor, Parameter) for tensor in tensors if tensor is not None])
+    refused = (first if is_cell else tensors[2]).dim() != 2  # by the reference, which says why
+    if transformed() or (not traced and (observed() or not plain or refused or not first.numel())):
+        return PLAIN
     needs = tuple([name for name, tensor in given.items() if torch.is_grad_enabled() and tensor.requires_grad])
     row_dims = {"x0": 0, "context": 1}
     shapes = {name: [size for dim, size in enumerate(one.shape) if dim != row_dims.get(name)] for name, one in given.items()}
     sizes = sum([shape for name, shape in shapes.items() if not name.endswith("bias")], [] if is_cell else [tensors[2].shape[1]])
     is_tf32 = is_cell and first.is_cuda and first.dtype == torch.float32 and tf32()
     kind = "tf32" if is_tf32 else str(first.dtype).removeprefix("torch.")
-    if torch.compiler.is_compiling():
-        return _in_traced_graph(operator, kind, needs, options, sizes, list(given.values()))
+    if traced:
+        symbolic = torch.fx.experimental.symbolic_shapes
+        open_sizes = not all([symbolic.has_static_value(size) for size in sizes])
+        if open_sizes or any([is_traceable_wrapper_subclass(tensor) for tensor in given.values()]):
+            return PLAIN
+        # The tracer holds some fixed sizes as symbols, which are no constants to a function. Export needs no `no_grad` to make a program
+        # for inference: that parameters require gradients says nothing there. In PyTorch 2.10 and 2.11 is_exporting() is true in every
+        # compiled graph, which its flag is not.
+        fixed, preferred = tuple([int(symbolic.guard_scalar(size)) for size in sizes]), ((), needs)[not torch.compiler._is_exporting_flag :]
+        return in_graph(str(first.device), operator, kind, preferred, options, fixed)
     key = Key(str(first.device), operator, kind, needs, options, tuple(sizes), bucket(first.shape[0]) if is_cell else 0)
     if key in known:
         return known[key].backend
@@ -153,21 +154,6 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
         _measuring.release()
 
 
-def _in_traced_graph(
-    operator: str, kind: str, needs: tuple[str, ...], options: tuple[Any, ...], sizes: Sequence[int], tensors: Sequence[Tensor]
-) -> str:
-    """The backend while a graph is traced. Sizes that the graph leaves open stay open: they take the reference."""
-    symbolic = torch.fx.experimental.symbolic_shapes
-    if any([is_traceable_wrapper_subclass(tensor) for tensor in tensors]) or not all([symbolic.has_static_value(size) for size in sizes]):
-        return PLAIN
-    # the tracer holds some fixed sizes as symbols, which are no constants to a function
-    fixed = tuple([int(symbolic.guard_scalar(size)) for size in sizes])
-    # Export needs no `no_grad` to make a program for inference: that parameters require gradients says nothing there. In PyTorch 2.10 and
-    # 2.11 is_exporting() is true in every compiled graph, which its flag is not.
-    preferred = ((), needs) if torch.compiler._is_exporting_flag else (needs,)
-    return in_graph(str(tensors[0].device), operator, kind, preferred, options, fixed)
-
-
 @constant_in_graphs
 def in_graph(
     device: str, operator: str, kind: str, needs: tuple[tuple[str, ...], ...], options: tuple[Any, ...], sizes: tuple[int, ...]
@@ -186,10 +172,9 @@ def _choose(key: Key, runs: Mapping[str, Run], call: Call) -> str:
     """Measure, remember, and say what is taken."""
     try:
         choice = measure(runs, call)
+    except ArithmeticError:  # a call of zeros, say, shows nothing; a later one will
+        return PLAIN
     except Exception as error:  # a measurement that fails must never be the user's problem
-        _tries[key] += 1
-        if isinstance(error, ArithmeticError) and _tries[key] < TRIES:
-            return PLAIN
         choice = Choice(PLAIN, 1.0, {"every candidate": f"{type(error).__name__}: {error}"})
     known[key] = choice
     why = "".join(f"; {name} refused: {reason}" for name, reason in choice.refused.items())

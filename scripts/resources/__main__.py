@@ -9,6 +9,8 @@ The exit code is 1 if a check fails. The last lines of the output name each fail
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,23 @@ KEY = ("source", "kernel", "kind", "arch", "rank", "tile", "warps", "stages", "v
 """What tells a row from the others, where it has it."""
 
 
-def conclude(result: dict[str, Any], path: Path, *, recorded: bool) -> int:
-    """Write the result unless it is a recorded one, print whatever has ``failures``, and return the exit code."""
-    if not recorded:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_json(result) + "\n", encoding="utf-8")
+def digest_of(report: Any, options: argparse.Namespace, versions: dict[str, str]) -> str:
+    """A digest of all that decides a result: the bytes of the kernels and of these scripts, the versions, and the options."""
+    scripts = [Path(__file__).with_name("__init__.py"), Path(report.__file__)]
+    found = hashlib.sha256(json.dumps([sorted(options.archs), options.only, versions]).encode())
+    for file in [*sorted(report.files_of(options)), *scripts]:
+        found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def conclude(result: dict[str, Any], path: Path) -> int:
+    """Print whatever has ``failures``, and return the exit code."""
     sections = {name: section for name, section in result.items() if isinstance(section, list)}
     failed = [row for section in sections.values() for row in section if row.get("failures")]
     for row in failed:
         names = [row[name] if isinstance(row[name], str) else f"{name}={row[name]}" for name in KEY if name in row]
         print(f"FAILED: {' '.join(names)}: {'; '.join(row['failures'])}")
-    counted = ", ".join(f"{len(section)} {name}" for name, section in sections.items())
-    print(f"{counted}, {len(failed)} failed; {'see' if recorded else 'written to'} {path}")
+    print(f"{', '.join(f'{len(section)} {name}' for name, section in sections.items())}, {len(failed)} failed; see {path}")
     return int(bool(failed))
 
 
@@ -41,19 +48,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m scripts.resources", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    languages = parser.add_subparsers(required=True, metavar="triton|cuda")
-    archs = list(SHARED_MEMORY)
+    languages, archs = parser.add_subparsers(required=True, metavar="triton|cuda"), list(SHARED_MEMORY)
     for name, module in (("triton", triton_report), ("cuda", cuda_report)):
         language = languages.add_parser(name, description=module.__doc__)
         path = ROOT / "bench" / "results" / f"{name}_resources.json"
         language.add_argument("--output", type=Path, default=path, help=f"where the result goes (default: bench/results/{path.name})")
-        language.add_argument("--recorded", action="store_true", help="compile a part and compare, if that file is of the same sources")
+        language.add_argument("--recorded", action="store_true", help="compile nothing if that file is of the same sources and versions")
         language.add_argument("--archs", nargs="+", type=int, choices=archs, default=archs, help="only these GPUs")
-        module.add_options(language)
-        language.set_defaults(module=module)
+        language.add_argument("--only", default="", metavar="REGEX", help=module.ONLY)
+        language.add_argument("--sources", type=Path, default=module.SOURCES, metavar="FOLDER", help="the kernels, or a copy of them")
+        language.set_defaults(report=module)
     options = parser.parse_args(arguments)
-    result = options.module.report(options)
-    return 0 if result is None else conclude(result, options.output, recorded=options.recorded)
+    versions = options.report.versions()
+    if versions is None:
+        return 0
+    digest, path = digest_of(options.report, options, versions), options.output
+    if options.recorded and path.is_file():
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if recorded["digest"] == digest:
+            return conclude(recorded, path)
+        print(f"{path} is not of these sources, scripts, options and versions: compiling all")
+    result = {"digest": digest, "versions": versions, **options.report.report(options)}
+    if not options.recorded:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(as_json(result) + "\n", encoding="utf-8")
+    return conclude(result, path)
 
 
 if __name__ == "__main__":

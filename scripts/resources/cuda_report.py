@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..sources import ROOT, sources
-from .recorded import digest_of, recorded_result, with_differences
 
+ONLY = "only sources whose path matches this"
+SOURCES = ROOT / "csrc"
 FLAGS = ("-std=c++20", "--expt-relaxed-constexpr", "-Xptxas", "-v", "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000")
 USAGE = re.compile(
     r"Compiling entry function '(\w+)' for 'sm_(\d+)'\n.*Function properties for \1\n"
@@ -90,28 +91,24 @@ def rows_of(compiled: Iterable[Compiled]) -> list[dict[str, Any]]:
     return [row for _, row in sorted(rows.items())]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this report alone."""
-    parser.add_argument("--sources", type=Path, default=ROOT / "csrc", metavar="FOLDER", help="the sources: csrc, or a copy of it")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these files: their names without folder and suffix")
-
-
-def report(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Compile the sources, and return the result, or None if there is no nvcc; or the recorded one, once sm_90 is compared."""
-    nvcc = find_nvcc()
-    if nvcc is None:
+def versions() -> dict[str, str] | None:
+    """Those of nvcc and PyTorch, or None, with a line that says so, where there is no nvcc."""
+    if (nvcc := find_nvcc()) is None:
         print("cuda-check: skipped: nvcc was not found; install the CUDA toolkit, or name it in CUDA_HOME")
         return None
-    chosen = [source for source in sources("cuda") if not options.only or Path(source).stem in options.only]
-    if not chosen:
-        raise SystemExit(f"cuda-check: csrc/sources.txt has no CUDA source called {' or '.join(options.only)}")
     printed = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    versions = {"nvcc": printed.splitlines()[-1], "torch": version("torch")}
-    folders = (options.sources, options.sources / "cuda")
-    digest = digest_of("cuda", (file for folder in folders for file in folder.iterdir() if file.is_file()), versions, options)
-    recorded = recorded_result(options, digest)
-    archs = options.archs if recorded is None else [90] if 90 in options.archs else options.archs[:1]
-    compiled = compile_all(nvcc, options.sources.resolve(), chosen, archs)
-    files = [{"source": one.source, "failures": one.failures()} for one in compiled]
-    result = {"digest": digest, "versions": versions, "files": files, "rows": rows_of(compiled)}
-    return result if recorded is None else with_differences(recorded, result)
+    return {"nvcc": printed.splitlines()[-1], "torch": version("torch")}
+
+
+def files_of(options: argparse.Namespace) -> list[Path]:
+    """The files that the result depends on."""
+    return [file for folder in (options.sources, options.sources / "cuda") for file in folder.iterdir() if file.is_file()]
+
+
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    """Compile the sources, and return the sections of the result."""
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    chosen = [source for source in sources("cuda") if re.search(options.only, source)]
+    compiled = compile_all(nvcc, options.sources.resolve(), chosen, options.archs)
+    return {"files": [{"source": one.source, "failures": one.failures()} for one in compiled], "rows": rows_of(compiled)}

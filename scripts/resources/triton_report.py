@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
@@ -25,13 +24,14 @@ from unittest import mock
 
 from ..sources import KERNELS
 from . import SHARED_MEMORY
-from .recorded import digest_of, recorded_result, with_differences
 
+ONLY = 'only kernels whose names match this, such as "low_rank_forward float32 sm_90 rank=32"'
+SOURCES = KERNELS
 KINDS = ("bfloat16", "tf32", "float32", "float64")
 """What is compiled; float16 has the code of bfloat16 but for the dtype in the instructions' names."""
 RANKS, COMMON_RANK = (16, 32, 64, 128, 256), 32
 CALL = {"B": 8192, "D": 624, "T": 2, "L": 3, "saved": True, "cell": "gated", "tied": True, "context": False, "states": False}
-HEAVIEST = {"context": True, "states": True, "tied": False}
+HEAVIEST: dict[str, Any] = {"context": True, "states": True, "tied": False}
 """The call whose kernels take most: gated, with a context, saving all for the backward, with gradients of all states."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "tied, without a context": {},
@@ -64,9 +64,13 @@ class Job(NamedTuple):
     divisible: tuple[int, ...]
     warps: int = 4
     stages: int = 3
-    fusion: bool = False
     emitted: str = ""
     """A folder with the kernel as PyTorch's compiler writes it."""
+
+    @property
+    def name(self) -> str:
+        """By which it is chosen."""
+        return f"{self.kernel} {self.kind} sm_{self.arch} rank={self.rank}"
 
     @property
     def tile(self) -> dict[str, int]:
@@ -173,7 +177,7 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
         made = triton.compile(
             ASTSource(fn=jit_function(kernel), signature=dict(job.signature), constexprs=dict(job.constants), attrs=attributes),
             target=GPUTarget("cuda", job.arch, 32),
-            options={"num_warps": job.warps, "num_stages": job.stages, "enable_fp_fusion": job.fusion},
+            options={"num_warps": job.warps, "num_stages": job.stages, "enable_fp_fusion": False},
         )
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}".strip()[:2000]}
@@ -181,7 +185,7 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
-        command = [str(tool), "-res-usage", *(["-sass"] if job.arch == 90 else []), file.name]
+        command = [str(tool), "-res-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if usage is None:
@@ -189,7 +193,6 @@ def compiled(package: str, job: Job) -> dict[str, Any]:
     return {
         "registers": int(usage[1]), "stack": int(usage[2]), "shared": made.metadata.shared,
         "tensor_cores": bool(TENSOR_CORES.search(made.asm["ptx"])), "stale_loads": made.asm["ptx"].count("ld.global.nc"),
-        "additions": dict(sorted(Counter(re.findall(r"\b([FD]ADD|[FD]FMA)\b", text)).items())),
     }  # fmt: skip
 
 
@@ -214,9 +217,11 @@ def row_of(package: str, job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     return row | {name: facts[name] for name in COLUMNS} | {"failures": found}
 
 
-def compared(what: str, job: Job, one: Mapping[str, Any], other: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The row of a kernel that was compiled in two ways: they must not differ."""
-    wrong = [f"{what}: {name} {other.get(name)} instead of {one.get(name)}" for name in names if one.get(name) != other.get(name)]
+def compared(job: Job, one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a kernel that was compiled once more, as PyTorch writes it: nothing may differ."""
+    wrong = [
+        f"as PyTorch writes it: {name} {other.get(name)} instead of {one.get(name)}" for name in COLUMNS if one.get(name) != other.get(name)
+    ]
     return {"kernel": job.kernel, "kind": job.kind, "failures": wrong + ([other["error"]] if "error" in other else [])}
 
 
@@ -230,47 +235,33 @@ def emit(package: str, jobs: Iterable[Job], folder: Path) -> None:
         file.write_text(f"{before}\n\n@triton.jit\n{closure(jit_function(kernel_of(package, job)))}", encoding="utf-8")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of this report alone."""
-    parser.add_argument("--kernels", type=Path, default=KERNELS, metavar="FOLDER", help="the kernels' sources")
-    parser.add_argument("--names", nargs="+", metavar="KERNEL", help="only these kernels")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these dtypes and precisions")
-    parser.add_argument("--ranks", nargs="+", type=int, choices=(0, *RANKS), default=[0, *RANKS], help="only these ranks; 0: the full cell")
-    parser.add_argument("--tile", type=int, metavar="PLACE", help="only one tile of each kernel; -1: the last")
+def versions() -> dict[str, str]:
+    """Those of PyTorch and Triton."""
+    return {name: version(name).partition("+")[0] for name in ("torch", "triton")}
+
+
+def files_of(options: argparse.Namespace) -> list[Path]:
+    """The files that the result depends on."""
+    return list(options.sources.glob("*.py"))
 
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
-    """Compile the kernels, and return the result; or the recorded one, once each kernel's last tile for every GPU has been compared."""
-    versions = {name: version(name).partition("+")[0] for name in ("torch", "triton")}
-    digest = digest_of("triton", options.kernels.glob("*.py"), versions, options)
-    recorded = recorded_result(options, digest)
-    if recorded is None:
-        return {"digest": digest, "versions": versions, **compiled_report(options)}
-    ranks = [rank for rank in options.ranks if rank in (0, COMMON_RANK)]
-    part = argparse.Namespace(**vars(options) | {"kinds": options.kinds[:1], "ranks": ranks, "tile": -1})
-    return with_differences(recorded, compiled_report(part))
-
-
-def compiled_report(options: argparse.Namespace) -> dict[str, Any]:
     """Compile the kernels, and return the sections of the result."""
-    package = load(options.kernels)
+    package = load(options.sources)
     rows, variants = dict[Job, None](), dict[Job, str]()
-    tiles = slice(None) if options.tile is None else slice(options.tile, options.tile + 1 or None)
     for arch in options.archs:
-        for kind in options.kinds if arch == 90 else [kind for kind in options.kinds if kind == "bfloat16"]:
-            for rank in [rank for rank in options.ranks if rank in (0, COMMON_RANK) or (arch, kind) == (90, "bfloat16")]:
-                rows |= dict.fromkeys(jobs_of(package, kind, arch, rank, tiles=tiles, **HEAVIEST))
-    if options.tile is None and 90 in options.archs and "bfloat16" in options.kinds:
-        for words, call in VARIANTS.items():
-            for rank in [rank for rank in options.ranks if rank in (0, COMMON_RANK)]:
-                variants |= {job: words for job in jobs_of(package, "bfloat16", 90, rank, tiles=slice(-1, None), **call) if job not in rows}
-    wanted = [job for job in {**rows, **variants} if not options.names or job.kernel in options.names]
-    hopper = {(job.kernel, job.kind): job for job in wanted if job.arch == 90 and job in rows and options.tile is None}
-    fused = {job: job._replace(fusion=True) for job in hopper.values()}
+        for kind in KINDS if arch == 90 else KINDS[:1]:
+            for rank in (0, *RANKS) if (arch, kind) == (90, KINDS[0]) else (0, COMMON_RANK):
+                rows |= dict.fromkeys(jobs_of(package, kind, arch, rank, **HEAVIEST))
+    for words, call in VARIANTS.items() if 90 in options.archs else ():
+        for rank in (0, COMMON_RANK):
+            variants |= {job: words for job in jobs_of(package, KINDS[0], 90, rank, tiles=slice(-1, None), **call) if job not in rows}
+    wanted = [job for job in {**rows, **variants} if re.search(options.only, job.name)]
+    hopper = {job.kernel: job for job in wanted if job.arch == 90 and job in rows}
     with tempfile.TemporaryDirectory() as folder:
-        again = {job: job._replace(emitted=folder) for job in {job.kernel: job for job in hopper.values()}.values()}
+        again = {job: job._replace(emitted=folder) for job in hopper.values()}
         emit(package, again, Path(folder))
-        every = [*wanted, *fused.values(), *again.values()]
+        every = [*wanted, *again.values()]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork")) as pool:
             facts = dict(zip(every, pool.map(compiled, [package] * len(every), every), strict=True))
     result = {job: row_of(package, job, facts[job]) for job in wanted}
@@ -279,6 +270,5 @@ def compiled_report(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": [result[job] for job in wanted if job in rows],
         "variants": [{"variant": variants[job], **result[job]} for job in wanted if job in variants],
-        "fusion": [compared("with fusion", job, facts[job], facts[other], ["additions"]) for job, other in fused.items()],
-        "reemission": [compared("as PyTorch writes it", job, facts[job], facts[other], COLUMNS) for job, other in again.items()],
+        "reemission": [compared(job, facts[job], facts[other]) for job, other in again.items()],
     }
