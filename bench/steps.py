@@ -41,7 +41,7 @@ def stepper(model: nn.Module, optimiser: Any, loss: Callable[[Batch], Tensor], b
     """A function that makes one training step."""
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss(next(batches)).backward()
         optimiser.step()
 

@@ -1,4 +1,4 @@
-"""Turns the tasks' losses into steps: the weights of the losses, the optimisers, the rate of each step, and checks of the tables."""
+"""Turns the tasks' losses into steps: the weights of the losses, the optimisers, and the rate of each step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import dcrnn_fast
 
 from ...errors import ConfigError
 from ...nn import features
-from ...nn.optim import RowWiseAdagrad, each_row_once, on_gpu
+from ...nn.optim import each_row_once, on_gpu
 from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
-from ..folder.tensors import all_finite, total
 
 EMBEDDING, FIRST_ORDER = f"model.{features.EMBEDDING}", f"model.{features.FIRST_ORDER}"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
@@ -34,14 +33,18 @@ class Optimisers:
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
-        device = next(parameter.device for group in self.param_groups for parameter in group["params"])
-        rates = torch.zeros(len(self.param_groups), device=device, dtype=torch.float32)
+        rates = torch.zeros(len(self.param_groups), device=self.parameters[0].device, dtype=torch.float32)
         self.rates = rates if on_gpu(rates) else None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters, group by group."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def set_rate(self, rate: float) -> None:
         """Let the next step have this learning rate, times each group's ``lr_scale``."""
@@ -64,10 +67,10 @@ class Optimisers:
             for group in groups:
                 group["capturable"] = False
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients, or set them to zero."""
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none)
+            part.zero_grad()
 
     def step(self) -> None:
         """Update all parameters."""
@@ -154,46 +157,3 @@ def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float
     part = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     low = config.lr * config.final_lr_ratio
     return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-
-
-class SparseTable:
-    """A table [N, E] and the :class:`RowWiseAdagrad` that trains it.
-
-    The first check of a process reads the whole table. A later one reads the state [N] and the rows of the last step. That says as much: a
-    gradient that is not finite leaves such a state for ever, and with a finite state a step adds at most ``lr * sqrt(E)`` to a value.
-    ``decay`` is the product of the largest ``lr`` and ``weight_decay``. Above 2, decay alone makes rows grow: every check reads the table.
-    """
-
-    def __init__(self, table: nn.Parameter, optimiser: RowWiseAdagrad, decay: float) -> None:
-        self._table, self._optimiser, self._decay = table, optimiser, decay
-        self._read = False
-
-    def all_finite(self) -> bool:
-        """Whether every value of the table is finite."""
-        if self._read and self._decay <= 2:
-            return all(all_finite(part) for part in self._written())
-        self._read = True
-        return all_finite(self._table.detach())
-
-    def sum(self) -> float:
-        """A sum that is the same on all ranks: of the table before the first step, and later of what :meth:`all_finite` reads."""
-        return sum(total(part) for part in self._written() or [self._table.detach()])
-
-    def _written(self) -> list[Tensor]:
-        """The state of all rows and the rows of the last step; empty before the first step."""
-        if self._table.grad is None:
-            return []
-        rows = self._table.grad._indices()[0]
-        return [self._optimiser.state[self._table]["sum"], torch.index_select(self._table.detach(), 0, rows)]
-
-
-def sparse_tables(options: OptimiserConfig, optimiser: Optimisers, modules: Mapping[str, nn.Module]) -> dict[str, SparseTable]:
-    """The tables that row-wise Adagrad trains, by the names that :func:`named_parameters` gives them."""
-    names = {id(parameter): name for name, parameter in named_parameters(modules)}
-    return {
-        names[id(table)]: SparseTable(table, part, options.lr * group["lr_scale"] * group["weight_decay"])
-        for part in optimiser.parts
-        if isinstance(part, RowWiseAdagrad)
-        for group in part.param_groups
-        for table in group["params"]
-    }
