@@ -47,9 +47,9 @@ def build_trainer(job: Job, before: Known | None = None) -> Trainer:
     objective = model if config.loss.cvr == "entire_space" else CounterfactualObjective(config, model)
     task_weight = build_weighting(config, dataset.meta.tasks, device)
     trained = {"model": model, "weighting": task_weight, "imputation": getattr(objective, "imputation", None)}
-    modules = {name: module for name, module in trained.items() if isinstance(module, nn.Module)}
+    modules = nn.ModuleDict({name: module for name, module in trained.items() if isinstance(module, nn.Module)})
     optimiser = build_optimiser(config, modules, device)
-    learned = Learned(before, job, optimiser, modules)
+    learned = Learned(before, job, optimiser, model)
 
     batch_size = config.optimiser.rows_a_step(len(rows))
     loader = BlockLoader(rows, batch_size, shuffle=True, seed=config.seed, shards=ranks.count, shard=ranks.rank)

@@ -27,21 +27,14 @@ def measured_backends(job: Job, model: nn.Module, loader: BlockLoader, precision
     if job.device.type not in auto.DEVICES or requested(job.config.backend) != "auto":
         return ""
     before = set(auto.known)
-    evaluated = [BlockLoader(rows, BATCH) for name in ("valid", "test") if (rows := job.dataset.splits.get(name))]  # in float32
+    evaluated = [BlockLoader(rows, BATCH) for name in ("valid", "test") if (rows := job.dataset.splits.get(name))]
+    calls = [(loader, precision, True), (loader, precision, False), *((one, "float32", False) for one in evaluated)]
     model.eval()  # no dropout: the sizes are the same, and no random number is drawn
-    try:
-        for batches, used, gradients in (
-            (loader, precision, True),
-            (loader, precision, False),
-            *((one, "float32", False) for one in evaluated),
-        ):
-            with torch.set_grad_enabled(gradients), autocast(used, job.device):
-                for inputs in _first_and_last(batches, job.device):
-                    model(*inputs)
-    except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
-        return ""
-    finally:
-        model.train()
+    for batches, used, gradients in calls:
+        with torch.set_grad_enabled(gradients), autocast(used, job.device):
+            for inputs in _first_and_last(batches, job.device):
+                model(*inputs)
+    model.train()
     choices = [choice for key, choice in auto.known.items() if key not in before] or list(auto.known.values())
     taken = sorted(Counter(choice.backend for choice in choices).items())
     job.report.note(f"auto takes {', '.join(f'{name} for {count} size' + 's' * (count != 1) for name, count in taken)}")
@@ -74,10 +67,6 @@ def compiled(
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            of_model.features(ids, dense)
-        except (IndexError, TypeError, ValueError):  # the first step says what is wrong with the batch
-            return forward
         try:
             for gradients in (False, True) if without_gradients else (True,):
                 with torch.set_grad_enabled(gradients), autocast(precision, device):

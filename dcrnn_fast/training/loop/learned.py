@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.inspect.oov import table_reads
 from ...nn.model import DCRNN
@@ -21,7 +21,6 @@ from .first_order import Start, fields_of, head_names, start_of
 from .job import Job
 from .optim import Optimisers
 from .start import start_heads, started
-from .state import optimiser_state, restore_optimisers
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
@@ -37,17 +36,16 @@ class Learned:
 
     Args:
         before: of an earlier run of this model, from whose state the optimisers go on.
-        job, optimiser: of the run. ``modules``: what the optimiser trains, by name.
+        job, optimiser, model: of the run.
     """
 
-    def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, modules: Mapping[str, nn.Module]) -> None:
-        self.before, self.job, self.optimiser = before, job, optimiser
-        self.model = model = cast(DCRNN, modules["model"])
+    def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, model: DCRNN) -> None:
+        self.before, self.job, self.optimiser, self.model = before, job, optimiser, model
         self.first_order: dict[str, Tensor] = {}
         self._weighted, self._chain = job.config.loss.sample_weight, model.relation == "chain"
         self._has_ids = model.features.first_order is not None
         if before is not None:
-            restore_optimisers(before.tensors, modules, optimiser)
+            optimiser.load(before.tensors)
             for part in optimiser.parts:
                 for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
                     group["lr_scale"] *= TABLE_RATE / DENSE_RATE
@@ -128,5 +126,5 @@ class Learned:
         reads = torch.from_numpy(table_reads(self.job.dataset.split("train"), self.job.dataset.meta))
         before = self.before.tensors if self.before else {}
         of_ids = {READS: before.get(READS, 0) + reads, IDLE: ((before.get(IDLE, 0) + 1) * (reads == 0)).int()}
-        tensors = {**optimiser_state({"model": self.model}, self.optimiser), **self.first_order, **of_ids}
-        return Known(tensors, steps + self.steps_before, batch)
+        of_model = {name: value for name, value in self.optimiser.state().items() if name.startswith("model.")}
+        return Known(of_model | self.first_order | of_ids, steps + self.steps_before, batch)

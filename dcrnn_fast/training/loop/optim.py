@@ -77,6 +77,23 @@ class Optimisers:
         for part in self.parts:
             part.step()
 
+    def state(self) -> dict[str, Tensor]:
+        """What the optimisers know of each parameter, by ``PARAMETER.KEY``."""
+        named = [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)]
+        states = {parameter: state for part in self.parts for parameter, state in part.state.items()}
+        return {f"{name}.{key}": torch.as_tensor(value) for name, one in named for key, value in states.get(one, {}).items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state`. A parameter without a state starts anew."""
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            parameter, _, key = name.rpartition(".")
+            states.setdefault(parameter, {})[key] = value
+        for part in self.parts:
+            names = [name for group in part.param_groups for name in group["param_names"]]
+            known = {at: states[name] for at, name in enumerate(names) if name in states}
+            part.load_state_dict({"state": known, "param_groups": part.state_dict()["param_groups"]})
+
 
 def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.device) -> nn.Module | Tensor | None:
     """The loss's ``task_weight``: fixed weights [T], a learnt weighting, or None (1 each)."""
@@ -92,11 +109,12 @@ def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.dev
     return torch.tensor(given, device=device)
 
 
-def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> Optimisers:
+def build_optimiser(config: RunConfig, modules: nn.ModuleDict, device: torch.device) -> Optimisers:
     """AdamW with PyTorch's fused kernel where there is one, and row-wise Adagrad; biases and log variances do not decay.
 
     Row-wise Adagrad trains the table of the first-order term, which does not decay, and, with ``model.embedding: sparse``, that of the
-    embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`.
+    embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`. ``modules`` has the
+    ``model``, and what else is trained: a ``weighting`` of the losses, an ``imputation``.
     """
     options, sparse = config.optimiser, config.model.embedding == "sparse"
     usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)
@@ -109,20 +127,13 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
     embedding = group(embedding_lr, embedding_decay) | ({"prior": PRIOR} if sparse else {})
     own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0) | {"prior": PRIOR}}
-    for name, parameter in named_parameters(modules):
+    for name, parameter in modules.named_parameters():
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
-        own.get(name, constant if exempt else decayed)["params"].append(parameter)
+        own.get(name, constant if exempt else decayed)["params"].append((name, parameter))
     tables = [table for name, table in own.items() if table["params"] and (sparse or name == FIRST_ORDER)]
     dense = [decayed, constant] if sparse else [decayed, constant, own[EMBEDDING]]
     adamw = torch.optim.AdamW(dense, lr=options.lr, fused=device.type in ("cpu", "cuda"))
     return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=options.lr)) if tables else Optimisers(adamw)
-
-
-def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:
-    """Parameters of several modules, each name led by its module's."""
-    for prefix, module in modules.items():
-        for name, parameter in module.named_parameters():
-            yield f"{prefix}.{name}", parameter
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:

@@ -73,7 +73,10 @@ class EvaluationPolicy:
         return batch * EVALUATIONS // self.epoch_steps > (batch - 1) * EVALUATIONS // self.epoch_steps
 
     def decay(self, steps: int, trained: int) -> float:
-        """The part of the mean that an evaluation keeps, ``steps`` after the one before, when the weights are ``trained`` for so many."""
+        """The part of the mean that an evaluation keeps, ``steps`` after the one before; the weights are ``trained`` for so many in all.
+
+        0 for new weights, of which there is no mean.
+        """
         half_life = min(self.config.ema_half_life * self.epoch_steps, trained / HALF_LIVES)
         return 0.5 ** (steps / half_life) if half_life else 0.0
 

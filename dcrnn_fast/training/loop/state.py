@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..folder.tensors import load_tensors
-from .optim import Optimisers, named_parameters
+from .optim import Optimisers
 
 
 @dataclass
@@ -57,10 +57,6 @@ class MeanWeights:
     def __init__(self) -> None:
         self.values: dict[str, Tensor] = {}
 
-    def begin(self, module: nn.Module) -> None:
-        """Let the mean be the module's parameters."""
-        self.values = {name: parameter.detach().to("cpu", copy=True) for name, parameter in module.named_parameters()}
-
     @contextmanager
     def in_place_of(self, module: nn.Module, decay: float) -> Iterator[None]:
         """Update the mean, and let the module have it for the block. Afterwards the module has its own parameters again, bit by bit.
@@ -72,10 +68,10 @@ class MeanWeights:
             self.values = {}
             yield
             return
-        if not self.values:
-            self.begin(module)
-        for name, parameter in module.named_parameters():
-            self.values[name].lerp_(parameter.detach().to("cpu"), 1 - decay)
+        newest = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        self.values = self.values or {name: value.to("cpu", copy=True) for name, value in newest.items()}
+        for name, value in newest.items():
+            self.values[name].lerp_(value.to("cpu"), 1 - decay)
         self._change_places(module)
         try:
             yield
@@ -89,46 +85,23 @@ class MeanWeights:
             self.values[name] = before
 
 
-def capture(modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:
+def capture(modules: nn.ModuleDict, optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:
     """Weights, the optimisers' state under their parameters' names, and the states of the random generators."""
-    tensors = {f"{prefix}.{name}": value for prefix, module in modules.items() for name, value in module.state_dict().items()}
-    tensors |= {f"optimiser.{name}": value for name, value in optimiser_state(modules, optimiser).items()}
+    tensors = modules.state_dict() | {f"optimiser.{name}": value for name, value in optimiser.state().items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.device"] = torch.cuda.get_rng_state(device)
     return tensors
 
 
-def restore(
-    tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: Optimisers, device: torch.device, source: Path
-) -> None:
+def restore(tensors: Mapping[str, Tensor], modules: nn.ModuleDict, optimiser: Optimisers, device: torch.device, source: Path) -> None:
     """Undo :func:`capture`. Raises :class:`dcrnn_fast.errors.CheckpointError` if the weights belong to another model."""
     for prefix, module in modules.items():
         load_tensors(module, select(tensors, f"{prefix}."), source)
-    restore_optimisers(select(tensors, "optimiser."), modules, optimiser)
+    optimiser.load(select(tensors, "optimiser."))
     torch.set_rng_state(tensors["rng.cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["rng.device"], device)
-
-
-def optimiser_state(modules: Mapping[str, nn.Module], optimiser: Optimisers) -> dict[str, Tensor]:
-    """The optimisers' state, by ``PARAMETER.KEY``."""
-    state = {parameter: values for part in optimiser.parts for parameter, values in part.state.items()}
-    return {
-        f"{name}.{key}": torch.as_tensor(value)
-        for name, parameter in named_parameters(modules)
-        for key, value in state.get(parameter, {}).items()
-    }
-
-
-def restore_optimisers(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: Optimisers) -> None:
-    """Undo :func:`optimiser_state`. A parameter without a state starts anew."""
-    names = {id(parameter): name for name, parameter in named_parameters(modules)}
-    for part in optimiser.parts:
-        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-        states = {index: select(tensors, f"{names[id(parameter)]}.") for index, parameter in enumerate(parameters)}
-        known = {index: state for index, state in states.items() if state}
-        part.load_state_dict({"state": known, "param_groups": part.state_dict()["param_groups"]})
 
 
 def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

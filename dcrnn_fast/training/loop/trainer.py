@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...data import Batch, BlockLoader
 from ...errors import DataError, DcrnnFastError, TrainingDivergedError
 from ...nn.model import DCRNN
+from ...support.model_inputs import checked
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
 from ..folder.checkpoint import Checkpoint, save_checkpoint
@@ -25,7 +26,7 @@ from ..folder.tensors import all_finite, total
 from ..folder.weights import export_weights
 from .job import Job
 from .learned import Learned
-from .optim import learning_rate, named_parameters
+from .optim import learning_rate
 from .policies import CheckpointPolicy, EarlyStopping, EvaluationPolicy
 from .progress import Scalars
 from .start import OOVDropout, silent_towers
@@ -43,7 +44,7 @@ class Trainer:
     environment: dict[str, Any]
     """What, apart from the configuration, may change the last bits."""
     model: DCRNN
-    modules: dict[str, nn.Module]
+    modules: nn.ModuleDict
     """All that has parameters: the ``model``, a ``weighting`` of the losses, an ``imputation``."""
     oov_dropout: OOVDropout
     loader: BlockLoader
@@ -108,8 +109,10 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         started, options = time.perf_counter(), self.job.config.optimiser
         rate = self.learned.rate(options.lr, self.loader.batch_size) or learning_rate(options, self.at.step, self.total_steps)
-        try:
-            with self.step.gradient.checked(batch):
+        loss = self.job.config.loss
+        try:  # checked while it is on the CPU, so that nothing waits for a GPU
+            weight = batch.weight if loss.sample_weight else None
+            with checked(self.model, *batch[:3], sample_weight=weight, strict_funnel=loss.strict_funnel):
                 rows = self.step(batch, self.at.step, rate)
         except DcrnnFastError:
             raise
@@ -148,8 +151,6 @@ class Trainer:
             self.save()  # from here on the run no longer needs the earlier one
             self.learned.go_on()
             self.evaluate()
-            if self.learned.before is not None:
-                self.mean.begin(self.model)
 
     def evaluate(self) -> None:
         """Evaluate the mean of the weights on the validation rows, and keep it if it is the best so far."""
@@ -221,7 +222,7 @@ class Trainer:
 
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks. Equal weights have equal sums, other weights hardly ever."""
-        sums = {f"the sum of {name}": total(value.detach()) for name, value in named_parameters(self.modules)}
+        sums = {f"the sum of {name}": total(value.detach()) for name, value in self.modules.named_parameters()}
         used = {key: self.environment[key] for key in ("precision", "backend")}
         return {"step": self.at.step, "data": self.job.dataset.meta.digest, **used, **sums}
 

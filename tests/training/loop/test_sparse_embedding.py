@@ -26,7 +26,7 @@ def sparse_run(run_of):
 def built(schema, dataset, **options):
     config = tiny_config(schema, **options)
     model = build_model(describe(config, dataset), device=CPU, backend="reference")
-    return model, build_optimiser(config, {"model": model}, CPU)
+    return model, build_optimiser(config, torch.nn.ModuleDict({"model": model}), CPU)
 
 
 def group_of_table(model, optimiser):

@@ -8,7 +8,7 @@ import pytest
 from dcrnn_fast.nn import optim
 from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop import gradient
+from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.loop.step import TrainingStep
 from tests.reads import as_on_a_gpu, recorded
 from tests.training.tiny import tiny_config
@@ -63,7 +63,7 @@ def test_a_training_step_reads_no_value_on_the_device(reads, options):
 
 
 def test_a_step_whose_batch_was_not_checked_before_is_found(reads, monkeypatch):
-    monkeypatch.setattr(gradient, "checked", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(trainer, "checked", lambda *_, **__: nullcontext())
     assert set(reads()) >= {"tolist", "__bool__"}
 
 
