@@ -77,7 +77,7 @@ class Steps:
 
     def update(self) -> None:
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.model.loss(logits.float(), labels, strict_funnel=self.config.loss.strict_funnel)
