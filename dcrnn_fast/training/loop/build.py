@@ -68,7 +68,7 @@ def build_trainer(job: Job, before: Known | None = None) -> Trainer:
         modules=modules,
         oov_dropout=oov_dropout,
         loader=loader,
-        step=TrainingStep(gradient, optimiser, config.optimiser.clip_norm, recorder_for(job), batch_size),
+        training_step=TrainingStep(gradient, optimiser, config.optimiser.clip_norm, recorder_for(job), batch_size),
         learned=learned,
         epochs=(config.optimiser.epochs or 1) if before else config.optimiser.epochs_of(len(loader)),
         evaluations=EvaluationPolicy(config.early_stopping, len(loader)),
@@ -92,5 +92,5 @@ def resumed_trainer(job: Job, checkpoint: Path) -> Trainer:
         )
     before = Known(select(held.tensors, "before."), *held.state["before"]) if "before" in held.state else None
     trainer = build_trainer(job, before)
-    trainer.go_back(held, checkpoint)
+    trainer.load(held, checkpoint)
     return trainer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
-from ...errors import DataError, DcrnnFastError, TrainingDivergedError
+from ...errors import DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ...support.model_inputs import checked
 from ..evaluate.metrics import mean_over_tasks
@@ -48,7 +48,7 @@ class Trainer:
     """All that has parameters: the ``model``, a ``weighting`` of the losses, an ``imputation``."""
     oov_dropout: OOVDropout
     loader: BlockLoader
-    step: TrainingStep
+    training_step: TrainingStep
     learned: Learned
     epochs: int
     evaluations: EvaluationPolicy
@@ -61,6 +61,7 @@ class Trainer:
     best: dict[str, Tensor] = field(default_factory=dict)
     mean: MeanWeights = field(default_factory=MeanWeights)
     started: float = field(default_factory=time.perf_counter)
+    """When the run would have started without a stop."""
 
     @property
     def total_steps(self) -> int:
@@ -110,15 +111,14 @@ class Trainer:
         started, options = time.perf_counter(), self.job.config.optimiser
         rate = self.learned.rate(options.lr, self.loader.batch_size) or learning_rate(options, self.at.step, self.total_steps)
         loss = self.job.config.loss
-        try:  # checked while it is on the CPU, so that nothing waits for a GPU
-            weight = batch.weight if loss.sample_weight else None
-            with checked(self.model, *batch[:3], sample_weight=weight, strict_funnel=loss.strict_funnel):
-                rows = self.step(batch, self.at.step, rate)
-        except DcrnnFastError:
-            raise
-        except (IndexError, TypeError, ValueError) as error:
-            name = self.job.dataset.meta.name
-            raise DataError(f"{name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+        weight = batch.weight if loss.sample_weight else None
+        with ExitStack() as checks:  # while the batch is on the CPU, so that nothing waits for a GPU
+            try:
+                checks.enter_context(checked(self.model, *batch[:3], sample_weight=weight, strict_funnel=loss.strict_funnel))
+            except (IndexError, TypeError, ValueError) as error:
+                name = self.job.dataset.meta.name
+                raise DataError(f"{name}: the model refuses the batch of step {self.at.step + 1}: {error}") from error
+            rows = self.training_step(batch, self.at.step, rate)
         self.at.step += 1
         self.at.batch += 1
         self.at.rows += rows
@@ -128,7 +128,7 @@ class Trainer:
     def _log(self) -> None:
         """Add a point to the curve, of the steps since the last one. Raises :class:`TrainingDivergedError` if their loss is not finite."""
         started = time.perf_counter()
-        losses, rows = self.step.take_losses()
+        losses, rows = self.training_step.take_losses()
         self.at.step_seconds += time.perf_counter() - started
         if not math.isfinite(losses):
             raise self._diverged(f"the training loss became {losses} at or shortly before step {self.at.step}")
@@ -136,7 +136,7 @@ class Trainer:
             self.at.loss_sum += losses
             self.at.loss_rows += rows
             self.at.curve.append((self.at.step, losses / rows))
-            rate = float(self.step.optimiser.param_groups[0]["lr"])
+            rate = float(self.training_step.optimiser.param_groups[0]["lr"])
             values = {"train/loss": losses / rows, "train/lr": rate, "train/rows_per_second": self.rows_per_second}
             self.scalars.add(self.at.step, values)
 
@@ -192,7 +192,7 @@ class Trainer:
         if not job.ranks.is_first:
             return None
         self.scalars.flush()
-        tensors = capture(self.modules, self.step.optimiser, job.device) | self.learned.tensors()
+        tensors = capture(self.modules, self.training_step.optimiser, job.device) | self.learned.tensors()
         for prefix, own in (("best", self.best), ("mean", self.mean.values)):
             tensors |= {f"{prefix}.{name}": value for name, value in own.items()}
         state = {
@@ -207,8 +207,8 @@ class Trainer:
         with self.checkpoints.pace.writing():
             return save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
 
-    def go_back(self, checkpoint: Checkpoint, source: Path) -> None:
-        """Take the position, the weights and all else that :meth:`save` has stored; see :func:`.build.resumed_trainer`."""
+    def load(self, checkpoint: Checkpoint, source: Path) -> None:
+        """Take the position, the weights and all else that :meth:`save` has stored; :func:`.build.resumed_trainer` calls it."""
         tensors, state = checkpoint
         for key, now in self.environment.items():
             before = state["environment"].get(key)
@@ -218,7 +218,7 @@ class Trainer:
         self.at, self.stopping, self.init = Position(**state["position"]), EarlyStopping(**state["stopping"]), state.get("start")
         self.best, self.mean.values = select(tensors, "best."), select(tensors, "mean.")
         self.learned.first_order = select(tensors, "known.")
-        restore(tensors, self.modules, self.step.optimiser, self.job.device, source)
+        restore(tensors, self.modules, self.training_step.optimiser, self.job.device, source)
 
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks. Equal weights have equal sums, other weights hardly ever."""
