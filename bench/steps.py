@@ -41,7 +41,7 @@ def stepper(model: nn.Module, optimiser: Any, loss: Callable[[Batch], Tensor], b
     """A function that makes one training step."""
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss(next(batches)).backward()
         optimiser.step()
 
@@ -62,4 +62,4 @@ def default_step(
             logits = forward(batch.ids, batch.dense)
         return model.loss(logits.float(), batch.labels, strict_funnel=config.loss.strict_funnel)
 
-    return stepper(model, build_optimiser(config, {"model": model}, CPU), loss, cycle(batches))
+    return stepper(model, build_optimiser(config, nn.ModuleDict({"model": model}), CPU), loss, cycle(batches))

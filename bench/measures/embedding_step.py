@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import dcrnn_fast
 from dcrnn_fast.training import load_config
@@ -45,7 +45,7 @@ def trained(candidate: str, rows: int) -> tuple[dcrnn_fast.DCRNN, Optimisers, Ca
     embedding = "dense" if candidate == "dense" else "sparse"
     config = load_config(None, {"data": "none", "model.embedding": embedding, "model.embedding_dim": WIDTH})
     model = dcrnn_fast.DCRNN([rows // FIELDS] * FIELDS, embedding_dim=WIDTH, sparse=embedding == "sparse").train()
-    optimiser, precision = build_optimiser(config, {"model": model}, CPU), select_precision(config.precision, CPU)
+    optimiser, precision = build_optimiser(config, nn.ModuleDict({"model": model}), CPU), select_precision(config.precision, CPU)
     if candidate in PEERS:
         optimiser = Optimisers(optimiser.parts[0], PEERS[candidate]([model.features.embedding.weight], lr=1e-3))
     labels = torch.randint(0, 2, (BATCH, 1)).float().expand(-1, 2).contiguous()
@@ -74,7 +74,7 @@ def checkpoint(rows: int) -> dict[str, int]:
     best = {f"best.{name}": value.clone() for name, value in model.state_dict().items()}
     with TemporaryDirectory() as folder:
         grown, start = memory_growth(), time.process_time()
-        save_checkpoint(Path(folder), 1, capture({"model": model}, optimiser, CPU) | best, {})
+        save_checkpoint(Path(folder), 1, capture(nn.ModuleDict({"model": model}), optimiser, CPU) | best, {})
         spent, most = time.process_time() - start, grown()
     return {"checkpoint, ms": round(spent * 1e3), "checkpoint, MB": round(most / 1e6)}
 

@@ -17,7 +17,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, PackedDataset, prepare
 from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
@@ -69,7 +69,7 @@ class Steps:
 
     def __init__(self, rank: int | None, precision: str, dataset: PackedDataset, batches: Iterator[Batch]) -> None:
         self.model, self.config = default_model(dataset, {"model.rank": rank})
-        self.optimiser = build_optimiser(self.config, {"model": self.model}, CPU)
+        self.optimiser = build_optimiser(self.config, nn.ModuleDict({"model": self.model}), CPU)
         self.batches, self.precision = batches, precision
 
     def autocast(self) -> torch.autocast:
@@ -77,7 +77,7 @@ class Steps:
 
     def update(self) -> None:
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.model.loss(logits.float(), labels, strict_funnel=self.config.loss.strict_funnel)

@@ -27,7 +27,7 @@ from .evaluate.predict import evaluate_split
 from .evaluate.result import Result
 from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.optimiser_file import write_known
-from .folder.run_files import write_file
+from .folder.run_files import write_file, write_json
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
 from .init import (
@@ -42,6 +42,8 @@ from .init import (
     next_encoding,
     read_earlier,
 )
+from .loop.build import build_trainer, resumed_trainer
+from .loop.job import Job
 from .loop.progress import Report
 from .loop.trainer import Trainer
 from .ranks import Ranks, joined
@@ -163,38 +165,40 @@ def _train(
         if dataset.meta.encoding != next_encoding(config, earlier, dataset):
             raise DataError(f"dataset is not encoded as the run {config.init} was, with new ids behind its own; leave dataset or init out")
     check_rows(config, dataset, needs_test=not is_given)
+    job = Job(config, dataset, folder, report, device, ranks, on_step)
     with deterministic(config.threads):
-        trainer = Trainer(config, dataset, folder, report, device=device, on_step=on_step, ranks=ranks)
-        if newest is None:
-            for line in start_from_vectors(trainer.model.state_dict()[EMBEDDING], config.pretrained, dataset.meta):
-                report.note(line)
-        if earlier is not None:
-            trainer.start = compare(config, earlier, dataset, device, ranks)
-            load_earlier(trainer.model, earlier, dataset.meta)
-            if (known := known_before(earlier, dataset.meta)) is not None:
-                trainer.carry(known, earlier.folder.optimiser)
-            else:
-                report.note(
-                    f"note: {earlier.folder.root} does not hold what its optimisers know ({earlier.folder.optimiser.name}): they start "
-                    "anew, at the rates of a new run"
-                )
-        warnings = data_report(dataset)["warnings"] if is_new and ranks.is_first else []
         if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
-            trainer.load(newest)
-        elif not is_new:
-            report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
+            trainer = resumed_trainer(job, newest)
+        else:
+            before = None if earlier is None else known_before(earlier, dataset.meta)
+            trainer = build_trainer(job, before)
+            for line in start_from_vectors(trainer.model.state_dict()[EMBEDDING], config.pretrained, dataset.meta):
+                report.note(line)
+            if earlier is not None:
+                trainer.init = compare(config, earlier, dataset, device, ranks)
+                load_earlier(trainer.model, earlier, dataset.meta)
+                if before is None:
+                    report.note(
+                        f"note: {earlier.folder.root} does not hold what its optimisers know ({earlier.folder.optimiser.name}): they "
+                        "start anew, at the rates of a new run"
+                    )
+            if not is_new:
+                report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
+        warnings = data_report(dataset)["warnings"] if is_new and ranks.is_first else []
         ranks.check_same(trainer.where)
         if is_new and ranks.is_first:
             folder.claim(config)
         schema = dataset.path / SCHEMA
-        if ranks.is_first and schema.is_file() and not folder.schema.is_file():  # also of a run that was killed behind its claim
-            write_file(folder.schema, schema.read_bytes())
+        if ranks.is_first:
+            write_json(folder.encoder, dataset.meta.encoding)
+            if schema.is_file() and not folder.schema.is_file():  # also of a run that was killed behind its claim
+                write_file(folder.schema, schema.read_bytes())
         for line in warnings:
             report.note(f"warning: {line}")
         if config.oov_dropout == "auto" and is_new and (line := trainer.oov_dropout.in_words()):
             report.note(line)
-        for line in in_words(trainer.start) if earlier is not None and trainer.start else ():
+        for line in in_words(trainer.init) if earlier is not None and trainer.init else ():
             report.note(line)
         if earlier is not None and earlier.folder.calibration.is_file():
             report.note(f"note: {earlier.folder.root} is calibrated, and this run is not; calibrate it when it has ended")
@@ -215,30 +219,31 @@ def _prepare(config: RunConfig, folder: RunFolder, earlier: Earlier | None, repo
 
 
 def _conclude(trainer: Trainer) -> dict[str, Any]:
-    at, folder, meta, weighted = trainer.at, trainer.folder, trainer.dataset.meta, trainer.config.loss.sample_weight
+    job, at = trainer.job, trainer.at
+    config, folder, meta, report, weighted = job.config, job.folder, job.dataset.meta, job.report, job.config.loss.sample_weight
     rates = {} if weighted else trainer.about["base_rates"]
     load_tensors(trainer.model, trainer.best, folder.checkpoints)
     digest = trainer.export()
-    if trainer.ranks.is_first:
-        known = trainer.learned.after(trainer.dataset, trainer.model, trainer.optimiser, at.step, trainer.batch_size)
+    if job.ranks.is_first:
+        known = trainer.learned.after(at.step, trainer.loader.batch_size)
         write_known(folder.optimiser, known, digest)
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
-    early = trainer.config.early_stopping
-    no_better = f"{early.patience} evaluations brought no better {trainer.config.monitored}"
+    early = config.early_stopping
+    no_better = f"{early.patience} evaluations brought no better {config.monitored}"
     why = no_better if trainer.stopping.should_stop else "all epochs are trained"
-    trainer.report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
+    report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
     if not best["step"] and trainer.learned.before is not None:
-        trainer.report.note(
+        report.note(
             "note: no evaluation was better than that before the first step, of the earlier weights with new effects of ids: these are kept"
         )
     elif not best["step"]:
-        kept = "logistic regression on the ids" if trainer.start is None else "the weights of the earlier run"
+        kept = "logistic regression on the ids" if trainer.init is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
-        trainer.report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
+        report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
     for line in shift_warnings(best["valid"], trainer.about["base_rates"]):
-        trainer.report.note(line)
-    rows = trainer.dataset.splits.get("test")
-    test = evaluate_split(trainer.model, rows, meta, trainer.device, trainer.ranks, weighted=weighted) if rows else {}
+        report.note(line)
+    rows = job.dataset.splits.get("test")
+    test = evaluate_split(trainer.model, rows, meta, job.device, job.ranks, weighted=weighted) if rows else {}
     valid = with_constant(best["valid"], rates)
     metrics = {
         "test": with_constant(test, rates),
@@ -252,22 +257,22 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "steps": at.step,
             "stopped": why,
             "loss": at.history[-1]["train_loss"],
-            "batch_size": trainer.batch_size,
+            "batch_size": trainer.loader.batch_size,
             "oov_dropout": trainer.oov_dropout.strengths,
         },
         "model": {
             "parameters": trainer.model.num_parameters,
-            "backend": trainer.backend,
+            "backend": trainer.environment["backend"],
             "relation": trainer.about["relation"],
-            "device": str(trainer.device),
+            "device": str(job.device),
             "threads": torch.get_num_threads(),
-            **({"ranks": trainer.ranks.count} if trainer.ranks.count > 1 else {}),
+            **({"ranks": job.ranks.count} if job.ranks.count > 1 else {}),
         },
         "data": {"name": meta.name, "digest": meta.digest, "rows": dict(meta.rows)},
-        "config": trainer.config.to_dict(),
+        "config": config.to_dict(),
     }
-    if trainer.start is not None:
-        metrics["init"] = trainer.start
+    if trainer.init is not None:
+        metrics["init"] = trainer.init
 
     def write() -> dict[str, Any]:
         constants = {name: entry["constant_log_loss"] for name, entry in valid.items()}
@@ -275,4 +280,4 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
         folder.write_metrics(metrics)
         return metrics
 
-    return trainer.ranks.from_first(write)
+    return job.ranks.from_first(write)

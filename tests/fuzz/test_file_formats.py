@@ -36,11 +36,11 @@ from dcrnn_fast.support.strict_json import json_digest
 from dcrnn_fast.training import Report, load_config, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.evaluate.calibration_file import read_calibration
-from dcrnn_fast.training.folder.checkpoint import _sealed, load_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.folder.tensors import canonical_json, pack_tensors
+from dcrnn_fast.training.folder.tensors import canonical_json
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
-from dcrnn_fast.training.loop.trainer import Trainer
+from dcrnn_fast.training.loop.build import resumed_trainer
+from dcrnn_fast.training.loop.job import Job
 from tests.fuzz.damaged import changed_bytes, changed_value
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
@@ -194,27 +194,13 @@ def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], A
 
 
 def resume_from(originals: Originals, folder: Path) -> None:
-    trainer = Trainer(originals.config, originals.dataset, originals.run, Report(), device=torch.device("cpu"))
-    trainer.load(folder)
+    resumed_trainer(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), folder)
 
 
 def checkpoint_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
     folder = originals.copy(originals.run.newest_checkpoint())
     file = draw(st.sampled_from(sorted(folder.iterdir())))
     file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.weights.read_bytes())))
-    return lambda: resume_from(originals, folder)
-
-
-def checkpoint_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    folder = originals.copy(originals.run.newest_checkpoint())
-    tensors, values = load_checkpoint(folder)
-    if draw(st.booleans()):
-        values = draw(changed_value(values))
-    else:
-        tensors = changed_tensors(tensors, draw)
-    packed = pack_tensors(tensors)
-    (folder / "tensors.safetensors").write_bytes(packed)
-    (folder / "state.json").write_bytes(_sealed(values, packed))
     return lambda: resume_from(originals, folder)
 
 
@@ -270,7 +256,6 @@ FORMATS = (
     run_encoder,
     calibration_content,
     checkpoint_bytes,
-    checkpoint_content,
     settings_bytes,
     settings_content,
     schema_bytes,

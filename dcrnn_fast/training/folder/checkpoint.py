@@ -52,12 +52,6 @@ def checkpoint_folders(root: Path) -> list[Path]:
     return [path for _, path in sorted((int(match[1]), path) for match, path in named if match)]
 
 
-def step_of(folder: Path) -> int | None:
-    """The step in the name of a checkpoint's folder; None for a folder of another name."""
-    match = _NAME.fullmatch(folder.name)
-    return int(match[1]) if match else None
-
-
 def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
     """Write a checkpoint and delete all but the newest two. Only one process at a time may do so.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,6 @@ from ...nn.features import Features, Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
-from ...support.model_inputs import checked
 from ..config import RunConfig
 from ..device import autocast
 from ..ranks import Ranks
@@ -136,15 +134,6 @@ class BatchGradient:
         self.forward = forward or model
         self.precision, self.device, self.ranks = precision, device, ranks
 
-    def checked(self, batch: Batch) -> AbstractContextManager[None]:
-        """The block for a batch that is on the CPU, where it is checked now, so that nothing waits for a GPU.
-
-        Raises IndexError, TypeError, ValueError: the model refuses it.
-        """
-        model = self.model.model if isinstance(self.model, CounterfactualObjective) else self.model
-        weight = batch.weight if self.options.sample_weight else None
-        return checked(model, batch.ids, batch.dense, batch.labels, sample_weight=weight, strict_funnel=self.options.strict_funnel)
-
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
         """The loss over all ranks' rows of a batch on the device, a scalar, and their number. Parameters then have the loss's gradient."""
         ids, dense, labels, weight = batch
@@ -153,7 +142,8 @@ class BatchGradient:
         def logits_of(number: int) -> Tensor:
             self._seed(step, number)
             own = micro[number]
-            return self._logits(ids[own], None if dense is None else dense[own])
+            with autocast(self.precision, self.device):
+                return self.forward(ids[own], None if dense is None else dense[own]).float()
 
         if len(micro) == 1:
             own_logits = logits_of(0)
@@ -176,10 +166,6 @@ class BatchGradient:
                 logits_of(number).backward(own_logits.grad[rows])  # type: ignore[index]
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]
-
-    def _logits(self, ids: Tensor, dense: Tensor | None) -> Tensor:
-        with autocast(self.precision, self.device):
-            return self.forward(ids, dense).float()
 
     def _seed(self, step: int, number: int) -> None:
         """Let the random numbers follow from the position and the rank, so that a run resumes on any number of ranks.

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...data import PackedDataset
 from ...data.inspect.oov import table_reads
 from ...nn.model import DCRNN
 from ...nn.optim import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
 from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known
-from ..ranks import Ranks
 from .first_order import Start, fields_of, head_names, start_of
+from .job import Job
 from .optim import Optimisers
 from .start import start_heads, started
-from .state import optimiser_state, restore_optimisers
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
@@ -34,71 +33,80 @@ class Learned:
 
     A run that goes on has constant rates: those of its optimisers' schedule would start anew. A step of fewer rows than the earlier run's
     has a lower rate, so that an epoch of either goes as far.
+
+    Args:
+        before: of an earlier run of this model, from whose state the optimisers go on.
+        job, optimiser, model: of the run.
     """
 
-    def __init__(self) -> None:
-        self.before: Known | None = None
+    def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, model: DCRNN) -> None:
+        self.before, self.job, self.optimiser, self.model = before, job, optimiser, model
         self.first_order: dict[str, Tensor] = {}
+        self._weighted, self._chain = job.config.loss.sample_weight, model.relation == "chain"
+        self._has_ids = model.features.first_order is not None
+        if before is not None:
+            optimiser.load(before.tensors)
+            for part in optimiser.parts:
+                for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
+                    group["lr_scale"] *= TABLE_RATE / DENSE_RATE
 
-    def carry(self, before: Known, modules: Mapping[str, nn.Module], optimiser: Optimisers, source: Path) -> None:
-        """Go on from what an earlier run knows. Raises :class:`dcrnn_fast.errors.CheckpointError` if it had other optimisers."""
-        self.before = before
-        restore_optimisers(before.tensors, modules, optimiser, source)
-        for part in optimiser.parts:
-            for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
-                group["lr_scale"] *= TABLE_RATE / DENSE_RATE
+    @property
+    def steps_before(self) -> int:
+        """Steps of the runs before this one."""
+        return self.before.steps if self.before else 0
 
     def rate(self, lr: float, batch: int) -> float | None:
         """The learning rate of a run that goes on, with ``batch`` rows a step; None for a new run."""
         return None if self.before is None else DENSE_RATE * lr * min(1.0, batch / self.before.batch)
 
-    def start(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> None:
+    def start(self) -> None:
         """Let a new model be logistic regression on the ids; on validation rows that are better off with the constant, let it be that."""
-        found = start_of(dataset, chain=model.relation == "chain", weighted=weighted, ids=model.features.first_order is not None)
-        start_heads(model, found)
-        rows = dataset.split("valid")
-        own = finite_predictions(model, rows, dataset.meta, device, ranks)
-        both = own, {name: np.full(len(rows), 0.5) for name in own}
-        loss, constant = (losses_after_intercepts(one, rows, dataset.meta, weighted=weighted).mean() for one in both)
-        if loss > constant:
+        found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=self._has_ids)
+        start_heads(self.model, found)
+        own = self._predictions("valid")
+        constant = {name: np.full(len(values), 0.5) for name, values in own.items()}
+        if self._losses(own).mean() > self._losses(constant).mean():
             found.effects.fill(0)
-            start_heads(model, found)
-        if model.features.first_order is not None:
+            start_heads(self.model, found)
+        if self._has_ids:
             self._keep(found)
-        fields, _ = fields_of(dataset.meta)
+        fields, _ = fields_of(self.job.dataset.meta)
         self._settled = found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts)
 
-    def release(self, model: DCRNN) -> None:
+    def release(self) -> None:
         """Take the effects of :meth:`.first_order.Start.settled` from a model that :meth:`start` has made, for training to find them."""
-        start_heads(model, self._settled, add=True)
+        start_heads(self.model, self._settled, add=True)
 
-    def go_on(self, model: DCRNN, dataset: PackedDataset, device: torch.device, ranks: Ranks, *, weighted: bool) -> dict[str, Tensor]:
+    def go_on(self) -> None:
         """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
 
         They stay as they were if the validation rows are clearly worse off. Of a day they are few: by chance alone, every other step
-        forward would look like one back. Returns the parameters, from which the mean of the weights goes on; none without a before.
+        forward would look like one back.
         """
         if self.before is None:
-            return {}
-        chain, known = model.relation == "chain", None
-        # not behind a run that started without such a file
-        if model.features.first_order is not None and OF_FIRST_ORDER[0] in self.before.tensors:
+            return
+        known = None
+        if self._has_ids and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
             known = Start(np.zeros(0, np.float32), np.zeros(0), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
-        train, rows = dataset.split("train"), dataset.split("valid")
-        predicted, before = (finite_predictions(model, split, dataset.meta, device, ranks) for split in (train, rows))
-        z = np.stack([logits(predicted[name]) for name in head_names(dataset.meta.tasks, chain=chain)], axis=1)
-        found = start_of(dataset, chain=chain, weighted=weighted, ids=known is not None, before=known, logits=z)
-        kept = [parameter.detach().clone() for parameter in started(model)]
-        start_heads(model, found, add=True)
-        after = finite_predictions(model, rows, dataset.meta, device, ranks)
-        now, then = (losses_after_intercepts(one, rows, dataset.meta, weighted=weighted) for one in (after, before))
-        if (now - then).mean() > CLEARLY * (now - then).std() / math.sqrt(len(rows)):
-            for parameter, value in zip(started(model), kept, strict=True):
+        predicted, before = self._predictions("train"), self._losses(self._predictions("valid"))
+        z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)
+        found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=known is not None, before=known, logits=z)
+        kept = [parameter.detach().clone() for parameter in started(self.model)]
+        start_heads(self.model, found, add=True)
+        worse = self._losses(self._predictions("valid")) - before
+        if worse.mean() > CLEARLY * worse.std() / math.sqrt(len(worse)):
+            for parameter, value in zip(started(self.model), kept, strict=True):
                 parameter.detach().copy_(value)
             found = known or found
         if known is not None:
             self._keep(found)
-        return {name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()}
+
+    def _predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
+        return finite_predictions(self.model, self.job.dataset.split(split), self.job.dataset.meta, self.job.device, self.job.ranks)
+
+    def _losses(self, predicted: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Of the validation rows."""
+        return losses_after_intercepts(predicted, self.job.dataset.split("valid"), self.job.dataset.meta, weighted=self._weighted)
 
     def _keep(self, found: Start) -> None:
         self.first_order = dict(zip(OF_FIRST_ORDER, map(torch.from_numpy, found[-len(OF_FIRST_ORDER) :]), strict=True))
@@ -113,9 +121,10 @@ class Learned:
         """For a checkpoint too."""
         return {} if self.before is None else {"before": [self.before.steps, self.before.batch]}
 
-    def after(self, dataset: PackedDataset, model: DCRNN, optimiser: Optimisers, steps: int, batch: int) -> Known:
+    def after(self, steps: int, batch: int) -> Known:
         """What is known after the run's ``steps`` of ``batch`` rows."""
-        reads, before = torch.from_numpy(table_reads(dataset.split("train"), dataset.meta)), self.before.tensors if self.before else {}
+        reads = torch.from_numpy(table_reads(self.job.dataset.split("train"), self.job.dataset.meta))
+        before = self.before.tensors if self.before else {}
         of_ids = {READS: before.get(READS, 0) + reads, IDLE: ((before.get(IDLE, 0) + 1) * (reads == 0)).int()}
-        tensors = {**optimiser_state({"model": model}, optimiser), **self.first_order, **of_ids}
-        return Known(tensors, steps + (self.before.steps if self.before else 0), batch)
+        of_model = {name: value for name, value in self.optimiser.state().items() if name.startswith("model.")}
+        return Known(of_model | self.first_order | of_ids, steps + self.steps_before, batch)

@@ -1,4 +1,4 @@
-"""Turns the tasks' losses into steps: the weights of the losses, the optimisers, the rate of each step, and checks of the tables."""
+"""Turns the tasks' losses into steps: the weights of the losses, the optimisers, and the rate of each step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import dcrnn_fast
 
 from ...errors import ConfigError
 from ...nn import features
-from ...nn.optim import RowWiseAdagrad, each_row_once, on_gpu
+from ...nn.optim import each_row_once, on_gpu
 from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
-from ..folder.tensors import all_finite, total
 
 EMBEDDING, FIRST_ORDER = f"model.{features.EMBEDDING}", f"model.{features.FIRST_ORDER}"
 SPARSE_LR, SPARSE_DECAY = 0.1, 0.0
@@ -34,14 +33,18 @@ class Optimisers:
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
-        device = next(parameter.device for group in self.param_groups for parameter in group["params"])
-        rates = torch.zeros(len(self.param_groups), device=device, dtype=torch.float32)
+        rates = torch.zeros(len(self.param_groups), device=self.parameters[0].device, dtype=torch.float32)
         self.rates = rates if on_gpu(rates) else None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters, group by group."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def set_rate(self, rate: float) -> None:
         """Let the next step have this learning rate, times each group's ``lr_scale``."""
@@ -64,15 +67,32 @@ class Optimisers:
             for group in groups:
                 group["capturable"] = False
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients, or set them to zero."""
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none)
+            part.zero_grad()
 
     def step(self) -> None:
         """Update all parameters."""
         for part in self.parts:
             part.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the optimisers know of each parameter, by ``PARAMETER.KEY``."""
+        named = [pair for group in self.param_groups for pair in zip(group["param_names"], group["params"], strict=True)]
+        states = {parameter: state for part in self.parts for parameter, state in part.state.items()}
+        return {f"{name}.{key}": torch.as_tensor(value) for name, one in named for key, value in states.get(one, {}).items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from :meth:`state`. A parameter without a state starts anew."""
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            parameter, _, key = name.rpartition(".")
+            states.setdefault(parameter, {})[key] = value
+        for part in self.parts:
+            names = [name for group in part.param_groups for name in group["param_names"]]
+            known = {at: states[name] for at, name in enumerate(names) if name in states}
+            part.load_state_dict({"state": known, "param_groups": part.state_dict()["param_groups"]})
 
 
 def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.device) -> nn.Module | Tensor | None:
@@ -89,11 +109,12 @@ def build_weighting(config: RunConfig, tasks: tuple[str, ...], device: torch.dev
     return torch.tensor(given, device=device)
 
 
-def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device: torch.device) -> Optimisers:
+def build_optimiser(config: RunConfig, modules: nn.ModuleDict, device: torch.device) -> Optimisers:
     """AdamW with PyTorch's fused kernel where there is one, and row-wise Adagrad; biases and log variances do not decay.
 
     Row-wise Adagrad trains the table of the first-order term, which does not decay, and, with ``model.embedding: sparse``, that of the
-    embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`.
+    embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`. ``modules`` has the
+    ``model``, and what else is trained: a ``weighting`` of the losses, an ``imputation``.
     """
     options, sparse = config.optimiser, config.model.embedding == "sparse"
     usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)
@@ -106,20 +127,13 @@ def build_optimiser(config: RunConfig, modules: Mapping[str, nn.Module], device:
     decayed, constant = group(options.lr, options.weight_decay), group(options.lr, 0.0)
     embedding = group(embedding_lr, embedding_decay) | ({"prior": PRIOR} if sparse else {})
     own = {EMBEDDING: embedding, FIRST_ORDER: group(options.first_order_lr, 0.0) | {"prior": PRIOR}}
-    for name, parameter in named_parameters(modules):
+    for name, parameter in modules.named_parameters():
         exempt = name.startswith("weighting.") or name.rsplit(".", 1)[-1].endswith("bias")
-        own.get(name, constant if exempt else decayed)["params"].append(parameter)
+        own.get(name, constant if exempt else decayed)["params"].append((name, parameter))
     tables = [table for name, table in own.items() if table["params"] and (sparse or name == FIRST_ORDER)]
     dense = [decayed, constant] if sparse else [decayed, constant, own[EMBEDDING]]
     adamw = torch.optim.AdamW(dense, lr=options.lr, fused=device.type in ("cpu", "cuda"))
     return Optimisers(adamw, dcrnn_fast.RowWiseAdagrad(tables, lr=options.lr)) if tables else Optimisers(adamw)
-
-
-def named_parameters(modules: Mapping[str, nn.Module]) -> Iterable[tuple[str, nn.Parameter]]:
-    """Parameters of several modules, each name led by its module's."""
-    for prefix, module in modules.items():
-        for name, parameter in module.named_parameters():
-            yield f"{prefix}.{name}", parameter
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
@@ -154,46 +168,3 @@ def learning_rate(config: OptimiserConfig, step: int, total_steps: int) -> float
     part = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
     low = config.lr * config.final_lr_ratio
     return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-
-
-class SparseTable:
-    """A table [N, E] and the :class:`RowWiseAdagrad` that trains it.
-
-    The first check of a process reads the whole table. A later one reads the state [N] and the rows of the last step. That says as much: a
-    gradient that is not finite leaves such a state for ever, and with a finite state a step adds at most ``lr * sqrt(E)`` to a value.
-    ``decay`` is the product of the largest ``lr`` and ``weight_decay``. Above 2, decay alone makes rows grow: every check reads the table.
-    """
-
-    def __init__(self, table: nn.Parameter, optimiser: RowWiseAdagrad, decay: float) -> None:
-        self._table, self._optimiser, self._decay = table, optimiser, decay
-        self._read = False
-
-    def all_finite(self) -> bool:
-        """Whether every value of the table is finite."""
-        if self._read and self._decay <= 2:
-            return all(all_finite(part) for part in self._written())
-        self._read = True
-        return all_finite(self._table.detach())
-
-    def sum(self) -> float:
-        """A sum that is the same on all ranks: of the table before the first step, and later of what :meth:`all_finite` reads."""
-        return sum(total(part) for part in self._written() or [self._table.detach()])
-
-    def _written(self) -> list[Tensor]:
-        """The state of all rows and the rows of the last step; empty before the first step."""
-        if self._table.grad is None:
-            return []
-        rows = self._table.grad._indices()[0]
-        return [self._optimiser.state[self._table]["sum"], torch.index_select(self._table.detach(), 0, rows)]
-
-
-def sparse_tables(options: OptimiserConfig, optimiser: Optimisers, modules: Mapping[str, nn.Module]) -> dict[str, SparseTable]:
-    """The tables that row-wise Adagrad trains, by the names that :func:`named_parameters` gives them."""
-    names = {id(parameter): name for name, parameter in named_parameters(modules)}
-    return {
-        names[id(table)]: SparseTable(table, part, options.lr * group["lr_scale"] * group["weight_decay"])
-        for part in optimiser.parts
-        if isinstance(part, RowWiseAdagrad)
-        for group in part.param_groups
-        for table in group["params"]
-    }

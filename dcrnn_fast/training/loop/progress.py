@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..folder.run_files import run_folder_errors
@@ -44,20 +43,22 @@ class Report:
 
 
 class Scalars:
-    """Scalars by step, which it ``writes`` or drops. A resumed run hides what a killed run wrote after its last checkpoint."""
+    """Scalars by step, for TensorBoard, which it ``writes`` or drops. A resumed run hides what a killed run wrote from its first one on."""
 
-    def __init__(self, folder: Path, *, after_step: int, writes: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path, *, writes: bool) -> None:
+        self._folder, self._writes = folder, writes
+        self._writer: Any = None
 
-        self._folder = folder
-        with run_folder_errors(folder):
-            self._writer = SummaryWriter(str(folder), purge_step=after_step + 1) if writes else None
+    def add(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Add the values that are defined. The first ones make the file."""
+        if not self._writes:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # takes a while
 
-    def add(self, step: int, values: dict[str, float | None]) -> None:
-        """Add the values that are defined."""
         with run_folder_errors(self._folder):
+            self._writer = self._writer or SummaryWriter(str(self._folder), purge_step=step)
             for name, value in values.items():
-                if value is not None and self._writer:
+                if value is not None:
                     self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
@@ -66,15 +67,8 @@ class Scalars:
             if self._writer:
                 self._writer.flush()
 
-    def __enter__(self) -> Scalars:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            with run_folder_errors(self._folder):
-                if self._writer:
-                    self._writer.close()
-        except OSError:
-            # An error that is already raised says more than a second complaint about a full disk.
-            if error is None:
-                raise
+    def close(self) -> None:
+        """Write everything, and close the file."""
+        with run_folder_errors(self._folder):
+            if self._writer:
+                self._writer.close()

@@ -86,14 +86,10 @@ def _edges(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float32
 class OOVDropout:
     """Reads an id that the train rows hold ``n`` times as out of vocabulary with probability ``strength / (strength + n)``.
 
-    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. An id that is seen once is replaced often, one that is seen a
-    thousand times hardly ever; each id adds about ``strength`` reads of the out-of-vocabulary row to an epoch. What fields that share
-    their embeddings hold counts together. Bucketed and hashed fields, whose id 0 means missing, are left as they are.
-
-    ``"auto"`` gives each field the strength with which training reads as many of its cells as unseen as the validation rows hold, but at
-    least 10: a model is trained as it will be asked, and trusts no id that it has seen a few times. In a split by time most users or items
-    may be new; in a random split few are. Ids that tell much of the labels are trusted sooner, see
-    :func:`dcrnn_fast.data.inspect.oov.least_strength`.
+    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. Each id adds about ``strength`` reads of the out-of-vocabulary
+    row to an epoch. What fields that share their embeddings hold counts together. Bucketed and hashed fields, whose id 0 means missing, are
+    left as they are. With ``"auto"``, :func:`dcrnn_fast.data.inspect.oov.oov_strengths` chooses: training then reads as many cells as
+    unseen as the validation rows hold.
 
     Args:
         dataset: its train rows give the counts, and its validation rows the part that is unseen.

@@ -26,7 +26,7 @@ def test_the_parts_of_a_step_give_its_loss_and_gradients(dataset, rank, precisio
         torch.manual_seed(0)
         loss = run(batch)
         found.append((loss.detach(), {name: p.grad for name, p in steps.model.named_parameters() if p.requires_grad}))
-        steps.optimiser.zero_grad(set_to_none=True)
+        steps.optimiser.zero_grad()
     torch.testing.assert_close(found[0], found[1])
 
 

@@ -28,14 +28,14 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_the_last_checkp
     ids=["before a checkpoint", "in the last step of an epoch"],
 )
 def test_weights_that_are_no_longer_finite_are_named_and_never_saved(schema, tmp_path, monkeypatch, diverges_at, value, kept):
-    real_step = Trainer._step
+    real_step = Trainer._train_step
 
     def step(self, batch):
         real_step(self, batch)
         if self.at.step == diverges_at:
             self.model.features.embedding.weight.data[0] = value
 
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_train_step", step)
     said = rf"weights features\.embedding\.weight are no longer finite at step {diverges_at}; {kept}"
     with pytest.raises(TrainingDivergedError, match=said):
         train(tiny_config(schema, model__embedding="dense"), tmp_path / "run")

@@ -8,9 +8,11 @@ import torch
 from dcrnn_fast import CrossRNN
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop import optim, trainer
-from dcrnn_fast.training.loop.graph import FIRST_STEPS, RepeatedStep, recorder_for
-from dcrnn_fast.training.ranks import ONE
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.loop import build, optim
+from dcrnn_fast.training.loop.job import Job
+from dcrnn_fast.training.loop.progress import Report
+from dcrnn_fast.training.loop.step import FIRST_STEPS, TrainingStep, recorder_for
 from tests.reads import as_on_a_gpu
 from tests.recorded_operators import RecordedOperators, Recording, computing
 from tests.training.tiny import newest_checkpoint, tiny_config
@@ -45,7 +47,7 @@ def trained(schema, tmp_path, monkeypatch):
     as_on_a_gpu(monkeypatch)
 
     def run(name, recorder, *, resume=False, on_step=None, **options):
-        monkeypatch.setattr(trainer, "recorder_for", lambda *_: recorder)
+        monkeypatch.setattr(build, "recorder_for", lambda *_: recorder)
         config = tiny_config(schema, **{"optimiser__epochs": EPOCHS, "backend": "cpp", **options})
         with suppress(StopError):
             train(config, tmp_path / name, resume=resume, on_step=on_step)
@@ -106,9 +108,9 @@ def test_outside_of_the_launch_a_step_copies_its_batch_and_its_rates(trained, mo
         return call
 
     monkeypatch.setattr(optim.Optimisers, "set_rate", traced(optim.Optimisers.set_rate))
-    monkeypatch.setattr(RepeatedStep, "__call__", traced(RepeatedStep.__call__))
+    monkeypatch.setattr(TrainingStep, "_launch_again", traced(TrainingStep._launch_again))
     trained("run", NoOperators(), optimiser__epochs=1)
-    rates, step = found[-4:-2]  # of the last full batch
+    rates, step = found[-3:-1]  # of the last full batch
     assert rates.count("aten::copy_") == 1
     assert step == ["aten::copy_"] * 4, "ids, dense, labels, weight"
 
@@ -146,5 +148,6 @@ def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch):
         ("cuda", {"model__scenario": "shape", "model__sharing": "trunk"}),
     ],
 )
-def test_no_step_is_recorded_where_it_cannot_be(schema, device, options):
-    assert recorder_for(tiny_config(schema, **options), torch.device(device), ONE) is None
+def test_no_step_is_recorded_where_it_cannot_be(schema, dataset, tmp_path, device, options):
+    job = Job(tiny_config(schema, **options), dataset, RunFolder(tmp_path), Report(), torch.device(device))
+    assert recorder_for(job) is None

@@ -3,14 +3,11 @@
 import pytest
 import torch
 
-from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import train
-from dcrnn_fast.training.folder.checkpoint import load_checkpoint, save_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.weights import read_weights
 from dcrnn_fast.training.loop.state import select
 from dcrnn_fast.training.loop.trainer import Trainer
-from tests.training.runs import interrupted
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 
@@ -25,7 +22,7 @@ def are_equal(some, others):
 @pytest.fixture
 def evaluations(monkeypatch):
     """Of each evaluation of a run the step, the model's weights before, meanwhile and afterwards."""
-    found, validate, evaluate = [], Trainer._validate, Trainer._evaluate
+    found, validate, evaluate = [], Trainer.evaluate, Trainer._evaluate
 
     def validated(self):
         found.append([self.at.step, of(self.model)])
@@ -36,7 +33,7 @@ def evaluations(monkeypatch):
         found[-1].append(of(self.model))
         evaluate(self)
 
-    monkeypatch.setattr(Trainer, "_validate", validated)
+    monkeypatch.setattr(Trainer, "evaluate", validated)
     monkeypatch.setattr(Trainer, "_evaluate", evaluated)
     return found
 
@@ -82,25 +79,3 @@ def test_an_evaluation_that_fails_leaves_the_weights_as_they_were(schema, tmp_pa
     with pytest.raises(ZeroDivisionError):
         train(tiny_config(schema), tmp_path / "run")
     assert are_equal(of(seen[0]), evaluations[-1][1])
-
-
-def without_a_value(values):
-    del values[next(iter(values))]
-
-
-def of_another_shape(values):
-    name = next(iter(values))
-    values[name] = values[name][None].clone()
-
-
-@pytest.mark.parametrize(("damage", "said"), [(without_a_value, "is missing in the file"), (of_another_shape, "has shape")])
-def test_a_checkpoint_with_the_mean_of_another_model_is_refused(schema, tmp_path, damage, said):
-    interrupted(tiny_config(schema), tmp_path / "run", 10)
-    folder = RunFolder(tmp_path / "run")
-    tensors, state = load_checkpoint(folder.newest_checkpoint())
-    mean = {f"mean.{name}": value for name, value in select(tensors, "mean.").items()}
-    others = {name: value for name, value in tensors.items() if name not in mean}
-    damage(mean)
-    save_checkpoint(folder.checkpoints, 9, others | mean, state)
-    with pytest.raises(CheckpointError, match=said):
-        train(tiny_config(schema), folder.root, resume=True)

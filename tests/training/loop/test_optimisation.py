@@ -8,7 +8,7 @@ from dcrnn_fast.training import train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.optim import build_optimiser, learning_rate
-from dcrnn_fast.training.loop.state import EarlyStopping
+from dcrnn_fast.training.loop.policies import EarlyStopping
 from tests.training.runs import UNCERTAINTY
 from tests.training.tiny import newest_checkpoint, tiny_config
 
@@ -84,7 +84,7 @@ def test_the_embeddings_have_a_learning_rate_and_a_decay_of_their_own(schema, da
     }
     config, cpu = tiny_config(schema, model__first_order=True, **options), torch.device("cpu")
     model = build_model(describe(config, dataset), device=cpu, backend="reference")
-    groups = build_optimiser(config, {"model": model}, cpu).param_groups
+    groups = build_optimiser(config, torch.nn.ModuleDict({"model": model}), cpu).param_groups
     (own,) = [group for group in groups if any(parameter is model.features.embedding.weight for parameter in group["params"])]
     assert len(own["params"]) == 1
     assert (own["lr_scale"], own["weight_decay"]) == (0.25, 0.7)
@@ -97,7 +97,7 @@ def test_biases_and_log_variances_do_not_decay_and_everything_else_does(schema, 
     config, cpu = tiny_config(schema, model__embedding="dense"), torch.device("cpu")
     model = build_model(describe(config, dataset), device=cpu, backend="reference")
     weighting = dcrnn_fast.UncertaintyWeighting(2)
-    optimiser = build_optimiser(config, {"model": model, "weighting": weighting}, cpu)
+    optimiser = build_optimiser(config, torch.nn.ModuleDict({"model": model, "weighting": weighting}), cpu)
     names = {id(parameter): name for module in (model, weighting) for name, parameter in module.named_parameters()}
     decays = {names[id(parameter)]: group["weight_decay"] for group in optimiser.param_groups for parameter in group["params"]}
     assert set(decays) == set(names.values())

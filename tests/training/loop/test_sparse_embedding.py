@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from dcrnn_fast import RowWiseAdagrad
-from dcrnn_fast.errors import CheckpointError, TrainingDivergedError
+from dcrnn_fast.errors import TrainingDivergedError
 from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.folder.tensors import all_finite
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop import optim
-from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, SparseTable, build_optimiser, clip_gradients
-from dcrnn_fast.training.loop.state import capture, keep, restore
+from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
 from tests.training import runs
 from tests.training.tiny import tiny_config
 
@@ -28,7 +26,7 @@ def sparse_run(run_of):
 def built(schema, dataset, **options):
     config = tiny_config(schema, **options)
     model = build_model(describe(config, dataset), device=CPU, backend="reference")
-    return model, build_optimiser(config, {"model": model}, CPU)
+    return model, build_optimiser(config, torch.nn.ModuleDict({"model": model}), CPU)
 
 
 def group_of_table(model, optimiser):
@@ -83,80 +81,12 @@ def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
     assert torch.equal(weight.grad, dense[1].grad)
 
 
-def test_a_checkpoint_of_another_optimiser_is_refused(schema, dataset, tmp_path):
-    model, optimiser = built(schema, dataset, **SPARSE | {"model__embedding": "dense"})
-    ids, dense, labels, _ = (part[:8] for part in next(iter(batches(dataset))))
-    model.loss(model(ids, dense), labels, strict_funnel=False).backward()
-    optimiser.step()
-    tensors = capture({"model": model}, optimiser, CPU)
-    other, sparse = built(schema, dataset, **SPARSE)
-    with pytest.raises(CheckpointError, match=r"model\.features\.embedding\.weight has not RowWiseAdagrad's state; start a new run"):
-        restore(tensors, {"model": other}, sparse, CPU, tmp_path)
-
-
-def batches(dataset):
-    from dcrnn_fast.data import BlockLoader
-
-    return BlockLoader(dataset.split("train"), 8, shuffle=False, seed=0).batches()
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_one_value_that_is_not_finite_is_found_in_any_block(bad):
     values = torch.zeros(2**22 + 5)
     assert all_finite(values)
     values[-1] = bad
     assert not all_finite(values)
-
-
-def trained_table(*gradients):
-    """A table [5, 2] of ones with its check, after a step for each gradient: values by row."""
-    table = torch.nn.Parameter(torch.ones(5, 2))
-    optimiser = RowWiseAdagrad([table], lr=0.5)
-    watched = SparseTable(table, optimiser, decay=0.0)
-    assert watched.all_finite()
-    for gradient in gradients:
-        step(table, optimiser, gradient)
-    return table, optimiser, watched
-
-
-def step(table, optimiser, gradient):
-    rows, values = torch.tensor([[*gradient]]), torch.tensor([[value] * 2 for value in gradient.values()])
-    table.grad = torch.sparse_coo_tensor(rows, values, table.shape, check_invariants=False)
-    optimiser.step()
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
-def test_a_gradient_that_overflows_or_is_not_finite_is_found_at_every_later_check(bad):
-    table, optimiser, watched = trained_table({1: 0.5, 3: -2.0})
-    assert watched.all_finite()
-    step(table, optimiser, {1: 1.0, 4: bad})
-    step(table, optimiser, {1: 1.0})
-    assert not watched.all_finite()
-
-
-def test_a_check_after_the_first_reads_the_state_and_the_rows_of_the_last_step_alone(monkeypatch):
-    read = []
-    monkeypatch.setattr(optim, "all_finite", lambda values: not read.append(list(values.shape)))
-    *_, watched = trained_table({1: 0.5, 3: -2.0})
-    watched.all_finite()
-    assert read == [[5, 2], [5], [2, 2]]
-
-
-def test_a_decay_that_makes_rows_grow_has_every_check_read_the_table():
-    table, _, watched = trained_table({1: 0.5})
-    table.data[0] = float("inf")
-    assert watched.all_finite()
-    watched._decay = 2.1
-    assert not watched.all_finite()
-
-
-@pytest.mark.parametrize("other", [{1: 0.5, 3: -2.5}, {1: 0.5, 3: 2.0}], ids=["size", "sign"])
-def test_the_sum_that_ranks_compare_tells_other_steps_apart(other):
-    assert trained_table({1: 0.5, 3: -2.0})[2].sum() != trained_table(other)[2].sum()
-
-
-def test_before_the_first_step_the_sum_is_that_of_the_table():
-    assert trained_table()[2].sum() == 10.0
 
 
 def test_a_gradient_that_is_not_finite_stops_a_run_before_its_weights_are_saved(schema, tmp_path, monkeypatch):
@@ -172,14 +102,3 @@ def test_a_gradient_that_is_not_finite_stops_a_run_before_its_weights_are_saved(
     said = r"weights features\.embedding\.weight are no longer finite at step 8; .* step-00000006"
     with pytest.raises(TrainingDivergedError, match=said):
         train(tiny_config(schema, **SPARSE), tmp_path / "run")
-
-
-def test_the_best_weights_are_kept_in_the_memory_of_the_earlier_best():
-    layer, best = torch.nn.Linear(3, 2), {}
-    keep(layer, best)
-    memory = best["weight"].data_ptr()
-    layer.weight.data += 1
-    assert not torch.equal(best["weight"], layer.weight)
-    keep(layer, best)
-    assert torch.equal(best["weight"], layer.weight)
-    assert best["weight"].data_ptr() == memory

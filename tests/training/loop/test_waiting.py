@@ -8,7 +8,8 @@ import pytest
 from dcrnn_fast.nn import optim
 from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.training import train
-from dcrnn_fast.training.loop import gradient, trainer
+from dcrnn_fast.training.loop import trainer
+from dcrnn_fast.training.loop.step import TrainingStep
 from tests.reads import as_on_a_gpu, recorded
 from tests.training.tiny import tiny_config
 
@@ -33,7 +34,7 @@ def reads(schema, tmp_path, monkeypatch):
         as_on_a_gpu(monkeypatch)
         if waiting:
             monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True))
-        monkeypatch.setattr(trainer.Trainer, "_work", recording(trainer.Trainer._work))
+        monkeypatch.setattr(TrainingStep, "work", recording(TrainingStep.work))
         config = tiny_config(schema, **{"optimiser__epochs": 1, **options})
         train(config, tmp_path / "run", on_step=lambda step: found.clear() if step == 1 else None)
         return found
@@ -62,7 +63,7 @@ def test_a_training_step_reads_no_value_on_the_device(reads, options):
 
 
 def test_a_step_whose_batch_was_not_checked_before_is_found(reads, monkeypatch):
-    monkeypatch.setattr(gradient, "checked", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(trainer, "checked", lambda *_, **__: nullcontext())
     assert set(reads()) >= {"tolist", "__bool__"}
 
 

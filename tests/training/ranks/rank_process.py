@@ -123,14 +123,14 @@ def command_main(command, kill):
     """``python -m dcrnn_fast`` as a rank of torchrun, which is killed at its first start if ``kill`` is its number and a step."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork inherits torchrun's handler, a process of its own does not
     torch.set_num_threads(1)
-    step = Trainer._step
+    step = Trainer._train_step
 
     def killed(self, batch):
         step(self, batch)
-        if (self.ranks.rank, self.at.step) == kill and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if (self.job.ranks.rank, self.at.step) == kill and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Trainer._step = killed
+    Trainer._train_step = killed
     try:
         cli.main(command)
     except SystemExit as end:
