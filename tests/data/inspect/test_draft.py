@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from dcrnn_fast.data import prepare
-from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data import draft_schema
 from dcrnn_fast.errors import DataError
 
 
@@ -392,6 +392,6 @@ def test_columns_that_no_schema_could_read_or_no_request_would_have_are_left_out
     content, left = yaml.safe_load(draft), draft.partition("# Left out:")[2]
     assert [column["column"] for kind in ("categorical", "numeric") for column in content[kind]] == ["city", "price"]
     assert "split" not in content
-    for name, why in (("day", "one value"), ("seen_time", "some rows lack"), ("stay", "no field"), ("__index_level_0__", "pandas hides")):
+    for name, why in (("day", "one value"), ("seen_time", "some rows lack"), ("stay", "durations; make a number of it"), ("__index_level_0__", "pandas hides")):
         assert re.search(rf'"{name}": .*{why}', left), name
     assert prepare(content, cache_dir=tmp_path / "cache").meta.dense == ("price",)
