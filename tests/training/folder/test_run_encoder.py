@@ -42,7 +42,7 @@ train(load_config(None, {"data": str(data), "optimiser.epochs": 1, "device": "cp
 def test_equal_runs_have_the_same_bytes_whatever_order_their_processes_have_for_sets(tmp_path):
     """Encoders with all their parts: derived columns, shared ids and several values a cell."""
     found = []
-    for seed in ("1", "2", "5"):
+    for seed in ("1", "2"):
         folder = tmp_path / "data"
         ended = run_python("-c", SAME, folder, PYTHONHASHSEED=seed, DCRNN_FAST_CACHE=str(tmp_path / seed))
         assert ended.returncode == 0, ended.stderr
