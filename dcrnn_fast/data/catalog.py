@@ -142,9 +142,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
 
 def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
     """The schema with the rows of tables, which this writes into a folder, in place of its files."""
-    import pyarrow.parquet as pq
-
-    from .encoder.memory import arrow_table
+    from .encoder.memory import arrow_table, write_parquet
     from .schema.table import schema_of
 
     content = data if isinstance(data, Mapping) else table_schema(data)[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -161,7 +159,7 @@ def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
     if has_no_test:
         written["test"] = written["train"].slice(0, 0)
     for role, table in written.items():
-        pq.write_table(table, folder / f"{role}.parquet")
+        write_parquet(table, f"tables[{role}]", folder / f"{role}.parquet")
     return schema
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..data.codes.numbers import Place
-from ..data.encoder.memory import NO_FIELD, arrow_table
+from ..data.encoder.memory import arrow_table, write_parquet
 from ..data.read.columns import is_text, labels_of, without_views
 from ..errors import DataError, one_line, shown
 from ..support.checks import listed
@@ -32,7 +32,7 @@ def fields_of(argument: str, given: Any) -> list[dict[str, Any]] | None:
 
 def names_of(fields: Iterable[Any]) -> list[str]:
     """The columns of a schema's fields or tasks, and the names of its histories."""
-    return [one if isinstance(one, str) else one.get("column", one.get("name")) for one in fields]
+    return [one.get("column", one.get("name")) for one in fields]
 
 
 def parquet_file(table: Any, name: str, folder: Path, wanted: set[str] | None) -> str:
@@ -48,13 +48,7 @@ def parquet_file(table: Any, name: str, folder: Path, wanted: set[str] | None) -
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"is {str(table)!r}, expected the path of a Parquet file: {one_line(error, 200)}", table=name) from error
         return os.path.abspath(table)
-    table = arrow_table(table, name, wanted)
-    for field in table.schema:
-        try:
-            pq.write_table(table.select([field.name]).slice(0, 1), pa.BufferOutputStream())
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"is of type {shown(str(field.type))}, {NO_FIELD}", table=name, column=field.name) from error
-    pq.write_table(table, folder / f"{name}.parquet")
+    write_parquet(arrow_table(table, name, wanted), name, folder / f"{name}.parquet")
     return f"{name}.parquet"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -169,8 +170,9 @@ class FunnelClassifier(BaseEstimator):
         data = prepared() if earlier is None else continued_data(config, earlier, prepared)
         result = train(config, run, init=before, dataset=data, report=report)
         shutil.rmtree(RunFolder(run).checkpoints)
-        files = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
-        self._load(files, {"device": config.device, "backend": config.backend})
+        self._run = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
+        self.__dict__.pop("ranker_", None)  # that of an earlier fit
         self.schema_, self.metrics_, self._result = schema, result["valid"], result
         self.feature_names_in_ = np.array(self.ranker_.columns, dtype=object)
 
@@ -180,7 +182,6 @@ class FunnelClassifier(BaseEstimator):
         Of a pandas DataFrame it is one with the same index, of a polars DataFrame one of polars, otherwise an Arrow table. Raises
         DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
         """
-        check_is_fitted(self, "ranker_")
         scores = self.ranker_.predict(X)
         libraries = {base.__module__.partition(".")[0] for base in type(X).__mro__}
         if "pandas" in libraries:
@@ -198,7 +199,7 @@ class FunnelClassifier(BaseEstimator):
 
         Raises DataError where no task has labels of both classes.
         """
-        check_is_fitted(self, "ranker_")
+        check_is_fitted(self, "_run")
         columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
         table = arrow_table(X, "X", {*columns, *self.ranker_.columns})
         if missing := [column for column in columns if column not in table.column_names]:
@@ -224,20 +225,15 @@ class FunnelClassifier(BaseEstimator):
             raise ConfigError(f"{path} exists; delete it, or choose another folder")
         return self._write(path)
 
+    @cached_property
+    def ranker_(self) -> Ranker:
+        """What scores. Raises NotFittedError without a run, and what :meth:`dcrnn_fast.Ranker.load` does."""
+        with scratch_folder() as folder:
+            return Ranker.load(self._write(folder / "run"), **self._placement)
+
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: without the ranker, which the run's files make."""
         return {key: value for key, value in super().__getstate__().items() if key != "ranker_"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Load the ranker from the run's files. Raises what :meth:`dcrnn_fast.Ranker.load` does."""
-        super().__setstate__(state)
-        if hasattr(self, "_run"):
-            self._load(self._run, self._placement)
-
-    def _load(self, files: dict[str, bytes], placement: dict[str, Any]) -> None:
-        self._run, self._placement = files, placement
-        with scratch_folder() as folder:
-            self.ranker_ = Ranker.load(self._write(folder / "run"), **placement)
 
     def _write(self, folder: Path) -> Path:
         """The folder, with the run's files. Raises NotFittedError without a run."""

@@ -99,6 +99,19 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     return pa.table({column: _arrow_array(piece, column) for column in names})
 
 
+def write_parquet(table: pa.Table, name: str, path: Path) -> None:
+    """Write a Parquet file. Raises DataError for a column that none can hold; `name` is the table's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for field in table.schema:
+        try:
+            pq.write_table(table.select([field.name]).slice(0, 1), pa.BufferOutputStream())
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"is of type {shown(str(field.type))}, {NO_FIELD}", table=name, column=field.name) from error
+    pq.write_table(table, path)
+
+
 def text_cells(piece: Piece, name: str) -> tuple[Sequence[str], npt.NDArray[np.int32] | None]:
     """Texts as a vocabulary spells them, and for each row the position of its text, or None where the texts are the rows'."""
     if (plain := _plain_texts(piece.columns[name])) is not None:
