@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from ..errors import ConfigError, RunFolderError, shown
+from ..errors import ConfigError, RunFolderError, printable, shown
 from ..support import defaults, strict_yaml
 from ..support.torchrun import is_first
 from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Runs, Split, SplitToEvaluate
@@ -154,7 +154,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         for line in [*not_better_than_constant(result["metrics"]), *of_the_data]:
-            typer.echo(line, err=True)
+            typer.echo(printable(line), err=True)
         return
     console = output_console()
     print_metrics(console, f"{result['data']}, {split} rows", result["metrics"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..errors import ConfigError, check_installed
+from ..errors import ConfigError, check_installed, printable
 from .options import BACKEND, DEVICE, Quiet, Run
 
 
@@ -42,7 +42,7 @@ def predict(
         given = load_schema(schema or of_run)
         reading = {"csv": given.csv, "missing_values": given.missing_values, "max_rejects": given.max_rejects}
     with warnings.catch_warnings(), row_progress(quiet=quiet) as progress:
-        warnings.showwarning = lambda message, *_: sys.stderr.write(f"warning: {message}\n")  # type: ignore[assignment]
+        warnings.showwarning = lambda message, *_: sys.stderr.write(printable(f"warning: {message}\n"))  # type: ignore[assignment]
         rows, rejected = score_files(ranker, inputs, output, keys=keys or (), progress=progress, **reading)
     if quiet:
         return

@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import printable
 from ..training.evaluate.metrics import not_better_than_constant
 
 PIPE = 160
@@ -78,7 +79,7 @@ def _broken(text: str, width: int | None) -> Text:
         if lines[-1] and width is not None and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return Text("\n".join(line.rstrip(" ") for line in lines))
+    return Text(printable("\n".join(line.rstrip(" ") for line in lines)))
 
 
 def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
@@ -88,9 +89,9 @@ def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[st
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Lines as they are: neither coloured nor wrapped."""
+    """Lines as they are, but for control characters: neither coloured nor wrapped."""
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet:
@@ -131,8 +132,8 @@ def importance_sheet(falls: Mapping[str, Mapping[str, float]]) -> Sheet:
 
 
 def _short(value: str) -> str:
-    """A category as a table shows it: no control characters, and no more than fits."""
-    value = "".join(char if char.isprintable() else repr(char)[1:-1] for char in value)
+    """A category as a table shows it: in one line, and no more than fits."""
+    value = printable(value).replace("\n", "\\n")
     return value if len(value) <= LONGEST else f"{value[: LONGEST - 3]}..."
 
 

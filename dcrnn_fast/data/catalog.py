@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -105,7 +104,9 @@ def prepare(
         try:
             return _cached(schema, folder, cache, key, progress)
         except DataError as error:
-            raise DataError(re.sub(rf"{re.escape(str(folder))}/(\w+)\.parquet", r"tables[\1]", str(error))) from error
+            if error.table and Path(error.table).parent == folder:
+                error.table = f"tables[{Path(error.table).stem}]"
+            raise
 
 
 def opened(path: str | Path, cache: Path | None = None, progress: Progress = no_progress) -> PackedDataset:
@@ -141,9 +142,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
 
 def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
     """The schema with the rows of tables, which this writes into a folder, in place of its files."""
-    import pyarrow.parquet as pq
-
-    from .encoder.memory import arrow_table
+    from .encoder.memory import arrow_table, write_parquet
     from .schema.table import schema_of
 
     content = data if isinstance(data, Mapping) else table_schema(data)[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -160,7 +159,7 @@ def _in_files(data: Any, tables: Any, folder: Path) -> TableSchema:
     if has_no_test:
         written["test"] = written["train"].slice(0, 0)
     for role, table in written.items():
-        pq.write_table(table, folder / f"{role}.parquet")
+        write_parquet(table, f"tables[{role}]", folder / f"{role}.parquet")
     return schema
 
 
@@ -177,13 +176,14 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     rows, for `tasks` that are no list of different columns of the table, and for a table without a column that holds 0 and 1 alone, or true
     and false: nothing in it is a label as it is.
     """
-    from .inspect.draft import draft_schema as drafted
+    from .inspect.draft import draft
+    from .inspect.draft_text import as_yaml
 
     given = list(inputs) if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)) else [inputs]
     paths = [str(path_of("inputs", one)) for one in given]
     if not paths or "" in given:
         raise DataError(f"inputs={given}: expected paths, patterns or folders, at least one, and no empty text")
-    return drafted(paths, tasks=None if tasks is None else label_columns("tasks", tasks))
+    return as_yaml(draft(paths, tasks=None if tasks is None else label_columns("tasks", tasks)))
 
 
 @_extra_packages()

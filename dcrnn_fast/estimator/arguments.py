@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..data.codes.numbers import Place
-from ..data.encoder.memory import NO_FIELD, arrow_table
+from ..data.encoder.memory import arrow_table, write_parquet
 from ..data.read.columns import is_text, labels_of, without_views
-from ..errors import DataError, did_you_mean, shown
+from ..errors import DataError, one_line, shown
 from ..support.checks import listed
 
 
@@ -31,53 +32,51 @@ def fields_of(argument: str, given: Any) -> list[dict[str, Any]] | None:
 
 def names_of(fields: Iterable[Any]) -> list[str]:
     """The columns of a schema's fields or tasks, and the names of its histories."""
-    return [one if isinstance(one, str) else one.get("column", one.get("name")) for one in fields]
+    return [one.get("column", one.get("name")) for one in fields]
 
 
-def readable_table(table: Any, name: str, wanted: set[str] | None) -> pa.Table:
-    """The columns of a table. Raises DataError for one that Parquet cannot hold."""
-    table = arrow_table(table, name, wanted)
-    row = table.slice(0, 1)
-    for column, kind in zip(table.column_names, table.schema.types, strict=True):
+def parquet_file(table: Any, name: str, folder: Path, wanted: set[str] | None) -> str:
+    """The name of a table's Parquet file in the folder, which this writes with the wanted columns, or the path that ``table`` is.
+
+    Raises DataError for a path of no Parquet file, and for a table that Parquet cannot hold.
+    """
+    if isinstance(table, (str, Path)):
+        if not os.path.isfile(table):
+            raise DataError(f"is {str(table)!r}, and there is no such file; expected a table, or the path of a Parquet file", table=name)
         try:
-            pq.write_table(row.select([column]).filter(pa.array([True] * len(row), pa.bool_())), pa.BufferOutputStream())
-        except pa.ArrowException as error:
-            raise DataError(f"{name}: column {column!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
-    return table
+            pq.read_schema(table)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"is {str(table)!r}, expected the path of a Parquet file: {one_line(error, 200)}", table=name) from error
+        return os.path.abspath(table)
+    write_parquet(arrow_table(table, name, wanted), name, folder / f"{name}.parquet")
+    return f"{name}.parquet"
 
 
-def texts_held(table: pa.Table | str | Path, texts: Sequence[str]) -> set[str]:
-    """Which of the texts are the whole of a cell of the table, or of the Parquet file at a path, or a category of a column."""
+def texts_held(path: Path, texts: Sequence[str]) -> set[str]:
+    """Which of the texts are the whole of a cell of a Parquet file, or a category of a column."""
+    columns = [field.name for field in pq.read_schema(path) if is_text(field.type) or pa.types.is_dictionary(field.type)]
     found = set[str]()
-    for chunk in (chunk for batch in _batches(table) for chunk in batch.columns):
-        cells = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+    for column in (column for batch in _batches(path, columns) for column in batch.columns):
+        cells = column.dictionary if pa.types.is_dictionary(column.type) else column
         if is_text(cells.type):
             found.update(pc.unique(cells.filter(pc.is_in(cells, pa.array(texts, cells.type)))).to_pylist())
     return found
 
 
-def _batches(table: pa.Table | str | Path) -> Iterator[pa.RecordBatch]:
-    if isinstance(table, pa.Table):
-        yield from table.to_batches()
-        return
-    with pq.ParquetFile(table) as file:
-        names = [field.name for field in file.schema_arrow if is_text(field.type) or pa.types.is_dictionary(field.type)]
-        for batch in file.iter_batches(columns=names):
-            yield without_views(batch)
-
-
-def breaks_funnel(table: pa.Table | str | Path, tasks: Sequence[str]) -> bool:
-    """Whether some row of a table in memory has an event without the one before it; False where `prepare` will refuse the labels."""
-    if not isinstance(table, pa.Table) or not set(tasks) <= set(table.column_names):
+def breaks_funnel(path: Path, tasks: Sequence[str]) -> bool:
+    """Whether some row of a Parquet file has an event without the one before it; False where `prepare` will refuse the labels."""
+    if not set(tasks) <= set(pq.read_schema(path).names):
         return False
-    try:
-        labels = [labels_of(table.column(task).combine_chunks(), task, Place(Path("X"), 0)) for task in tasks]
-    except DataError:
-        return False
-    return any(bool(((later == 1) & (earlier == 0)).any()) for earlier, later in pairwise(labels))
+    for batch in _batches(path, tasks):
+        try:
+            labels = [labels_of(batch.column(task), task, Place(path, 0)) for task in tasks]
+        except DataError:
+            return False
+        if any(((later == 1) & (earlier == 0)).any() for earlier, later in pairwise(labels)):
+            return True
+    return False
 
 
-def check_column(argument: str, name: str, columns: Sequence[str]) -> None:
-    """Raise DataError unless a table has the column that an argument names."""
-    if name not in columns:
-        raise DataError(f"{argument}: X has no column {name!r}; it has {', '.join(columns)}{did_you_mean(name, list(columns))}")
+def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path) as file:
+        yield from map(without_views, file.iter_batches(columns=columns))

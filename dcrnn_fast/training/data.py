@@ -84,7 +84,8 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
         with scratch_folder() as cache:  # its arrays are mapped, and go with the last reader
             return prepare(schema, {"train": empty, "test": table}, cache_dir=cache, encoding=encoding, progress=progress)
     except DataError as error:
-        raise DataError(str(error).replace("tables[test]", "data")) from error
+        error.table = "data" if error.table == "tables[test]" else error.table
+        raise
 
 
 def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = True) -> None:

@@ -133,16 +133,14 @@ def _vectors(column: pa.Array, width: int, place: Place) -> npt.NDArray[np.float
     kind = column.type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise DataError(f"{place.path}: column {VECTOR!r} is of type '{kind}', expected lists of {width} floats (model.embedding_dim)")
+        raise place.error(f"is of type '{kind}', expected lists of {width} floats (model.embedding_dim)", column=VECTOR)
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     if (lengths != width).any():
         row = (lengths != width).argmax()
         held = f"{lengths[row]:,} numbers" if lengths[row] >= 0 else "no list"
-        raise DataError(f"{place.row(row)}: column {VECTOR!r} holds {held}, expected {width} (model.embedding_dim)")
+        raise place.error(f"holds {held}, expected {width} (model.embedding_dim)", row, VECTOR)
     values = column.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False).reshape(-1, width)
     if not np.isfinite(values).all():
         row = (~np.isfinite(values)).any(axis=1).argmax()
-        raise DataError(
-            f"{place.row(row)}: column {VECTOR!r} holds a number that is missing, infinite or too large for float32; correct it"
-        )
+        raise place.error("holds a number that is missing, infinite or too large for float32; correct it", row, VECTOR)
     return values

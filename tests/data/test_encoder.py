@@ -278,7 +278,10 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         ),
         (pa.table({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
-        ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price': 1e\+300 is too far from the train rows' mean"),
+        (
+            {"city": ["a", "b"], "price": [1, 1e300]},
+            r"table, row 2: column 'price' holds 1e\+300, which is too far from",
+        ),
         (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
         (
             {"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},

@@ -37,7 +37,7 @@ TABLE = [
         lambda: data_report("hillstrom"), TypeError, "data='hillstrom': expected a PackedDataset"),
     *rows("a table without a label or without rows",
         lambda rows, table: draft_schema([str(table.write("t.csv", "a,b", rows).folder / "t.csv")]), DataError, cases=[
-        ([("x", 5), ("y", 7)], r"t\.csv: no column holds 0 and 1 alone, or true and false, .* a task such as \{name: click, column: event"),
+        ([("x", 5), ("y", 7)], r"t\.csv has no column that holds 0 and 1 alone, .* a task such as \{name: click, column: event"),
         ([], r"t\.csv holds no rows; expected a header"),
     ]),
     *rows("inputs that are no paths", lambda inputs: draft_schema(inputs), TypeError, cases=[
@@ -48,7 +48,7 @@ TABLE = [
         lambda tasks, table: draft_schema([str(table.write("t.csv", "click,x", [(0, 1)]).folder / "t.csv")], tasks=tasks),
         DataError, cases=[
         ("click", "tasks='click': expected a list; put a single one in a list"), ([], r"tasks=\[\]: expected a list of different columns"),
-        (["click", "click"], "expected a list of different columns"), (["order"], "has no column 'order'; it has click, x"),
+        (["click", "click"], "expected a list of different columns"), (["order"], "has no column 'order', which `tasks` names"),
     ]),
     *rows("inputs without a path",
         lambda inputs: draft_schema(inputs), DataError, within="inputs={}: expected paths, patterns or folders", cases=[

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from dcrnn_fast import FunnelClassifier
@@ -43,6 +44,44 @@ def test_names_of_columns_may_be_any_list(frame, made):
     model = quick(tasks=made(["click", "order"]), categorical=made(["city", "item_id"]), numeric=made(["price"])).fit(frame)
     assert sorted(model.feature_names_in_) == ["city", "item_id", "price"]
     assert 0 < model.score(frame) < 1
+
+
+def test_a_named_index_is_a_column(frame):
+    """As `set_index` makes one."""
+    rows, indexed = frame, frame.set_index("user_id")
+    models = [quick(tasks=["click"]).fit(one) for one in (rows[["user_id", *indexed]], indexed)]
+    assert models[0].schema_ == models[1].schema_
+    expected = models[0].predict_proba(rows)
+    for scores in (models[1].predict_proba(indexed), models[1].predict_proba(indexed.set_index("ts", append=True))):
+        np.testing.assert_array_equal(scores["click"], expected["click"])
+
+
+def test_text_and_numbers_are_read_in_any_layout(frame):
+    rows = pa.Table.from_pandas(frame[["click", "city", "item_id", "price"]])
+    city, item = rows["city"].combine_chunks(), rows["item_id"].combine_chunks()
+    swapped = frame["price"].to_numpy().astype(">f8")
+    others = [
+        {"city": city.cast(pa.string_view()), "price": swapped},
+        {"city": city.dictionary_encode(), "item_id": item.to_numpy().astype(">i4"), "price": pd.Series(swapped)},
+        rows.set_column(1, "city", pc.run_end_encode(city)).set_column(2, "item_id", pc.run_end_encode(item)),
+    ]
+    model = quick(tasks=["click"]).fit(rows)
+    for other in others:
+        other = dict(zip(rows.column_names, rows.columns, strict=True)) | other if isinstance(other, dict) else other
+        assert quick(tasks=["click"]).fit(other).schema_ == model.schema_
+        np.testing.assert_array_equal(model.ranker_.predict(other)["click"], model.ranker_.predict(rows)["click"])
+
+
+def test_names_reach_the_terminal_without_control_characters(frame, capsys):
+    quick(tasks=["click"], verbose=True).fit(frame[["click", "city"]].assign(**{"a\x1b[2Jb": frame["price"], "c\rd": 1}))
+    said = capsys.readouterr().err
+    assert "reads city, a\\x1b[2Jb" in said
+    assert not {"\x1b", "\r"} & set(said)
+
+
+def test_it_says_which_categories_hold_durations(frame, capsys):
+    quick(tasks=["click"], verbose=True).fit(frame[["click", "city"]].assign(stay=[f"{row % 7} days 01:00:00" for row in range(3000)]))
+    assert "reads stay as categories, which hold durations? As a number" in capsys.readouterr().err
 
 
 def test_where_all_fields_are_named_no_other_column_is_converted(frame):

@@ -3,10 +3,8 @@
 import copy
 import gc
 import json
-import os
 import pickle
 import re
-import shutil
 import tempfile
 
 import numpy as np
@@ -20,7 +18,7 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
-from dcrnn_fast.errors import ConfigError, DataError, RunFolderError
+from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import calibrate, evaluate, load_config, train, write_report
 from tests.event_frames import events
 
@@ -78,13 +76,13 @@ def test_a_failed_fit_leaves_what_was_fitted(frame):
     assert len(model.schema_["tasks"]) == 2
 
 
-def test_it_keeps_the_folder_of_its_last_fit_alone(frame, tmp_path, monkeypatch):
+def test_it_leaves_nothing_in_the_temporary_folder(frame, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = quick().fit(frame[:600]).fit(frame[:600])
+    model = quick().fit(frame[:600])
     with pytest.raises(ConfigError):
         model.set_params(config={"model.steps": 0}).fit(frame[:600])
-    assert [folder / "run" for folder in tmp_path.glob("dcrnn_fast.estimator-*")] == [model._run]
     model.predict_proba(frame[:9])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_task_whose_name_is_no_word_is_scored_and_its_other_name_is_told(frame, capsys):
@@ -148,12 +146,10 @@ def test_what_is_not_fitted_is_pickled_too():
         model.predict_proba({})
 
 
-def test_a_pickle_holds_no_checkpoint(fitted):
-    assert {path.name for path in fitted._run.iterdir()} > {"checkpoints"}
-    held = fitted.__getstate__()["_run"]
+def test_it_holds_the_run_without_its_checkpoints(fitted, tmp_path):
+    run = fitted.save(tmp_path / "run")
     kept = {"config.yaml", "curves.svg", "encoder.json", "metrics.json", "model.safetensors", "optimiser.safetensors", "schema.yaml"}
-    assert set(held) == kept | {".lock"}
-    assert all(isinstance(content, bytes) for content in held.values())
+    assert {path.name for path in run.iterdir()} == kept | {".lock", "tensorboard"}
 
 
 def test_a_pickle_is_loaded_where_fit_would_compute_and_not_where_it_did(frame):
@@ -164,34 +160,6 @@ def test_a_pickle_is_loaded_where_fit_would_compute_and_not_where_it_did(frame):
     other.__setstate__(state)
     assert other.ranker_.model.features.embedding.weight.device == model.ranker_.model.features.embedding.weight.device
     assert other._placement == {"device": "auto", "backend": "auto"}
-
-
-def test_a_pickle_writes_no_file_outside_its_folder(fitted, tmp_path):
-    state = fitted.__getstate__()
-    state["_run"][str(tmp_path / "stray")] = b"1"
-    with pytest.raises(DataError, match=r"the state has a file '.*stray', expected a name without a folder"):
-        quick().__setstate__(state)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_forked_child_that_ends_leaves_the_folder_to_its_parent(frame):
-    model = quick().fit(frame[:600])
-    if not (child := os.fork()):
-        del model
-        gc.collect()
-        os._exit(0)
-    os.waitpid(child, 0)
-    pd.testing.assert_frame_equal(through_pickle(model).predict_proba(frame[:9]), model.predict_proba(frame[:9]))
-
-
-@pytest.mark.parametrize("lost", [".", "model.safetensors"])
-@pytest.mark.parametrize("keep", [pickle.dumps, copy.copy, lambda model: model.save("run")], ids=["pickle", "copy", "save"])
-def test_what_was_deleted_in_the_temporary_folder_must_be_fitted_again(fitted, keep, lost, tmp_path, monkeypatch):
-    model = copy.copy(fitted)
-    monkeypatch.chdir(tmp_path)
-    shutil.rmtree(model._run) if lost == "." else (model._run / lost).unlink()
-    with pytest.raises(RunFolderError, match=r"has lost .*model\.safetensors.*: something cleaned the temporary folder; fit again"):
-        keep(model)
 
 
 def test_cross_validation_in_several_processes_is_that_of_one(frame):
@@ -207,6 +175,20 @@ def test_the_latest_rows_are_validation_rows(frame):
     late = frame["ts"].rank(method="first") > 2700
     given = quick(time="ts").fit(frame[~late], eval_set=frame[late]).metrics_
     assert quick(time="ts").fit(shuffled).metrics_["click"]["positives"] == given["click"]["positives"] == frame["click"][late].sum()
+
+
+def test_rows_of_the_time_of_the_first_validation_row_are_validation_rows_too(frame):
+    """As those of `prepare` are, which splits them."""
+    days = frame.assign(ts=frame["ts"].dt.date)
+    first = days["ts"].sort_values().iloc[2700]
+    assert quick(time="ts").fit(days).metrics_["click"]["rows"] == (days["ts"] >= first).sum() > 300
+
+
+def test_a_file_is_split_as_a_table_is(frame, tmp_path):
+    frame.to_parquet(tmp_path / "rows.parquet")
+    for time in (None, "ts"):
+        scores = [quick(time=time).fit(rows).predict_proba(frame) for rows in (tmp_path / "rows.parquet", frame)]
+        pd.testing.assert_frame_equal(*scores)
 
 
 def test_a_seed_gives_the_same_model(frame):
@@ -242,19 +224,19 @@ def test_it_goes_on_from_an_earlier_one_as_a_run_does(fitted, frame, tmp_path, i
     files = {role: str(tmp_path / f"{name}.parquet") for role, name in (("train", "train"), ("valid", "valid"), ("test", "valid"))}
     (tmp_path / "frame.yaml").write_text(json.dumps({"name": "frame", **fitted.schema_, "files": files}))
     config = load_config(None, QUICK | {"data": str(tmp_path / "frame.yaml")})
-    result = train(config, tmp_path / "run", init=fitted._whole_run())
+    result = train(config, tmp_path / "run", init=tmp_path / "monday" if is_saved else fitted.save(tmp_path / "monday"))
     for name, values in Ranker.load(tmp_path / "run").predict(later).items():
         np.testing.assert_array_equal(values, model.predict_proba(later)[name])
     assert model._result["init"]["metrics"]["train"] == result["init"]["metrics"]["train"]
 
 
-def test_it_goes_on_where_the_arguments_name_the_same_columns(frame):
+def test_it_goes_on_where_the_arguments_name_the_same_columns(frame, tmp_path):
     named = {"categorical": ["item_id", "city"], "numeric": ["price"], "group": "city", "weight": "w", "funnel": True}
     rows = frame[:600].assign(w=np.where(frame[:600]["city"] == "Oslo", 0.0, 1.0))
     before = quick(**named).fit(rows)
     after = quick(**named | {"categorical": ["city", "item_id"]}).fit(rows, init=before)
     assert after.schema_["categorical"] == before.schema_["categorical"]
-    assert load_config(after._run / "config.yaml").loss.sample_weight
+    assert load_config(after.save(tmp_path / "run") / "config.yaml").loss.sample_weight
 
 
 def test_a_label_that_is_no_task_is_no_feature(frame):
@@ -267,10 +249,12 @@ def test_tasks_that_are_no_funnel_are_independent_which_it_says(frame, capsys):
     assert "takes the tasks for independent: some row has a later event" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_one_row_that_breaks_the_funnel_makes_the_tasks_independent_wherever_it_falls(frame, seed):
+def test_one_row_that_breaks_the_funnel_makes_the_tasks_independent_wherever_it_is(frame, tmp_path):
     broken = frame.assign(order=frame["order"].where(frame.index != 7, 1), click=frame["click"].where(frame.index != 7, 0))
-    assert "funnel" not in quick(random_state=seed).fit(broken).schema_
+    assert "funnel" not in quick().fit(broken).schema_
+    assert "funnel" not in quick().fit(frame, eval_set=broken[:100]).schema_
+    broken.to_parquet(tmp_path / "rows.parquet")
+    assert "funnel" not in quick().fit(tmp_path / "rows.parquet").schema_
 
 
 def test_a_stream_that_is_read_once_can_be_scored(frame):

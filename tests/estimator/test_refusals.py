@@ -15,20 +15,14 @@ from .quick import quick
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 
 
-def files_of(folder, frame):
-    """The path of the rows as a Parquet file, in a list."""
-    path = folder / f"{frame['order'].sum()}.parquet"
-    frame.to_parquet(path)
-    return [path]
-
-
+MONTHS = pa.array([(1, 2, 3)] * 3000, pa.month_day_nano_interval())
 REFUSED = [
     row("before it is fitted", lambda: quick().predict_proba({"city": ["Oslo"]}), NotFittedError, "is not fitted yet"),
     row(
         "a task that is no column",
         lambda frame: quick(tasks=["clik"]).fit(frame),
         DataError,
-        r"no column 'clik'; it has .*; did you mean 'click'\?",
+        r"X has no column 'clik', which `tasks` names; it has .*; did you mean 'click'\?",
     ),
     row(
         "a task that is no list",
@@ -80,15 +74,30 @@ REFUSED = [
         DataError,
         "categorical: column 'ts' is of type timestamp.*, which has another text in each unit; make its hour, or a text, of it",
     ),
-    *rows(
+    row(
         "a column that no field can hold",
-        lambda cells, frame: quick().fit(pa.table({**{name: pa.array(frame[name]) for name in frame}, "x": cells})),
+        lambda frame: quick().fit(pa.Table.from_pandas(frame).append_column("x", MONTHS)),
         DataError,
-        values=[
-            pa.RunEndEncodedArray.from_arrays([1000, 3000], ["a", "b"]),
-            pa.array([(1, 2, 3)] * 3000, pa.month_day_nano_interval()),
-        ],
-        said="X: column 'x' is of type '.*', which no field can hold; make text or numbers of it, or leave it out",
+        "X: column 'x' is of type 'month_day_nano_interval', which no field can hold; make text or numbers of it, or leave it out",
+    ),
+    row(
+        "a duration as a category",
+        lambda frame: quick(categorical=["stay"]).fit(frame.assign(stay=pd.to_timedelta(frame.index % 7, unit="h"))),
+        DataError,
+        "X: column 'stay' is used as text and is of type 'duration.*': a duration has another text in each unit; make a number of it",
+    ),
+    row(
+        "rows of one time",
+        lambda frame: quick(time="ts").fit(frame.assign(ts=frame["ts"].iloc[0])),
+        DataError,
+        "data set 'frame': column 'ts' splits the rows by time, but all rows have one time, .* none are left to train on; split by another",
+    ),
+    *rows(
+        "a label in another role",
+        lambda argument, frame: quick(**{argument: "click"}).fit(frame),
+        DataError,
+        values=["group", "weight", "time"],
+        said="schema of these arguments is not valid .*: `(group|weight|split)` and `tasks` both name column 'click'",
     ),
     row(
         "labels alone",
@@ -120,7 +129,7 @@ REFUSED = [
         "rows without a time",
         lambda frame: quick(time="ts").fit(frame.assign(ts=frame["ts"].where(frame["price"] > 0))),
         DataError,
-        "time: column 'ts' of X has no time in [0-9,]+ of 3,000 rows",
+        "X, row [0-9,]+: column 'ts' splits the rows by time and is empty; fill it, or leave the row out",
     ),
     row(
         "labels that are not 0 and 1",
@@ -138,7 +147,7 @@ REFUSED = [
         "a score on labels that are not 0 and 1",
         lambda fitted, frame: fitted.score(frame.assign(click=frame["click"] * 3)),
         DataError,
-        r"X, row \d+: task 'click': column 'click' holds 3, expected 0 and 1 \(empty: unknown\); make a column of 0 and 1 of it",
+        r"X, row \d+: column 'click' holds 3, expected 0 and 1 \(empty: unknown\) of task 'click'; make a column of 0 and 1 of it",
     ),
     row("no column", lambda: quick().fit({}), DataError, "X has no columns; give it those of the tasks and of the features"),
     row(
@@ -176,22 +185,16 @@ REFUSED = [
         "times of two units",
         lambda frame: quick(time="ts").fit(frame.assign(ts=1714521600 + frame.index + 10**12 * (frame.index < 9))),
         DataError,
-        "time: column 'ts' of X orders the rows and holds 2,991 numbers like seconds .* and 9 numbers like milliseconds",
+        "column 'ts' splits the rows by time and holds 2,991 numbers like seconds .* and 9 numbers like milliseconds",
     ),
-    row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "time: X has no column 'when'; it has ts"),
+    row("a time that is no column", lambda frame: quick(time="when").fit(frame), DataError, "X lacks the columns when that"),
     row("labels apart", lambda frame: quick().fit(frame, frame["click"]), DataError, "the labels are columns of X, which tasks names"),
-    row("a path alone", lambda tmp_path: quick().fit(tmp_path / "t.parquet"), DataError, "eval_set is None: X is a path, so give the path"),
+    row("no file", lambda: quick().fit("nope.parquet"), DataError, "X is 'nope.parquet', and there is no such file; expected a table, or"),
     row(
         "a broken funnel",
         lambda frame: quick(funnel=True, tasks=["order", "click"]).fit(frame),
         DataError,
-        "click = 1 and order = 0; correct such rows, or set funnel=False",
-    ),
-    row(
-        "a file whose validation rows break the funnel of its train rows",
-        lambda frame, tmp_path: quick().fit(*files_of(tmp_path, frame), eval_set=files_of(tmp_path, frame.assign(order=1))[0]),
-        DataError,
-        "the first train rows are a funnel, yet the row has order = 1 and click = 0; correct such rows, or set funnel=False",
+        "click = 1 and order = 0; correct such rows, or set `funnel` to false",
     ),
     row(
         "a cell that no split hides",

@@ -190,7 +190,7 @@ def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.fl
     if bad.any():
         row = bad.argmax()
         held = "no value" if np.isnan(weight[row]) else f"{weight[row]:g}"
-        raise DataError(f"{batch.place.row(row)}: weight column {column!r} holds {held}, expected a number >= 0")
+        raise batch.place.error(f"holds {held}, expected a weight, a number >= 0", row, column)
     return float32(weight, weight, column, batch.place, "too large for float32; give smaller weights")
 
 

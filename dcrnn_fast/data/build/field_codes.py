@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import DataError
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
 from ..codes.texts import truth_ids
 from ..packed.meta import MISSING, OOV
@@ -146,9 +145,7 @@ class DenseScale:
             mean = rows.total(numeric.column, lambda values: treated(values, treatment)).mean
             std = math.sqrt(rows.total(numeric.column, lambda values: np.square(treated(values, treatment) - mean)).mean)
         except OverflowError:
-            raise DataError(
-                f"{rows.largest(numeric.column)}, which is too large to standardise; correct it, or use `dense: log1p` or `buckets`"
-            ) from None
+            raise rows.largest(numeric.column, "too large to standardise; correct it, or use `dense: log1p` or `buckets`") from None
         return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
 
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:

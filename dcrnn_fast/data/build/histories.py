@@ -199,15 +199,14 @@ def _batch(*columns: npt.NDArray[np.generic]) -> pa.RecordBatch:
 def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) -> None:
     missing = np.isnan(time)
     if missing.any():
-        where = batch.place.row(missing.argmax())
-        raise DataError(f"{where}: column {history.time!r} orders history {history.name!r} and is empty; fill it, or leave the row out")
+        said = f"orders history {history.name!r} and is empty; fill it, or leave the row out"
+        raise batch.place.error(said, missing.argmax(), history.time)
     strange = np.abs(time) >= MAX_SECONDS * PER_SECOND[history.unit or "s"]
     if history.lag and not times.holds_moments and strange.any():
         row = strange.argmax()
-        raise DataError(
-            f"{batch.place.row(row)}: column {history.time!r} holds {shown(float(time[row]))}, which is more than 3,000 years from 1970; "
-            f"history {history.name!r} has a `lag` and reads numbers in the unit {history.unit or 's'}: name theirs, such as `unit: ms`"
-        )
+        said = f"history {history.name!r} has a `lag` and reads numbers in the unit {history.unit or 's'}: name theirs, such as `unit: ms`"
+        held = f"holds {shown(float(time[row]))}, which is more than 3,000 years from 1970"
+        raise batch.place.error(f"{held}; {said}", row, history.time)
 
 
 def _write(file: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...errors import DataError
 from ..codes.numbers import Place
 from ..packed.meta import MISSING
 from ..read.columns import TRUTHS, spelled
@@ -41,10 +40,9 @@ class Label:
         strange = ~np.isnan(values) & (values != 0) & (values != 1)
         if strange.any():
             row = strange.argmax()
-            raise DataError(
-                f"{batch.place.row(row)}: {self._rule.title}: column {self._rule.column!r} holds {values[row]:g}, expected 0 and 1 "
-                "(empty: unknown); use `threshold` or `positive`"
-            )
+            expected = f"expected 0 and 1 (empty: unknown) of {self._rule.title}"
+            remedy = "make a column of 0 and 1 of it, or give it a `threshold` or `positive` in the schema"
+            raise batch.place.error(f"holds {values[row]:g}, {expected}; {remedy}", row, self._rule.column)
         return values.astype(np.float32)
 
 
@@ -64,7 +62,5 @@ def check_funnel(schema: TableSchema, labels: npt.NDArray[np.float32], place: Pl
         broken = (labels[:, t] == 1) & (labels[:, s] == 0)
         if broken.any():
             later, earlier = schema.tasks[t].name, schema.tasks[s].name
-            raise DataError(
-                f"{place.row(broken.argmax())}: the data set is declared a funnel, yet the row has {later} = 1 and {earlier} = 0; correct "
-                "such rows, or set `funnel: false`"
-            )
+            broke = f"the tasks are declared a funnel, yet the row has {later} = 1 and {earlier} = 0"
+            raise place.error(f"{broke}; correct such rows, or set `funnel` to false", broken.argmax())

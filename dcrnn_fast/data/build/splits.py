@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...errors import DataError
+from ..codes.numbers import Place
 from ..packed.meta import MISSING, SPLITS
 from ..read.columns import Times, check_one_unit
 from ..read.text_queries import hashes
@@ -44,7 +45,7 @@ def split_rows(
         given = {role: rows for role, rows in roles.items() if role != "past"}
         splits = np.repeat(np.array([SPLITS.index(role) for role in given], np.int8), list(given.values()))
     elif schema.split is not None:
-        splits = _by_time(schema, staged, past) if schema.split.time is not None else _by_hash(schema, staged, database)[past:]
+        splits = _by_hash(schema, staged, database)[past:] if schema.split.time is None else _by_time(schema, staged, past, learns=learns)
         has_valid = schema.split.valid is not None
     elif schema.files.split_column is not None:
         splits = _by_column(schema, staged, schema.files.split_column, past)
@@ -84,7 +85,7 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -
     return splits
 
 
-def _by_time(schema: TableSchema, staged: StagedTable, past: int) -> SplitArray:
+def _by_time(schema: TableSchema, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
     split = schema.split
     assert split is not None
     assert split.time is not None
@@ -93,26 +94,31 @@ def _by_time(schema: TableSchema, staged: StagedTable, past: int) -> SplitArray:
     if missing.any():
         row = past + int(missing.argmax())
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
-        where = batch.place.row(row - batch.start)
-        raise no_time(where, split.time)
-    used = f"data set {schema.name!r}: column {split.time!r} splits the rows by time"
-    check_one_unit(Times(times, staged.times[split.time].holds_moments), used)
+        raise no_time(batch.place, row - batch.start, split.time)
+    table, used = f"data set {schema.name!r}", "splits the rows by time"
+    check_one_unit(Times(times, staged.times[split.time].holds_moments), used, split.time, table)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
-    for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):  # rows of one time stay together
-        if len(times):
+    for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):
+        if place < len(times):  # rows of one time stay together, in the later split
             splits[times >= in_order[place]] = to
+    if learns and len(times) and (splits != TRAIN).all():
+        held = f"{int((times == in_order[0]).sum()):,} of the {len(times):,} rows have its first time"
+        held = "all rows have one time" if in_order[0] == in_order[-1] else held
+        problem = f"{used}, but {held}, and rows of one time stay together, so that none are left to train on"
+        raise DataError(f"{problem}; split by another column, or give the rows of each split apart", table=table, column=split.time)
     return splits
 
 
-def no_time(where: str, column: str) -> DataError:
-    """The error for a row that has none."""
-    return DataError(f"{where}: column {column!r} splits the rows by time and is empty; fill it, or leave the row out")
+def no_time(place: Place, row: int, column: str) -> DataError:
+    """The error for a row of a batch that has none."""
+    return place.error("splits the rows by time and is empty; fill it, or leave the row out", row, column)
 
 
 def first_places(split: Split, rows: int) -> tuple[int, int]:
-    """Where the validation and the test rows begin in so many rows by time."""
-    valid, test = (min(round(rows * (1 - part)), rows - 1) for part in (split.test + (split.valid or 0), split.test))
+    """Where the validation and the test rows begin in so many rows by time; behind all of them where there are none."""
+    parts = split.test + (split.valid or 0), split.test
+    valid, test = (min(round(rows * (1 - part)), rows - 1) if part else rows for part in parts)
     return valid, test
 
 

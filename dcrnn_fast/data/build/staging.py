@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ...errors import DataError
 from ..packed.arrays import Progress, raw_bytes
 from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
 from ..read.csv_files import Rejects
@@ -89,9 +88,7 @@ class TimeColumn(NumberColumn):
         if not np.isnan(times.values).all():
             if self.moments not in (None, times.moments):
                 here, before = ("times", "numbers") if times.moments else ("numbers", "times")
-                raise DataError(
-                    f"{place.row(0)}: column {name!r} holds {here} from here on, and {before} before; write all times in one way"
-                )
+                raise place.error(f"holds {here} from here on, and {before} before; write all times in one way", 0, name)
             self.moments = times.moments
         self.append(times.values)
 

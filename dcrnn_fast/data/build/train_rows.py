@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ...errors import DataError
 from ..codes.numbers import FloatArray
 from ..codes.sums import NumberCounts, Total
 from ..read.text_queries import counted
@@ -37,8 +38,8 @@ class TrainRows(Protocol):
     def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
         """The sum of a function of these numbers. Raises OverflowError for a value that is not finite."""
 
-    def largest(self, name: str) -> str:
-        """Where the train rows hold the number that is farthest from 0, in words."""
+    def largest(self, name: str, problem: str) -> DataError:
+        """The error of the train rows' number that is farthest from 0."""
 
     def zoned(self, name: str) -> bool | None:
         """Whether a column's times have a zone, or are numbers; None where all are missing."""
@@ -84,12 +85,12 @@ class StagedTrainRows:
             values = self.staged.numbers[name].values(batch)
             yield values[self.train[batch.here] & ~np.isnan(values)]
 
-    def largest(self, name: str) -> str:
+    def largest(self, name: str, problem: str) -> DataError:
         """As :class:`TrainRows` says."""
-        best, found = -1.0, ""
+        best, found = -1.0, DataError(problem)
         for batch in self.staged.batches:
             values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
             if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
                 row = int(np.nanargmax(np.abs(values)))
-                best, found = size, f"{batch.place.row(row)}: column {name!r} holds {values[row]:g}"
+                best, found = size, batch.place.error(f"holds {values[row]:g}, which is {problem}", row, name)
         return found

@@ -21,20 +21,20 @@ class Place(NamedTuple):
     path: Path
     before: int
 
-    def row(self, index: int | np.integer[Any]) -> str:
-        """Row `index` of the batch in words; rows count from 1.
+    def error(self, problem: str, row: int | np.integer[Any] | None = None, column: str | None = None) -> DataError:
+        """The error of a row of the batch, counted from 0, and of a column.
 
-        >>> Place(Path("log.csv"), 1000).row(0)
-        'log.csv, row 1,001'
+        >>> print(Place(Path("log.csv"), 1000).error("holds no number", 0, "price"))
+        log.csv, row 1,001: column 'price' holds no number
         """
-        return f"{self.path}, row {self.before + int(index) + 1:,}"
+        return DataError(problem, table=str(self.path), row=None if row is None else self.before + int(row) + 1, column=column)
 
 
 def check_finite(values: FloatArray, column: str, place: Place) -> None:
     """Raise DataError that names the row of an infinite value. NaN, a missing value, is none."""
     infinite = np.isinf(values)
     if infinite.any():
-        raise DataError(f"{place.row(infinite.argmax())}: column {column!r} holds an infinite value; make it finite, or empty (missing)")
+        raise place.error("holds an infinite value; make it finite, or empty (missing)", infinite.argmax(), column)
 
 
 def bucket_ids(values: FloatArray, edges: FloatArray) -> npt.NDArray[np.int64]:
@@ -127,7 +127,7 @@ def float32(values: FloatArray, cells: FloatArray, column: str, place: Place, pr
     infinite = np.isinf(result)
     if infinite.any():
         row = infinite.argmax()
-        raise DataError(f"{place.row(row)}: column {column!r}: {cells[row]:g} is {problem}")
+        raise place.error(f"holds {cells[row]:g}, which is {problem}", row, column)
     return result
 
 

@@ -45,15 +45,17 @@ def pieces_of(table: Any, wanted: Sequence[str], name: str = "table") -> Iterato
     Raises DataError for what is no table, lacks a column or has it twice, and for columns of unequal length.
     """
     if isinstance(table, Mapping) or _is_pandas(table):
+        table = _with_index(table)
         _check_columns(wanted, table.keys() if isinstance(table, Mapping) else list(table.columns), name)
         yield _piece({column: table[column] for column in wanted}, name)
     elif _is_arrow(table):
         yield from _arrow_pieces(table, wanted, name)
     else:
         raise DataError(
-            f"{name} is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or "
-            "RecordBatch, or a mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a "
-            "frame, take frame.iloc[[0]]"
+            f"is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or RecordBatch, or a "
+            "mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a frame, take "
+            "frame.iloc[[0]]",
+            table=name,
         )
 
 
@@ -65,19 +67,20 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
     pa = _pyarrow("a table")
     is_mapping = _is_pandas(table) or isinstance(table, Mapping)
     if not is_mapping and not _is_arrow(table):
-        raise DataError(f"{name} is of type {type(table).__name__}, expected a pandas or polars DataFrame, an Arrow table, or a mapping")
+        expected = "expected a pandas or polars DataFrame, an Arrow table, or a mapping"
+        raise DataError(f"is of type {type(table).__name__}, {expected}", table=name)
     is_polars = _is_polars(table)
     try:
-        table = table if is_mapping or is_polars else pa.table(table)
+        table = _with_index(table) if is_mapping else table if is_polars else pa.table(table)
     except pa.ArrowException as error:
-        raise DataError(f"{name} is a {type(table).__name__}, expected a table: {one_line(error, 200)}") from error
+        raise DataError(f"is a {type(table).__name__}, expected a table: {one_line(error, 200)}", table=name) from error
     present = list(table.columns) if _is_pandas(table) or is_polars else list(table) if is_mapping else table.column_names
     names = present if wanted is None or not set(wanted) <= set(present) else [one for one in present if one in wanted]
     if not is_mapping:
         from ..read.columns import plain
 
         if twice := [one for one in names if names.count(one) > 1]:
-            raise DataError(f"{name} has the column {twice[0]!r} twice; rename one")
+            raise DataError(f"has the column {twice[0]!r} twice; rename one", table=name)
 
         columns = {}
         for one in names:
@@ -86,14 +89,27 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
                 columns[one] = pa.chunked_array(map(plain, column.chunks), plain(column.slice(0, 0).combine_chunks()).type)
             except pa.ArrowException as error:
                 kind = table[one].dtype if is_polars else column.type
-                raise DataError(f"{name}: column {one!r} is of type {shown(str(kind))}, {NO_FIELD}") from error
+                raise DataError(f"is of type {shown(str(kind))}, {NO_FIELD}", table=name, column=one) from error
         return pa.table(columns)
     if unnamed := [one for one in names if not isinstance(one, str)]:
-        raise DataError(f"{name} has the column {unnamed[0]!r}, expected names that are text; rename its columns")
+        raise DataError(f"has the column {unnamed[0]!r}, expected names that are text; rename its columns", table=name)
     if not names:
-        raise DataError(f"{name} has no columns; give it those of the tasks and of the features")
+        raise DataError("has no columns; give it those of the tasks and of the features", table=name)
     (piece,) = pieces_of(table, names, name)
     return pa.table({column: _arrow_array(piece, column) for column in names})
+
+
+def write_parquet(table: pa.Table, name: str, path: Path) -> None:
+    """Write a Parquet file. Raises DataError for a column that none can hold; `name` is the table's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for field in table.schema:
+        try:
+            pq.write_table(table.select([field.name]).slice(0, 1), pa.BufferOutputStream())
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"is of type {shown(str(field.type))}, {NO_FIELD}", table=name, column=field.name) from error
+    pq.write_table(table, path)
 
 
 def text_cells(piece: Piece, name: str) -> tuple[Sequence[str], npt.NDArray[np.int32] | None]:
@@ -134,6 +150,13 @@ def _is_pandas(table: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "pandas" for base in type(table).__mro__) and hasattr(table, "columns")
 
 
+def _with_index(table: Any) -> Any:
+    """The table; of pandas, with the named levels of its index as columns too, as `set_index` makes them of columns."""
+    levels = [] if isinstance(table, Mapping) else [name for name in table.index.names if isinstance(name, str)]
+    levels = [name for name in levels if name not in table.columns]
+    return table.reset_index(level=levels) if levels else table
+
+
 def _is_arrow(table: Any) -> bool:
     """Whether it is a table that gives an Arrow stream. A frame's column may give one too, and is no table."""
     return hasattr(table, "__arrow_c_stream__") and type(table).__name__ != "Series"
@@ -148,18 +171,19 @@ def _check_columns(wanted: Sequence[str], present: Collection[Any], table: str) 
     missing = [name for name in wanted if name not in present]
     if missing:
         has = f"it has {', '.join(map(str, present)) or 'none'}{did_you_mean(missing[0], [one for one in present if isinstance(one, str)])}"
-        raise DataError(f"{table} lacks the columns {', '.join(missing)}, which the encoder reads; {has}")
+        raise DataError(f"lacks the columns {', '.join(missing)}, which the encoder reads; {has}", table=table)
     if isinstance(present, list):
         repeated = [name for name in wanted if present.count(name) > 1]
         if repeated:
-            raise DataError(f"{table} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+            raise DataError(f"has the columns {', '.join(repeated)} more than once; rename them so that each name is unique", table=table)
 
 
 def _piece(columns: Mapping[str, Any], table: str) -> Piece:
     rows = {_rows(name, column, table) for name, column in columns.items()}
     if len(rows) > 1:
         lengths = ", ".join(f"{name!r} has {len(column):,}" for name, column in columns.items())
-        raise DataError(f"{table} has columns of unequal length: {lengths} rows; give each row a cell in every column (None: missing)")
+        problem = f"has columns of unequal length: {lengths} rows; give each row a cell in every column (None: missing)"
+        raise DataError(problem, table=table)
     return Piece(columns, rows.pop(), Place(Path(table), 0))
 
 
@@ -169,9 +193,8 @@ def _rows(name: str, column: Any, table: str) -> int:
     one_dimensional = getattr(column, "ndim", 1) == 1 and hasattr(column, "__len__")
     if not one_dimensional or isinstance(column, (str, bytes, Mapping, Set)):
         held = f"a {type(column).__name__} of shape {list(column.shape)}" if hasattr(column, "shape") else shown(column)
-        raise DataError(
-            f"{table}: column {name!r} is {held}, expected a list or a one-dimensional array of cells; put a single cell in a list"
-        )
+        expected = "expected a list or a one-dimensional array of cells; put a single cell in a list"
+        raise DataError(f"is {held}, {expected}", table=table, column=name)
     return len(column)
 
 
@@ -249,22 +272,26 @@ def _arrow_pieces(table: Any, wanted: Sequence[str], name: str) -> Iterator[Piec
             if batch is None:
                 yield _piece({column: [] for column in wanted}, name)
     except pa.ArrowException as error:
-        raise DataError(f"{name} is a {type(table).__name__}, whose Arrow stream cannot be read: {one_line(error)}") from error
+        raise DataError(f"is a {type(table).__name__}, whose Arrow stream cannot be read: {one_line(error)}", table=name) from error
 
 
 def _arrow_array(piece: Piece, name: str) -> pa.Array:
     column = piece.columns[name]
     pa = _pyarrow(f"column {name!r} of the table, which is no list or array of one plain type,")
+    from ..read.columns import in_known_layout
+
     if isinstance(column, pa.Array):
-        return column
+        return in_known_layout(column)
     column = column.sparse.to_dense() if hasattr(column, "sparse") else column
+    if isinstance(dtype := getattr(column, "dtype", None), np.dtype) and not dtype.isnative:  # bytes of another order, which Arrow refuses
+        column = column.astype(dtype.newbyteorder("="))
     try:
         array = column if isinstance(column, pa.ChunkedArray) else pa.array(column, from_pandas=True)
-        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        array = in_known_layout(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise _no_column(list(column), name, piece.place, pa) from error
     if "pandas.period" in str(array.type):  # below it are numbers that depend on the unit
-        raise DataError(f"{piece.place.path}: column {name!r} is of type {getattr(column, 'dtype', array.type)}, {NO_FIELD}")
+        raise piece.place.error(f"is of type {getattr(column, 'dtype', array.type)}, {NO_FIELD}", column=name)
     if pa.types.is_temporal(array.type) and (isinstance(column, (list, tuple)) or str(getattr(column, "dtype", "")) == "object"):
         _check_times(column, name, piece.place)
     return array
@@ -278,10 +305,8 @@ def _check_times(cells: Iterable[Any], name: str, place: Place) -> None:
             found.setdefault((isinstance(cell, datetime), getattr(cell, "tzinfo", None) is not None), (row, cell))
     if len(found) > 1:
         (_, first), (row, other) = list(found.values())[:2]
-        held = f"column {name!r} holds {shown(other)}, and {shown(first)} before it"
-        raise DataError(
-            f"{place.row(row)}: {held}, expected times of one kind: all with a zone, all without, or all dates; write them alike"
-        )
+        expected = "expected times of one kind: all with a zone, all without, or all dates; write them alike"
+        raise place.error(f"holds {shown(other)}, and {shown(first)} before it, {expected}", row, name)
 
 
 def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
@@ -293,10 +318,8 @@ def _no_column(cells: list[Any], name: str, place: Place, pa: Any) -> DataError:
     held = " ".join(shown(cell).split())
     earlier = next((before for before in cells[:low] if before is not None), None)  # either cell may be the wrong one
     other = "" if earlier is None else f", or those before it, such as {' '.join(shown(earlier).split())} ({type(earlier).__name__})"
-    return DataError(
-        f"{place.row(low)}: column {name!r} holds {held} ({type(cell).__name__}), expected cells of one type: text, integers of 64 bits, "
-        f"floats, truth values, dates, times, or lists of one of these; correct the cell{other}"
-    )
+    expected = "expected cells of one type: text, integers of 64 bits, floats, truth values, dates, times, or lists of one of these"
+    return place.error(f"holds {held} ({type(cell).__name__}), {expected}; correct the cell{other}", low, name)
 
 
 def _pyarrow(what: str) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from glob import has_magic
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -30,6 +30,7 @@ from .sample import (
     csv_source,
     implies,
     is_number,
+    json_text,
     lacking,
     missing_texts,
     own_names,
@@ -53,8 +54,32 @@ INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name in a Parquet file."""
 
 
-def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> str:
-    """See :func:`dcrnn_fast.data.draft_schema`."""
+UNREAD = {"BLOB": "bytes; where they are text, name it in categorical", "DURATION": "durations; make a number of it, such as of seconds"}
+"""Why no field is made of columns of some kinds."""
+IS_LABEL, IS_CODE = "is it a label?", "a code? It is a number below too"
+IS_SPAN = "durations? As a number, such as of seconds, the column would tell more"
+"""Remarks about categories."""
+
+
+class Draft(NamedTuple):
+    """A drafted schema, as its file holds it, from so many first `rows`, and what a person should know of it.
+
+    By column: `about` has the facts, `remarks` what is to be checked of a category, and `left` why the schema does not name a column.
+    """
+
+    schema: dict[str, Any]
+    rows: int
+    about: dict[str, str]
+    remarks: dict[str, str]
+    left: dict[str, str]
+
+    def left_out(self, column: str) -> str:
+        """What a person should know of a column that is left out."""
+        return f"{json_text(column)}: {self.about[column]}: {self.left[column]}"
+
+
+def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft:
+    """The draft of :func:`dcrnn_fast.data.draft_schema`, as data."""
     paths = [path for given in inputs for path in expand("the input", Path(os.path.abspath(given)))]
     csv, first = not paths[0].name.endswith(".parquet"), paths[0]
     paths = [path for path in paths if path.name.endswith(".parquet") != csv]
@@ -73,42 +98,62 @@ def draft_schema(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -
                 durations = {field.name for field in pq.read_schema(paths[0]) if pa.types.is_duration(field.type)}
                 columns = [column._replace(kind="DURATION") if column.name in durations else column for column in columns]
             absent = lacking(database, paths) if len(paths) > 1 else {}
-            partly = [column for column in columns if column.name in absent and column.name not in (tasks or ())]
-            columns = [column for column in columns if column not in partly]
-            left = [f"#   {_text(one.name)}: {one.about}: {absent[one.name].name} lacks it, as may other files" for one in partly]
+            about = {one.name: one.about for one in columns}
+            lacks = {name: f"{file.name} lacks it, as may other files" for name, file in absent.items() if name not in (tasks or ())}
+            columns = [column for column in columns if column.name not in lacks]
             if rows:
                 labels = _labels(columns, tasks, first, rows)
                 is_funnel = len(labels) > 1 and implies(database, source, labels)
                 features = [column for column in columns if column not in labels]
-                times, users = _times(features), _users(features)
-                whole = [one for one in features if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
-                whole = [one for one in whole if one.distinct <= rows / 2 and not _left_out(one, times, users, rows)]
-                codes = find_codes(database, source, whole, labels, times, _groups(features, users, rows))
-                ids = [one for one in features if one.values is None and (one.name in codes or _is_category(one, users))]
-                ids = [one for one in ids if one.distinct > FEW / 2 and not _left_out(one, times, users, rows)]  # it is an estimate
+                times, users, groups = _times(features), _users(features), _groups(features, rows)
+                left = lacks | {one.name: why for one in features if (why := _left_out(one, times, users, rows))}
+                read = [one for one in features if one.name not in left]
+                whole = [one for one in read if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
+                codes = find_codes(database, source, [one for one in whole if one.distinct <= rows / 2], labels, times, groups)
+                ids = [one for one in read if one.values is None and (one.name in codes or _is_category(one, users))]
+                ids = [one for one in ids if one.distinct > FEW / 2]  # it is an estimate
                 cells = read_ids(database, source, sorted(ids, key=lambda one: not _is_id(one)))
-                remarks = {name: f": {_text(other)} says the same" for name, other in one_to_one(cells).items()}
+                remarks = {one.name: IS_SPAN for one in read if one.of_spans}
+                remarks |= {name: f"{json_text(other)} says the same" for name, other in one_to_one(cells).items()}
                 unique = [name for name, cell in cells.items() if name not in codes and nearly_unique(np.bincount(cell)[1:])]
                 are_all = not any(len(cells[name]) > rows for name in unique)  # whoever comes back later is rare in the first rows
-                remarks |= dict.fromkeys(unique, NEARLY_UNIQUE if are_all else ": nearly unique in these rows; is it so in all?")
+                left |= dict.fromkeys(unique, NEARLY_UNIQUE) if are_all else {}
+                remarks |= {} if are_all else dict.fromkeys(unique, "nearly unique in these rows; is it so in all?")
+                remarks |= {one.name: IS_LABEL for one in read if one.of_labels}
+                remarks |= {name: f"{remarks[name]}: {IS_CODE}" if name in remarks else IS_CODE for name in codes}
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
             words = "no delimiter and quote cut its lines into cells; write it as CSV, with a header and a line for each row"
-        raise DataError(f"{first} cannot be read: {words[:300]}") from error
+        raise DataError(f"cannot be read: {words[:300]}", table=str(first)) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise DataError(f"{first} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", table=str(first)) from error
     if not rows:
-        raise DataError(f"{first} holds no rows; expected a header with the column names, and rows below it")
-    return _yaml(written, missing, features, codes, remarks, labels, is_funnel, rows, inputs, left)
+        raise DataError("holds no rows; expected a header with the column names, and rows below it", table=str(first))
+    read = [one for one in read if one.name not in left]
+    by = [*({"time": one.name} for one in times), *({"hash": one.name} for one in groups)]
+    schema: dict[str, Any] = {
+        "name": re.sub(r"[^a-z0-9_-]", "-", _name(inputs[0]).lower()).lstrip("_-") or "table",
+        "files": {"all": [os.path.abspath(path) for path in inputs]} | ({} if by else {"test_fraction": 0.2}),
+        "csv": written,
+        "missing_values": ["", *missing] if missing else [],
+        "split": by[0] | {"valid": 0.1, "test": 0.2} if by else {},
+        "tasks": _tasks(labels),
+        "funnel": is_funnel,
+        "group": groups[0].name if groups else None,
+        "categorical": (categorical := _categories(read, codes, users)),
+        "numeric": _numbers([one for one in read if one.values is None and not _is_category(one, users)], codes, alone=not categorical),
+    }
+    schema = {key: value for key, value in schema.items() if value}
+    return Draft(schema, rows, about, remarks, {name: left[name] for name in about if name in left})
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
     named = {column.name: column for column in columns if column.named}
     if tasks is not None:
         if unknown := [task for task in tasks if task not in named]:
-            has = f"it has {', '.join(named)}"
-            raise DataError(f"tasks: {first} has no column {unknown[0]!r}; {has}{did_you_mean(unknown[0], list(named))}")
+            has = f"it has {', '.join(named)}{did_you_mean(unknown[0], list(named))}"
+            raise DataError(f"has no column {unknown[0]!r}, which `tasks` names; {has}", table=str(first))
         return [named[task] for task in tasks]
     binary = [column for column in named.values() if column.of_labels]
     # where no name tells, text of numbers, or with missing cells, comes last: it is more often a code or an answer than an event
@@ -117,72 +162,40 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
     labels = labels or [*(column for column in binary if column not in unlikely), *unlikely][:1]
     if not labels:
         raise DataError(
-            f"{first}: no column holds 0 and 1 alone, or true and false, in its first {rows:,} rows, so no column is a label as it is; "
-            "write the schema by hand, with a task such as {name: click, column: event, positive: [click]} or {name: long_view, column: "
-            "seconds, threshold: 30}"
+            f"has no column that holds 0 and 1 alone, or true and false, in its first {rows:,} rows: none is a label as it is; write the "
+            "schema by hand, with a task such as {name: click, column: event, positive: [click]} or {name: long_view, column: seconds, "
+            "threshold: 30}",
+            table=str(first),
         )
     return labels
 
 
-def _yaml(
-    written: Mapping[str, str],
-    missing: Sequence[str],
-    features: Sequence[Column],
-    codes: Collection[str],
-    remarks: Mapping[str, str],
-    labels: Sequence[Column],
-    is_funnel: bool,
-    rows: int,
-    inputs: Sequence[str],
-    left: list[str],
-) -> str:
-    times, users = _times(features), _users(features)
-    categorical, numeric, numbers = [], list[str](), list[Column]()
-    for column in features:
-        key = f"column: {_text(column.name)}"
-        remark = remarks.get(column.name, "")
-        about = column.about + (": is it a label?" if column.of_labels else remark)
-        if why := _left_out(column, times, users, rows) or (remark if remark == NEARLY_UNIQUE else ""):
-            left.append(f"#   {_text(column.name)}: {column.about}: {why}")
-        elif column.values is not None:
-            cut = "" if column.separator is None else f', separator: "{column.separator}"'
-            categorical.append(f"  - {{{key}, max_values: {column.values}{cut}}}  # {about}")
-        elif _is_category(column, users):
-            hashed = ", hash_buckets: 1000000" if column.distinct > MANY else ""
-            categorical.append(f"  - {{{key}{hashed}}}  # {about}")
-        else:
-            numbers.append(column)
-            if column.name in codes:
-                categorical.append(f"  - {{{key}}}  # {about}: a code? It is a number below too")
-    for column in numbers:
-        # Buckets tell a missing cell from others, as a code does. And a schema needs a field.
-        buckets = "buckets: 32, " if (column.missing and column.name not in codes) or not (categorical or numeric) else ""
-        # Of the logarithm, one huge number does not make all others alike.
-        numeric.append(f"  - {{column: {_text(column.name)}, {buckets}dense: log1p}}  # {column.about}")
+def _tasks(labels: Sequence[Column]) -> list[dict[str, Any]]:
     tasks: dict[str, str] = {}
     for number, column in enumerate(labels):
         name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
-        name = name if re.match("[A-Za-z]", name) and name not in tasks else f"task{number}_{name}"
-        tasks[name] = f"  - {{name: {name}, column: {_text(column.name)}}}  # {column.about}"
-    name = re.sub(r"[^a-z0-9_-]", "-", _name(inputs[0]).lower()).lstrip("_-") or "table"
-    files = _text([os.path.abspath(path) for path in inputs])
-    groups = _groups(features, users, rows)
-    in_files = "" if times or groups else ", test_fraction: 0.2"
-    by = [*(f"time: {_text(one.name)}" for one in times), *(f"hash: {_text(one.name)}" for one in groups)]
-    split = f"split: {{{by[0]}, valid: 0.1, test: 0.2}}\n" if by else ""
-    csv = f"csv: {{{', '.join(f'{key}: {_text(value)}' for key, value in written.items())}}}\n" if written else ""
-    csv += f"missing_values: {_text(['', *missing])}\n" if missing else ""
-    parts = [
-        f"# Drafted from the first {rows:,} rows. Check every line: the labels and their order, and columns known only after the event.\n",
-        f"name: {_text(name)}\nfiles: {{all: {files}{in_files}}}\n{csv}{split}",
-        "tasks:  # in the order of the funnel\n" + "\n".join(tasks.values()) + "\n",
-        "funnel: true  # in these rows each event implies the one before it\n" if is_funnel else "",
-        f"group: {_text(groups[0].name)}\n" if groups else "",
-        "categorical:\n" + "\n".join(categorical) + "\n" if categorical else "",
-        "numeric:  # name one that is a code, such as of a city, as categorical\n" + "\n".join(numeric) + "\n" if numeric else "",
-        "# Left out:\n" + "\n".join(left) + "\n" if left else "",
-    ]
-    return "".join(parts)
+        tasks[name if re.match("[A-Za-z]", name) and name not in tasks else f"task{number}_{name}"] = column.name
+    return [{"name": name, "column": column} for name, column in tasks.items()]
+
+
+def _categories(read: Sequence[Column], codes: Collection[str], users: Sequence[Column]) -> list[dict[str, Any]]:
+    found = []
+    for column in read:
+        if column.values is not None:
+            cut = {} if column.separator is None else {"separator": column.separator}
+            found.append({"column": column.name, "max_values": column.values} | cut)
+        elif _is_category(column, users):
+            found.append({"column": column.name} | ({"hash_buckets": 1_000_000} if column.distinct > MANY else {}))
+        elif column.name in codes:
+            found.append({"column": column.name})
+    return found
+
+
+def _numbers(numbers: Sequence[Column], codes: Collection[str], *, alone: bool) -> list[dict[str, Any]]:
+    # Buckets tell a missing cell from others, as a code does. And a schema needs a field.
+    bucketed = {one.name for one in numbers if one.missing and one.name not in codes} | {one.name for one in numbers[:1] if alone}
+    # Of the logarithm, one huge number does not make all others alike.
+    return [{"column": one.name} | ({"buckets": 32} if one.name in bucketed else {}) | {"dense": "log1p"} for one in numbers]
 
 
 def _times(features: Sequence[Column]) -> list[Column]:
@@ -194,9 +207,9 @@ def _users(features: Sequence[Column]) -> list[Column]:
     return [column for column in features if USER.search(_words(column.name)) and column.is_whole and column.distinct > FEW]
 
 
-def _groups(features: Sequence[Column], users: Sequence[Column], rows: int) -> Sequence[Column]:
+def _groups(features: Sequence[Column], rows: int) -> Sequence[Column]:
     """Those whose rows belong together: in one split, and in GAUC."""
-    return users or [one for one in features if _is_of_a_request(one, rows)]
+    return _users(features) or [one for one in features if _is_of_a_request(one, rows)]
 
 
 def _is_of_a_request(column: Column, rows: int) -> bool:
@@ -254,8 +267,7 @@ def _left_out(column: Column, times: Sequence[Column], users: Sequence[Column], 
         return "every row another"
     if _is_of_a_request(column, rows):
         return "a request's; those to come have others"
-    unread = "bytes; where they are text, name it in categorical" if column.kind == "BLOB" else "no field"
-    return "" if column.is_text or is_number(column.kind) else unread
+    return "" if column.is_text or is_number(column.kind) else UNREAD.get(column.kind, "no field")
 
 
 def _name(given: str) -> str:
@@ -264,9 +276,3 @@ def _name(given: str) -> str:
     while has_magic(str(path)):
         path = path.parent
     return path.name.split(".")[0]
-
-
-def _text(value: object) -> str:
-    """A text, or a list of texts, as YAML reads it: characters that it refuses, or takes for the end of a line, by their numbers."""
-    text = json.dumps(value, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -30,6 +30,11 @@ SEPARATORS = ("|", ";", ",")
 """Separators of the values of a cell, if a tenth of a column's cells holds it. A space may not follow it, as in ordinary text, and the cell
 may be no number such as 1,234.50."""
 SEPARATED, THOUSANDS = 0.1, r" *[-+]?[0-9]{1,3}(,[0-9]{3})+([.][0-9]*)? *"
+FEWEST, DISTINCT, ENTITY = 2, 0.95, "&([A-Za-z]+[0-9]*|#[0-9]+|#[xX][0-9A-Fa-f]+);"
+"""So many different cells hold it at least, and at most such a part of the values of different cells differ, be they alone in their cell.
+The semicolon of an HTML entity is none."""
+SPAN = "-?[0-9]+ days?(,? [-+]?[0-9]+:[0-9]{2}(:[0-9.]+)?)?"
+"""How pandas, Python and databases write a duration."""
 MISSING_TEXTS = (
     *("NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan"),
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", r"\N"),
@@ -55,8 +60,8 @@ class Column(NamedTuple):
     numbers with a fraction; `is_hash` that no float holds most of its distinct numbers; `of_labels` that it holds 0 and 1, or true and
     false in words, alone; `is_time` that it holds times, and `is_iso` that a split by time can read them. `values`, from 2 to 20, is how
     many values nearly all cells have at most, if they are lists, or text that the `separator` cuts; otherwise it is None. `named` says that
-    a schema can name it. `in_sql` is its name for DuckDB. Of text, `numbers` is the part of the cells that are numbers, and `no_number` a
-    cell that is none.
+    a schema can name it. `in_sql` is its name for DuckDB. Of text, `numbers` is the part of the cells that are numbers, `no_number` a cell
+    that is none, and `of_spans` says that all are durations.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Column(NamedTuple):
     in_sql: str
     numbers: float
     no_number: str | None
+    of_spans: bool
 
     @property
     def about(self) -> str:
@@ -90,6 +96,12 @@ class Column(NamedTuple):
     def is_text(self) -> bool:
         """Whether its cells are compared as text."""
         return self.kind in ("VARCHAR", "BOOLEAN", CODES)
+
+
+def json_text(value: object) -> str:
+    """A value as YAML and a terminal read it: characters that one refuses, takes for the end of a line, or obeys, by their numbers."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def csv_options(database: duckdb.DuckDBPyConnection, path: Path, missing: Sequence[str]) -> dict[str, str]:
@@ -175,10 +187,10 @@ def read_columns(
     looks = _answers(database, source, LOOK_ROWS, {name: _looks(_quoted(name), kind) for name, kind in kinds.items()}, of=rows)
     for name, kind in kinds.items():
         (distinct, present, low, high, beyond, has_fraction, truths, numbers, no_number), looked = counts[name], looks[name]
-        is_iso, is_time, longest, *of_marks = looked
+        is_iso, is_time, is_span, longest, *of_marks = looked
         distinct, separator = min(distinct, present), None  # an approximate count may exceed the cells
         for mark, share, parts in zip(SEPARATORS, of_marks[::2], of_marks[1::2], strict=True):
-            if separator is None and (share or 0) >= SEPARATED:
+            if separator is None and (share or 0) >= SEPARATED and _are_lists(database, source, _quoted(name), mark, rows):
                 separator, longest = mark, parts
         of_labels = kind == "BOOLEAN" or bool(truths)
         values = None if longest is None else min(max(longest, 2), MOST_VALUES)
@@ -189,9 +201,16 @@ def read_columns(
         is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)
         ranges, names = (distinct, missing, low, high), (bool(own), _quoted(name))
         is_hash = "INT" in kind and (beyond or 0) > distinct / 2
-        of_text = (numbers or 0) / max(present, 1), no_number
+        of_text = (numbers or 0) / max(present, 1), no_number, bool(is_span and present)
         columns.append(Column(own or name, kind, *ranges, is_whole, is_hash, of_labels, *of_time, values, separator, *names, *of_text))
     return columns, rows
+
+
+def _are_lists(database: duckdb.DuckDBPyConnection, source: str, column: str, mark: str, rows: int) -> bool:
+    """Whether the values that a mark cuts cells into come again in other cells."""
+    ((cells,),) = _answers(database, source, LOOK_ROWS, {"": [f"list(DISTINCT {column}) FILTER ({column} <> '')"]}, of=rows).values()
+    values = [value for cell in cells for value in cell.split(mark)]
+    return sum(mark in cell for cell in cells) >= FEWEST and len(set(values)) <= DISTINCT * len(values)
 
 
 def read_ids(database: duckdb.DuckDBPyConnection, source: str, columns: Sequence[Column]) -> dict[str, npt.NDArray[np.int64]]:
@@ -269,17 +288,18 @@ def _present(column: str, kind: str) -> str:
 
 
 def _looks(column: str, kind: str) -> list[str]:
-    """In SQL: whether the cells are readable times, or any times; how long lists are; of each separator, its share and its parts."""
+    """In SQL: whether the cells are readable times, any times, or durations; how long lists are; of each separator, its share and parts."""
     if kind != "VARCHAR":
         is_time, length = str(bool(TIMES.match(kind))), f"quantile_disc(len({column}), 0.95)" if LISTS.match(kind) else "NULL"
-        return [is_time, is_time, length, *["NULL", "NULL"] * len(SEPARATORS)]
+        return [is_time, is_time, "false", length, *["NULL", "NULL"] * len(SEPARATORS)]
     column = _present(column, kind)
     iso, other = f"TRY_CAST({column} AS TIMESTAMP)", f"try_strptime({column}, [{', '.join(map(sql_text, OTHER_TIMES))}])"
-    looks = [f"count({iso}) = count({column})", f"count(coalesce({iso}, {other})) = count({column})", "NULL"]
-    for mark in SEPARATORS:
-        cut = f"contains({column}, {sql_text(mark)}) AND NOT regexp_full_match({column}, {sql_text(THOUSANDS)})"
-        share = f"avg(({cut})::INT) * (NOT bool_or(contains({column}, {sql_text(mark + ' ')})))::INT"
-        looks += [share, f"quantile_disc(len(string_split({column}, {sql_text(mark)})), 0.95)"]
+    looks = [f"count({iso}) = count({column})", f"count(coalesce({iso}, {other})) = count({column})"]
+    looks += [f"bool_and(regexp_full_match({column}, {sql_text(SPAN)}))", "NULL"]
+    for mark in map(sql_text, SEPARATORS):
+        cut = f"contains({column}, {mark}) AND NOT regexp_full_match({column}, {sql_text(THOUSANDS)})"
+        prose = f"bool_or(contains({column}, {mark} || ' ') OR ({mark} = ';' AND regexp_matches({column}, {sql_text(ENTITY)})))"
+        looks += [f"avg(({cut})::INT) * (NOT {prose})::INT", f"quantile_disc(len(string_split({column}, {mark})), 0.95)"]
     return looks
 
 

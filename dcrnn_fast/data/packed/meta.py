@@ -161,7 +161,7 @@ def read_meta(file: Path) -> PackedMeta:
 
 def check_encoding(encoding: Any) -> None:
     """Raise DataError unless `encoding` is the :attr:`PackedMeta.encoding` of some data."""
-    if not isinstance(encoding, Mapping) or set(encoding) - _OF_ENCODING != {"vocabulary", "scaling"}:
+    if not isinstance(encoding, Mapping) or set(encoding).difference(_OF_ENCODING) != {"vocabulary", "scaling"}:
         raise DataError(
             f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared, derived and "
             "pooled if it has them: `meta.encoding`"
@@ -279,5 +279,5 @@ _ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "pooled": ("columns and pooling by field", _mapping_of(_is_pool)),
     "shards": ("the rows of each split by path", lambda value: _mapping_of(_mapping_of(_is_count))(value) and "\0" not in "".join(value)),
 }
-_OF_ENCODING = {"shared", "derived", "pooled"}
-_OPTIONAL = _OF_ENCODING | {"shards"}
+_OF_ENCODING = "shared", "derived", "pooled"  # in this order, so that equal data has equal bytes
+_OPTIONAL = {*_OF_ENCODING, "shards"}

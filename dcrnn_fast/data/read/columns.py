@@ -52,6 +52,8 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
     try:
         if pa.types.is_nested(kind):
             raise pa.ArrowInvalid("a cell holds more than one value, which `max_values` of a categorical column allows")
+        if pa.types.is_duration(kind):
+            raise pa.ArrowInvalid("a duration has another text in each unit; make a number of it, such as of seconds")
         # A dictionary's values become text once each; its cells stay codes, which keeps a batch of long texts small.
         coded = column if pa.types.is_dictionary(column.type) else None
         texts = _text(column if coded is None else coded.dictionary, name, place).dictionary_encode()
@@ -73,10 +75,8 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
             used, codes = used.take(pa.array(kept)), renumbered[codes]
         return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([used, pa.array([MISSING], pa.string())]))
     except pa.ArrowException as error:
-        raise DataError(
-            f"{place.path}: column {name!r} is used as text and is of type {shown(str(kind))}: {one_line(error)}; "
-            "convert it to text, numbers, dates or times of a known zone"
-        ) from error
+        remedy = "convert it to text, numbers, dates or times of a known zone"
+        raise place.error(f"is used as text and is of type {shown(str(kind))}: {one_line(error)}; {remedy}", column=name) from error
 
 
 def spelled(texts: pa.Array) -> pa.Array:
@@ -115,7 +115,7 @@ def _numbers(column: pa.Array, name: str, place: Place, used: str, expected: str
             column = column.cast(pa.string())  # Arrow's direct cast multiplies by the scale and misses the nearest float.
         values: FloatArray = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     except pa.ArrowException as error:
-        raise _no_number(column, [pa.float64()], f"column {name!r} is used as a {used}", expected, place) from error
+        raise _no_number(column, name, [pa.float64()], f"is used as a {used}", expected, place) from error
     check_finite(values, name, place)
     return values
 
@@ -147,8 +147,8 @@ def times_of(column: pa.Array, name: str, place: Place) -> Times:
     return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
 
 
-def check_one_unit(times: Times, used: str) -> None:
-    """Raise DataError if all numbers above 0 can be times by their size, but of several of SPANS. ``used`` names the column and its use."""
+def check_one_unit(times: Times, used: str, column: str, table: str) -> None:
+    """Raise DataError if all numbers above 0 can be times by their size, but of several of SPANS. ``used`` is what the column does."""
     if times.moments:
         return
     values = times.values[times.values > 0]
@@ -156,7 +156,7 @@ def check_one_unit(times: Times, used: str) -> None:
     found = {unit: rows for unit, rows in found.items() if len(rows)}
     if len(found) > 1 and sum(map(len, found.values())) == len(values):
         held = " and ".join(f"{len(rows):,} numbers like {unit} ({values[rows[0]]:.0f})" for unit, rows in found.items())
-        raise DataError(f"{used} and holds {held}; write all its times in one unit")
+        raise DataError(f"{used} and holds {held}; write all its times in one unit", table=table, column=column)
 
 
 def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
@@ -175,29 +175,37 @@ def as_times(column: pa.Array, name: str, place: Place) -> pa.Array:
                 pass
         raise _no_number(
             column,
+            name,
             _TIMES,
-            f"column {name!r} is used as a time",
+            "is used as a time",
             "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00; the cells of a column all name a zone (Z, +02:00) or none",
             place,
         )
     try:
         column = column.cast(pa.timestamp("us")) if pa.types.is_date(column.type) else column
     except pa.ArrowException as error:
-        raise DataError(f"{place.path}: column {name!r} holds dates that are too far from 1970 to be a time; correct them") from error
+        raise place.error("holds dates that are too far from 1970 to be a time; correct them", column=name) from error
     if any(test(column.type) for test in (pa.types.is_timestamp, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
         return column
     if pa.types.is_null(column.type):
         return column.cast(pa.float64())
-    raise DataError(
-        f"{place.path}: column {name!r} is used as a time and is of type {shown(str(column.type))}; convert it to times, dates, or numbers"
-    )
+    raise place.error(f"is used as a time and is of type {shown(str(column.type))}; convert it to times, dates, or numbers", column=name)
 
 
 def plain(column: pa.Array) -> pa.Array:
-    """The column without a dictionary, and not in a layout of `NO_VIEWS`."""
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, plain(column.dictionary)).dictionary_decode()
+    """The column without a dictionary, and in a layout that all of Arrow's functions know, also within lists and structs."""
+    column = in_known_layout(column)
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     return column.cast(_plain_type(column.type))
+
+
+def in_known_layout(column: pa.Array) -> pa.Array:
+    """The column without run ends, and not in a layout of `NO_VIEWS`; a dictionary stays."""
+    if pa.types.is_dictionary(column.type):
+        return pa.DictionaryArray.from_arrays(column.indices, in_known_layout(column.dictionary))
+    if pa.types.is_run_end_encoded(column.type):
+        return in_known_layout(pc.run_end_decode(column))
+    return column.cast(NO_VIEWS[column.type]) if column.type in NO_VIEWS else column
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -212,9 +220,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch without the layouts of `NO_VIEWS`."""
-    columns = [column.cast(NO_VIEWS[column.type]) if column.type in NO_VIEWS else column for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    """The batch with each column :func:`in_known_layout`."""
+    return pa.RecordBatch.from_arrays([in_known_layout(column) for column in batch.columns], names=batch.schema.names)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -222,7 +229,7 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expected: str, place: Place) -> DataError:
+def _no_number(column: pa.Array, name: str, wanted: Sequence[pa.DataType], used: str, expected: str, place: Place) -> DataError:
     """The error for a column that Arrow casts to no type of `wanted`: with the first cell that stops it, or else with the column's type."""
     if pa.types.is_integer(column.type):
         expected = "an integer between -2^53 and 2^53, for float64 does not hold all others"
@@ -230,13 +237,13 @@ def _no_number(column: pa.Array, wanted: Sequence[pa.DataType], used: str, expec
     elif is_text(column.type):
         remedy = "correct the cell"
     else:
-        return DataError(f"{place.path}: {used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out")
+        return place.error(f"{used} and is of type {shown(str(column.type))}; convert it to numbers, or leave it out", column=name)
     bad = max(first_bad(len(column), lambda low, high, kind=kind: column[low:high].cast(kind)) for kind in wanted)  # type: ignore[misc]
     try:
         held = shown(column[bad].as_py())
     except UnicodeDecodeError:
         held = "bytes that are no UTF-8"
-    return DataError(f"{place.row(bad)}: {used} and holds {held}, expected {expected}; {remedy}")
+    return place.error(f"{used} and holds {held}, expected {expected}; {remedy}", bad, name)
 
 
 def first_bad(rows: int, convert: Callable[[int, int], object]) -> int:
@@ -270,10 +277,8 @@ def _float_text(values: pa.Array, name: str, place: Place) -> pa.Array:
     whole = pc.equal(values, pc.floor(values))  # so is infinity
     lost = pc.index(pc.and_(whole, pc.greater_equal(pc.abs(values), exact)), True).as_py()
     if lost >= 0:
-        raise DataError(
-            f"{place.row(lost)}: column {name!r} is used as text and holds {values[lost].as_py():.17g} as a float, which from {exact:,} on "
-            "does not hold every whole number: it may have lost digits; give integers or text, in pandas Int64 or str"
-        )
+        held = f"is used as text and holds {values[lost].as_py():.17g} as a float, which from {exact:,} on does not hold every whole number"
+        raise place.error(f"{held}: it may have lost digits; give integers or text, in pandas Int64 or str", lost, name)
     digits = pc.if_else(whole, values, 0).cast(pa.int64()).cast(pa.string())
     return pc.if_else(whole, digits, values.cast(pa.string()))
 

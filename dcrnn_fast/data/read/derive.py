@@ -79,7 +79,7 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapp
     times = as_times(column, one.column, place)
     is_number = not pa.types.is_timestamp(times.type)
     seconds, missing = _seconds(times, one, place)
-    used = f"column {one.column!r} is used as a time and holds"
+    used = "is used as a time and holds"
     strange = ~missing & ((seconds >= MAX_SECONDS) | (seconds <= -MAX_SECONDS))
     if strange.any():
         row = int(strange.argmax())
@@ -87,26 +87,32 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapp
         if is_number:
             held = shown(times[row].as_py())
             remedy = f"derived column {one.name!r} reads numbers in the unit {one.unit or 's'}: name theirs, such as `unit: ms`"
-        raise DataError(f"{place.row(row)}: {used} {held}, which is more than 3,000 years from 1970; {remedy}")
+        raise place.error(f"{used} {held}, which is more than 3,000 years from 1970; {remedy}", row, one.column)
     if is_number and one.unit is None and are_dates(seconds[~missing]):
         row = int((~missing).argmax())
-        raise DataError(
-            f"{place.row(row)}: {used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
-            f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds"
+        raise place.error(
+            f"{used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
+            f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds",
+            row,
+            one.column,
         )
     early = ~missing & (seconds > 0) & (seconds < EARLY) & (seconds * PER_SECOND[one.unit or "s"] >= EARLY)
     if is_number and not missing.all() and (early | missing).all():
         row = int(early.argmax())
-        raise DataError(
-            f"{place.row(row)}: {used} {shown(times[row].as_py())}, which in the unit {one.unit} is a time of 1970 to 1973, as all others "
-            f"here are; give derived column {one.name!r} numbers in its unit, or times"
+        raise place.error(
+            f"{used} {shown(times[row].as_py())}, which in the unit {one.unit} is a time of 1970 to 1973, as all others "
+            f"here are; give derived column {one.name!r} numbers in its unit, or times",
+            row,
+            one.column,
         )
     if not missing.all() and (here := is_zoned(times)) != zoned.setdefault(one.column, here):
         row = int((~missing).argmax())
         kinds = "a time without a zone", "a time with a zone, or a number"
-        raise DataError(
-            f"{place.row(row)}: {used} {shown(column[row].as_py())}, {kinds[here]}, where other rows, or the train rows, hold "
-            f"{kinds[not here]}: derived column {one.name!r} would tell another {one.part}; write all times alike"
+        raise place.error(
+            f"{used} {shown(column[row].as_py())}, {kinds[here]}, where other rows, or the train rows, hold "
+            f"{kinds[not here]}: derived column {one.name!r} would tell another {one.part}; write all times alike",
+            row,
+            one.column,
         )
     moments = pa.array(seconds, pa.int64(), mask=missing).cast(pa.timestamp("s"))
     if one.timezone is None or not is_zoned(times):
@@ -207,9 +213,10 @@ def _lists(column: pa.Array, name: str, separator: str | None, place: Place) -> 
     if not is_text(column.type):
         raise _no_values(name, column.type, "which holds one value a cell", place)
     if separator is None:
-        raise DataError(
-            f"{place.path}: column {name!r} holds text, and its field has several values; give lists, as Parquet files hold them, or, if "
-            'the schema has `max_values` or `value` for it, say there where they end, such as `separator: "|"`'
+        raise place.error(
+            "holds text, and its field has several values; give lists, as Parquet files hold them, or, if the schema has `max_values` or "
+            '`value` for it, say there where they end, such as `separator: "|"`',
+            column=name,
         )
     return pc.split_pattern(column, separator)
 
@@ -225,7 +232,6 @@ def _held(values: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _no_values(name: str, kind: pa.DataType, problem: str, place: Place) -> DataError:
-    return DataError(
-        f"{place.path}: column {name!r} is used as several values and is of type {shown(str(kind))}, {problem}; give lists of texts or "
-        "numbers, or text with a `separator`; leave out `max_values` for one value a cell"
-    )
+    used = f"is used as several values and is of type {shown(str(kind))}, {problem}"
+    remedy = "give lists of texts or numbers, or text with a `separator`; leave out `max_values` for one value a cell"
+    return place.error(f"{used}; {remedy}", column=name)

@@ -93,20 +93,19 @@ class RowReader:
             with pq.ParquetFile(path) as parquet:
                 yield from map(without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} cannot be read: {one_line(error, 500)}") from error
+            raise DataError(f"cannot be read: {one_line(error, 500)}", table=str(path)) from error
 
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
         if missing := [name for name in wanted if name not in present]:
             remedy = "; name its `csv: delimiter` in the schema" if len(present) == 1 and path.suffix != ".parquet" else ""
             has = f"it has {_named(present)}{remedy or did_you_mean(missing[0], list(present))}"
-            raise DataError(f"{path} lacks the columns {_named(missing)} that {self.wanted_by} uses; {has}")
+            raise DataError(f"lacks the columns {_named(missing)} that {self.wanted_by} uses; {has}", table=str(path))
         if derived := [name for name in self.derived if name in present]:
-            raise DataError(
-                f"{path} has the columns {', '.join(derived)}, which {self.wanted_by} derives; rename them there or in its "
-                "`derived` or `histories`"
-            )
+            remedy = "rename them there or in its `derived` or `histories`"
+            raise DataError(f"has the columns {', '.join(derived)}, which {self.wanted_by} derives; {remedy}", table=str(path))
         if repeated := [name for name in wanted if present.count(name) > 1]:
-            raise DataError(f"{path} has the columns {', '.join(repeated)} more than once; rename them so that each name is unique")
+            remedy = "rename them so that each name is unique"
+            raise DataError(f"has the columns {', '.join(repeated)} more than once; {remedy}", table=str(path))
 
 
 def _named(columns: Sequence[str]) -> str:

@@ -129,7 +129,7 @@ class Split(Strict):
     time: Column | None = None
     hash: Column | None = None
     valid: float | None = Field(default=None, ge=0, lt=1)
-    test: float = Field(gt=0, lt=1)
+    test: float = Field(ge=0, lt=1)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")

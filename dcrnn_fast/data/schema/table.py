@@ -100,6 +100,11 @@ class TableSchema(Strict):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{kind} named twice: {', '.join(twice)}")
+        split_by = None if self.split is None else self.split.time or self.split.hash
+        for use, name in (("group", self.group), ("weight", self.weight), ("split", split_by)):
+            if name is not None and (labels := {t.column for t in self.tasks} & self._behind(name)):
+                origin = "" if name in labels else f", from which {name!r} is derived"
+                raise ValueError(f"`{use}` and `tasks` both name column {min(labels)!r}{origin}: a label cannot be both; name another one")
         not_features = {t.column: "a label" for t in self.tasks}
         if self.weight is not None:
             not_features[self.weight] = "the weight"

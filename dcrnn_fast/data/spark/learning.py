@@ -101,9 +101,9 @@ class SparkTrainRows:
         with errors():
             return self._summed(name, lambda numbers: Total.of(map(of, numbers)))
 
-    def largest(self, name: str) -> str:
+    def largest(self, name: str, problem: str) -> DataError:
         """As :class:`.build.train_rows.TrainRows` says."""
-        return f"column {name!r} holds a number"
+        return DataError(f"holds a number that is {problem}", column=name)
 
     def zoned(self, name: str) -> bool | None:
         """As :class:`.build.train_rows.TrainRows` says. Raises DataError for times of both kinds."""
@@ -114,7 +114,7 @@ class SparkTrainRows:
 
         held = {row.zoned for row in self._mapped(name, batches, "zoned boolean").distinct().collect()}
         if len(held) > 1:
-            raise DataError(f"{PLACE.path}: column {name!r} holds times with a zone, or numbers, and times without; write all times alike")
+            raise PLACE.error("holds times with a zone, or numbers, and times without; write all times alike", column=name)
         return next(iter(held), None)
 
     def _summed(self, name: str, of: Callable[[Iterator[FloatArray]], T]) -> T:

@@ -80,7 +80,7 @@ def _in_order(cells: pa.Array, by: str) -> npt.NDArray[np.int64]:
     """Integers in the order of the times."""
     times: FloatArray = times_of(cells, by, PLACE).values
     if (missing := np.isnan(times)).any():
-        raise no_time(PLACE.row(missing.argmax()), by)
+        raise no_time(PLACE, int(missing.argmax()), by)
     bits = (times + 0.0).view(np.int64)  # the two zeros become one
     return np.where(bits < 0, bits ^ np.int64(2**63 - 1), bits)
 
@@ -100,7 +100,7 @@ def _first_times(whole: DataFrame, frame: DataFrame, by: str, rule: Split) -> li
         raise DataError("the frame has no rows")
     if len({row[0] for row in kinds} - {None}) > 1:
         raise DataError(f"column {by!r} holds times in some rows, and numbers in others; write all times in one way")
-    return [_at_place(whole.select(AT), place) for place in first_places(rule, rows)]
+    return [_at_place(whole.select(AT), place) if place < rows else 2**63 - 1 for place in first_places(rule, rows)]
 
 
 def _at_place(frame: DataFrame, place: int) -> int:

@@ -16,6 +16,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from ...errors import printable
+
 HEAD_BYTES = 16_384
 """The most of a request before its body."""
 ARRIVAL = 10.0
@@ -266,7 +268,7 @@ class TooMany(asyncio.Protocol):
 def warn(line: str) -> None:
     """Say a line on stderr, if anybody can hear it."""
     with suppress(OSError, AttributeError, ValueError):  # its reader has gone, or there is none
-        sys.stderr.write(f"warning: {line}\n")
+        sys.stderr.write(printable(f"warning: {line}\n"))
         sys.stderr.flush()
 
 

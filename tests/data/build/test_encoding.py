@@ -176,19 +176,19 @@ def test_a_label_is_zero_one_or_a_threshold_or_one_of_the_positive_values(table)
 @pytest.mark.filterwarnings("error")
 def test_a_number_that_becomes_infinite_is_found_when_the_table_is_encoded(table):
     table.write("test.csv", "city,price,click", [("a", 2, 1), ("b", 1e300, 0)])
-    with pytest.raises(DataError, match=r"test\.csv, row 2: column 'price': 1e\+300 is too far from the train rows' mean"):
+    with pytest.raises(DataError, match=r"test\.csv, row 2: column 'price' holds 1e\+300, which is too far from the train rows' mean"):
         table.prepare()
     table.write("train.csv", "city,price,click,w", [("a", 1, 0, 1), ("b", 2, 1, 1e39)])
-    with pytest.raises(DataError, match=r"train\.csv, row 2: column 'w': 1e\+39 is too large for float32"):
+    with pytest.raises(DataError, match=r"train\.csv, row 2: column 'w' holds 1e\+39, which is too large for float32"):
         table.prepare(weight="w", files={"train": "train.csv", "test": "train.csv"})
 
 
 def test_texts_spelled_like_the_reserved_names_stay_categories_of_their_own(table):
     cells = ["", "<missing>", "<oov>", r"\<missing>", "a"]
-    table.write("train.csv", "city,mark", [(cell, cell) for cell in cells])
-    table.write("test.csv", "city,mark", [(cell, cell) for cell in [*cells, "unseen"]])
+    table.write("train.csv", "city,mark,user", [(cell, cell, cell) for cell in cells])
+    table.write("test.csv", "city,mark,user", [(cell, cell, cell) for cell in [*cells, "unseen"]])
     tasks = [{"name": "literal", "column": "mark", "positive": "<missing>"}]
-    data = table.prepare(tasks=tasks, numeric=[], group="mark")
+    data = table.prepare(tasks=tasks, numeric=[], group="user")
     assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", r"\<missing>", r"\<oov>", r"\\<missing>", "a"]
     assert field(data, "test", "city") == [1, 2, 3, 4, 5, 0]
     np.testing.assert_array_equal(data.split("test").labels[:, 0], np.float32([np.nan, 1, 0, 0, 0, 0]))
@@ -220,7 +220,7 @@ def test_weight_and_group_travel_with_the_rows(table):
 @pytest.mark.parametrize(("weight", "held"), [("-1", "-1"), ("", "no value")])
 def test_a_negative_or_missing_weight_is_refused(table, weight, held):
     table.write("train.csv", "city,price,click,w", [("a", 1, 0, 1), ("b", 2, 1, weight)])
-    with pytest.raises(DataError, match=rf"train\.csv, row 2: weight column 'w' holds {held}, expected a number >= 0"):
+    with pytest.raises(DataError, match=rf"train\.csv, row 2: column 'w' holds {held}, expected a weight, a number >= 0"):
         table.prepare(weight="w", files={"train": "train.csv", "test": "train.csv"})
 
 

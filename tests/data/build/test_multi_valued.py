@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast import DCRNN
-from dcrnn_fast.data import Encoder, data_report, open_packed, prepare
-from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data import Encoder, data_report, draft_schema, open_packed, prepare
 from dcrnn_fast.data.inspect.oov import id_shares
 from dcrnn_fast.errors import DataError
 from tests.data.conftest import CLICKS, GENRES, LISTS

@@ -45,6 +45,16 @@ def test_rows_of_one_time_stay_in_one_split(table):
     assert data.meta.rows == {"train": 6, "valid": 0, "test": 4}
 
 
+def test_rows_of_the_time_of_a_splits_first_row_are_in_it_too(table):
+    data = table.prepare(**logs(table, [1, 1, 1, 2, 2, 2, 2, 2, 2, 3]), split={"time": "time", "valid": 0.3, "test": 0.1})
+    assert data.meta.rows == {"train": 3, "valid": 6, "test": 1}
+
+
+def test_a_split_may_have_no_test_rows(table):
+    data = table.prepare(**logs(table, list(range(10))), split={"time": "time", "valid": 0.2, "test": 0})
+    assert data.meta.rows == {"train": 8, "valid": 2, "test": 0}
+
+
 def test_times_of_parquet_are_split_alike(table):
     moments = pa.array([3000, 1000, 2000, 0], pa.timestamp("ns", tz="UTC"))
     content = {"city": ["d", "b", "c", "a"], "click": [0, 1, 0, 1], "time": moments}

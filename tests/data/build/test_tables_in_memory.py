@@ -102,7 +102,7 @@ REFUSED = [
         "a wrong cell",
         lambda frame, cache: prepare(SCHEMA, frame.assign(click=[0, 5] * 200), cache_dir=cache),
         DataError,
-        r"^tables\[all\], row 2: task 'click': column 'click' holds 5, expected 0 and 1",
+        r"^tables\[all\], row 2: column 'click' holds 5, expected 0 and 1",
     ),
     row(
         "a column that is not there",

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dcrnn_fast.data import prepare
-from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data import draft_schema, prepare
 
 ROWS = 12_000
 CODE = "a code? It is a number below too"

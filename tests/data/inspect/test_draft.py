@@ -13,9 +13,24 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dcrnn_fast.data import prepare
-from dcrnn_fast.data.inspect.draft import draft_schema
+from dcrnn_fast.data import draft_schema, prepare
+from dcrnn_fast.data.inspect.draft import draft
 from dcrnn_fast.errors import DataError
+
+
+def test_a_draft_is_data(tmp_path):
+    columns = {"click": [0, 1] * 100, "city": ["a", "b"] * 100, "one": [1] * 200, "is_paid": ["no", "yes"] * 100}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    found = draft([str(tmp_path / "log.parquet")], tasks=["click"])
+    assert found.schema == {
+        "name": "log",
+        "files": {"all": [str(tmp_path / "log.parquet")], "test_fraction": 0.2},
+        "tasks": [{"name": "click", "column": "click"}],
+        "categorical": [{"column": "city"}],
+    }
+    assert found.left == {"one": "one value", "is_paid": "a label? As a feature it would tell the events"}
+    assert found.about["city"] == "varchar, 2 distinct, 0.0% missing"
+    assert (found.rows, found.remarks) == (200, {})
 
 
 def shop(table, header="user_id;city;price;hour;click;paid;day;constant;token"):
@@ -392,6 +407,11 @@ def test_columns_that_no_schema_could_read_or_no_request_would_have_are_left_out
     content, left = yaml.safe_load(draft), draft.partition("# Left out:")[2]
     assert [column["column"] for kind in ("categorical", "numeric") for column in content[kind]] == ["city", "price"]
     assert "split" not in content
-    for name, why in (("day", "one value"), ("seen_time", "some rows lack"), ("stay", "no field"), ("__index_level_0__", "pandas hides")):
+    for name, why in (
+        ("day", "one value"),
+        ("seen_time", "some rows lack"),
+        ("stay", "durations"),
+        ("__index_level_0__", "pandas hides"),
+    ):
         assert re.search(rf'"{name}": .*{why}', left), name
     assert prepare(content, cache_dir=tmp_path / "cache").meta.dense == ("price",)

@@ -44,6 +44,21 @@ def test_a_comma_that_marks_thousands_cuts_no_list(tmp_path):
     assert (found["price"], found["tags"]) == ({}, {"max_values": 2, "separator": ","})
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [["AT&amp;T", "H&amp;M", "M&amp;S", "Shell"], ["9:41;x", "8:05;y", "7:07;z", "6"], ["a;b", "a"]],
+    ids=["HTML entities", "values that never come again", "a single cell"],
+)
+def test_a_separator_without_evidence_of_lists_cuts_none(tmp_path, cells):
+    assert drafted_columns(draft(tmp_path, company=[cells[row % len(cells)] for row in range(ROWS)]))["company"] == {}
+
+
+def test_texts_that_hold_durations_are_asked_about(tmp_path):
+    text = draft(tmp_path, stay=[f"{row % 9} days 01:30:00" for row in range(ROWS)], size=[f"{row % 9} litres" for row in range(ROWS)])
+    assert '{column: "stay"}  # varchar, 9 distinct, 0.0% missing: durations? As a number, such as of seconds, the column would' in text
+    assert '{column: "size"}  # varchar, 9 distinct, 0.0% missing\n' in text
+
+
 def test_a_column_of_bytes_says_how_to_read_it(tmp_path):
     assert drafted_columns(draft(tmp_path, shop=[b"x", b"y"] * (ROWS // 2)))["shop"] == "bytes; where they are text, name it in categorical"
 

@@ -138,6 +138,10 @@ TABLE = [
         lambda changes, table: load_schema(table.save(**changes)), DataError, within=r"shop\.yaml.*{}", cases=[
         ({"categorical": ["city", "click"]}, "'click' is a label"),
         ({"weight": "city"}, "'city' is the weight"),
+        ({"group": "click"}, "`group` and `tasks` both name column 'click': a label cannot be both; name another one"),
+        ({"weight": "click"}, "`weight` and `tasks` both name column 'click'"),
+        ({"files": {"all": "t.csv"}, "split": {"hash": "click", "test": 0.2}}, "`split` and `tasks` both name column 'click'"),
+        ({"files": {"all": "t.csv"}, "split": {"time": "click", "test": 0.2}}, "`split` and `tasks` both name column 'click'"),
         ({"files": {"all": "train.csv", "split_column": "city"}}, "'city' is the split column"),
         ({"files": {"train": "train.csv"}}, "`train` and `test`"),
         ({"files": {"all": "t.csv"}}, "`split_column`"),

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import load_model
 from tests.damage import edit_json
+from tests.processes import run_python
 
 ROWS = {"shape": ["s1", "s4", None], "colour": ["c0", "c9", "c3"], "size": [0.25, None, -3.0]}
 
@@ -22,6 +24,34 @@ def test_a_run_and_its_packed_data_have_one_encoding(finished, dataset):
     assert list(run.num_embeddings) == ["shape", "colour", "size"]
     for found, expected in zip(run.encode(ROWS), packed.encode(ROWS), strict=True):
         assert torch.equal(found, expected)
+
+
+SAME = """
+import sys
+from pathlib import Path
+from tests.training.tiny import write_table
+from dcrnn_fast.training import load_config, train
+folder = Path(sys.argv[1])
+same = [{"column": "colour", "max_values": 2, "separator": "c"}, {"column": "shape", "same_ids_as": "user"}, "user"]
+cross = {"name": "both", "cross": ["shape", "user"]}
+data = write_table(folder, rows=300, categorical=[*same, "both"], derived=[cross], funnel=False)
+train(load_config(None, {"data": str(data), "optimiser.epochs": 1, "device": "cpu"}), folder / "run")
+"""
+
+
+def test_equal_runs_have_the_same_bytes_whatever_order_their_processes_have_for_sets(tmp_path):
+    """Encoders with all their parts: derived columns, shared ids and several values a cell."""
+    found = []
+    for seed in ("1", "2"):
+        folder = tmp_path / "data"
+        ended = run_python("-c", SAME, folder, PYTHONHASHSEED=seed, DCRNN_FAST_CACHE=str(tmp_path / seed))
+        assert ended.returncode == 0, ended.stderr
+        files = [*(folder / "run").iterdir(), *(tmp_path / seed).glob("tiny-*/*")]
+        found.append({path.name: path.read_bytes() for path in files if path.suffix in (".json", ".yaml", ".npy", ".safetensors")})
+        shutil.rmtree(folder)
+    assert {"encoder.json", "meta.json", "schema.yaml", "config.yaml", "train.ids.npy"} < found[0].keys()
+    differ = [name for name in found[0] if len({one[name] for one in found}) > 1]
+    assert differ in ([], ["metrics.json"])  # which says how long it took
 
 
 def test_a_runs_model_predicts_what_its_encoder_encodes(finished):
