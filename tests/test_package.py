@@ -74,7 +74,7 @@ def test_where_there_is_a_compiler_the_extension_is_built_and_tells_its_abi():
     assert info["abi_target"] == "2.10"
     assert info["built_against_torch"].count(".") == 2
     assert info["cxx_standard"] >= 202002
-    assert compiled.isa() in ("avx512", "avx2", "baseline")
+    assert compiled.isa() in ("amx", "avx512", "avx2", "baseline")
 
 
 @has_compiler

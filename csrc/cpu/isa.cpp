@@ -4,6 +4,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <cstring>
@@ -13,11 +17,31 @@
 namespace dcrnn_fast::cpu {
 namespace {
 
-constexpr Isa all[] = {Isa::avx512, Isa::avx2, Isa::baseline};
+#if defined(__x86_64__)
+// A bit of the CPU's extended features: what compilers before GCC 12 have no name for.
+bool has_feature(int bit) {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> bit & 1);
+}
+
+// Linux grants a process the memory of tiles once it asks.
+bool grants_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr int request_permission = 0x1023, tile_data = 18;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+constexpr Isa all[] = {Isa::amx, Isa::avx512, Isa::avx2, Isa::baseline};
 
 bool has(Isa isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  if (isa == Isa::amx)  // AMX-BF16 and AMX-TILE
+    return has(Isa::avx512) && __builtin_cpu_supports("avx512bf16") && has_feature(22) && has_feature(24) && grants_tiles();
   if (isa == Isa::avx512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
@@ -41,7 +65,7 @@ Isa choose() {
           isa_name(best()), "'");
     return isa;
   }
-  fail("DCRNN_FAST_ISA='", wanted, "': expected avx512, avx2 or baseline; unset the variable for the best that this CPU has");
+  fail("DCRNN_FAST_ISA='", wanted, "': expected amx, avx512, avx2 or baseline; unset the variable for the best that this CPU has");
 }
 
 }  // namespace
@@ -53,7 +77,7 @@ Isa isa() {
 
 bool multiplies_bfloat16() {
 #if defined(__x86_64__)
-  static const bool found = isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+  static const bool found = isa() >= Isa::avx512 && __builtin_cpu_supports("avx512bf16");
   return found;
 #else
   return false;
@@ -62,14 +86,13 @@ bool multiplies_bfloat16() {
 
 bool multiplies_float16() {
 #if defined(__x86_64__)
-  unsigned a = 0, b = 0, c = 0, d = 0;  // what compilers before GCC 12 have no name for
-  static const bool found = isa() == Isa::avx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
+  static const bool found = isa() >= Isa::avx512 && has_feature(23);
   return found;
 #else
   return false;
 #endif
 }
 
-const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
+const char* isa_name(Isa isa) { return isa == Isa::amx ? "amx" : isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace dcrnn_fast::cpu

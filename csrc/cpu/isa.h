@@ -3,7 +3,7 @@
 
 namespace dcrnn_fast::cpu {
 
-enum class Isa { baseline, avx2, avx512 };
+enum class Isa { baseline, avx2, avx512, amx };  // amx: AVX512 with AVX512-BF16, and tiles for products of bfloat16
 
 // The best instruction set of this CPU, or the one that DCRNN_FAST_ISA names, which is read once. Throws if that one is unknown or this CPU
 // lacks it.
@@ -31,6 +31,7 @@ template <typename Table>
 const Table& table() {
 #if defined(__x86_64__)
   switch (isa()) {
+    case Isa::amx:
     case Isa::avx512:
       return avx512::table<Table>();
     case Isa::avx2:
@@ -42,8 +43,10 @@ const Table& table() {
   return baseline::table<Table>();
 }
 
-// Whether the instruction set that runs is AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16), or float16 (AVX512-FP16).
+// Whether the instruction set that runs is at least AVX512 and the CPU multiplies pairs of bfloat16 (AVX512-BF16), or float16
+// (AVX512-FP16).
 bool multiplies_bfloat16();
 bool multiplies_float16();
+inline bool multiplies_tiles() { return isa() == Isa::amx; }
 
 }  // namespace dcrnn_fast::cpu

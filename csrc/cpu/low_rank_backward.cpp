@@ -27,10 +27,11 @@ struct Segment {
   int64_t offset, count;
 };
 
-// Adds up the threads' sums, and of a shared row those of all tasks. start(task, step, row, g) is where the sums of a row's vector begin.
+// Adds up the threads' sums, and of a shared row those of all tasks. start(task, step, row, g) is where the sums of a row's vector begin,
+// whose values lie `stride` apart.
 template <typename T, typename Sum, typename Start>
 void add_up(const Banks& banks, const std::vector<const Sum*>& sums, int64_t gates, const std::vector<Segment>& segments,
-            const Start& start, T* shared, T* own) {
+            const Start& start, int64_t stride, T* shared, T* own) {
   int64_t each = 0;
   for (const Segment& segment : segments) each += segment.count;
   const int64_t of_shared = banks.weight_steps * banks.shared, of_own = banks.tasks * banks.weight_steps * banks.own;
@@ -48,7 +49,7 @@ void add_up(const Banks& banks, const std::vector<const Sum*>& sums, int64_t gat
             Sum* to = total.get();
             for (const Segment& segment : segments) {
               const Sum* const from = of_thread + start(task, step, row, g) + segment.offset;
-              for (int64_t n = 0; n < segment.count; ++n) to[n] += from[n];
+              for (int64_t n = 0; n < segment.count; ++n) to[n] += from[n * stride];
               to += segment.count;
             }
           }
@@ -88,13 +89,11 @@ void backward(const LowRankRecurrence<T, O>& p, const T* grad, const T* activati
   if (out.weights) {
     add_up<T>(
         p.banks, of_threads(&LowRankSums<T, O>::weight), p.gates, {{0, p.rank}},
-        [&](int64_t task, int64_t step, int64_t unit, int64_t g) {
-          return ((p.block(task, step) * p.dim + unit) * p.gates + g) * p.rank_plane;
-        },
-        out.shared_weight, out.private_weight);
+        [&](int64_t task, int64_t step, int64_t unit, int64_t g) { return (p.block(task, step) * p.gates + g) * p.rank * p.plane + unit; },
+        p.plane, out.shared_weight, out.private_weight);
     add_up<T>(
         p.banks, of_threads(&LowRankSums<T, O>::bias), p.gates, {{0, 1}},
-        [&](int64_t task, int64_t step, int64_t unit, int64_t g) { return (p.block(task, step) * p.gates + g) * p.plane + unit; },
+        [&](int64_t task, int64_t step, int64_t unit, int64_t g) { return (p.block(task, step) * p.gates + g) * p.plane + unit; }, 1,
         out.shared_bias, out.private_bias);
   }
   if (out.projections) {
@@ -105,7 +104,7 @@ void backward(const LowRankRecurrence<T, O>& p, const T* grad, const T* activati
         [&](int64_t task, int64_t step, int64_t row, int64_t g) {
           return ((p.projection_block(task, step) * p.rank + row) * p.gates + g) * p.input_plane();
         },
-        out.shared_projection, out.private_projection);
+        1, out.shared_projection, out.private_projection);
   }
 }
 

@@ -1,9 +1,32 @@
 // The bodies of the passes in low_rank_kernels.h. A file for each instruction set includes it, and says what product.inl asks for.
 #include "../cell.h"
 #include "product.inl"
+#if defined(DCRNN_PAIRS)
+#include "product_amx.inl"
+#endif
 
 namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
+
+// Makes products, of bfloat16 in tiles where the CPU has them.
+template <typename O>
+struct Multiplier {
+  static constexpr int64_t rows = 12;  // whose sums of a pass stay in the first-level cache
+  void operator()(const Product<O>& p) const { product_in_vectors(p); }
+};
+#if defined(DCRNN_PAIRS)
+template <>
+struct Multiplier<BFloat16> {
+  static constexpr int64_t rows = tile_rows;
+  void operator()(const Product<BFloat16>& p) { multiplies_tiles() ? product_in_tiles(tiles, p) : product_in_vectors(p); }
+  Tiles tiles;
+};
+#endif
+
+template <typename O>
+void product(const Product<O>& p) {
+  Multiplier<O>{}(p);
+}
 
 // Whole vectors of A as operands, where these are of another type.
 #if defined(DCRNN_PAIRS)
@@ -38,16 +61,17 @@ constexpr std::nullptr_t over_rows = nullptr;
 template <int G, bool keep, typename O>
 void step(const LowRankStep<O>& s) {
   using A = accumulator<O>;
-  constexpr int64_t most_rows = 12, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
+  constexpr int64_t most_rows = Multiplier<O>::rows, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
   A products[G][most_rows][most_columns];
+  Multiplier<O> multiply;
   for (int64_t column = 0; column < s.plane; column += most_columns) {
     const int64_t width = std::min(most_columns, s.plane - column);
     const A *const bias = s.bias + column, *const gate_bias = bias + s.plane;
     for (int64_t row = 0; row < s.rows; row += most_rows) {
       const int64_t rows = std::min(most_rows, s.rows - row);
       for (int g = 0; g < G; ++g)
-        product<O>({rows, width, s.rank, s.z[row] + g * s.rank_plane, s.z.stride, 1, s.weight + g * s.rank * s.plane + column * group<O>,
-                    s.plane, Rows<A>{&products[g][0][0], most_columns}, false});
+        multiply({rows, width, s.rank, s.z[row] + g * s.rank_plane, s.z.stride, 1, s.weight + g * s.rank * s.plane + column * group<O>,
+                  s.plane, Rows<A>{&products[g][0][0], most_columns}, false});
       for (int64_t r = 0; r < rows; ++r) {
         const A *const a_product = products[0][r], *const gate_product = products[G - 1][r];
         const A* const x0 = s.x0[row + r] + column;

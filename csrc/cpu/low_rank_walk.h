@@ -12,7 +12,7 @@ struct LowRankSums {
   using A = accumulator<T>;
 
   LowRankSums(const LowRankRecurrence<T, O>& p, bool weights, bool projections)
-      : weight_size(weights ? p.tasks * p.weight_steps * p.dim * p.gates * p.rank_plane : 0),
+      : weight_size(weights ? p.tasks * p.weight_steps * p.gates * p.rank * p.plane : 0),
         bias_size(weights ? p.tasks * p.weight_steps * p.gates * p.plane : 0),
         projection_size(projections ? p.projections * p.weight_steps * p.rank * p.gates * p.input_plane() : 0),
         memory(size()),
@@ -22,7 +22,7 @@ struct LowRankSums {
 
   int64_t size() const { return weight_size + projection_size; }
   int64_t bytes() const { return size() * sizeof(A) + bias_size * sizeof(double); }
-  A* weight() const { return memory.get(); }                    // [tasks, W, D, G, rank_plane]
+  A* weight() const { return memory.get(); }                    // [tasks, W, G, r, plane]
   A* projection() const { return memory.get() + weight_size; }  // [projections, W, r, G, context_plane + plane]
   // [tasks, W, G, plane]. The rounding error of one long chain of additions would grow with the batch.
   double* bias() const { return biases.get(); }
@@ -206,9 +206,9 @@ class LowRankWalk {
     if (sums_.weight_size) {
       const Terms da = products_over_rows_.of(kernels_, products_.low(), tile_.rows(), p_.gates * p_.plane);
       const Terms z = z_over_rows_.of(kernels_, z_.low(step * tile_.rows()), tile_.rows(), p_.z_width());
-      A* const to = sums_.weight() + p_.block(task, step) * p_.dim * p_.z_width();
+      A* const to = sums_.weight() + p_.block(task, step) * p_.gates * p_.rank * p_.plane;
       for (int64_t g = 0; g < p_.gates; ++g)
-        add_rows(da.at(g * p_.plane), p_.dim, z.at(g * p_.rank_plane), p_.rank_plane, {to + g * p_.rank_plane, p_.z_width()});
+        add_rows(z.at(g * p_.rank_plane), p_.rank, da.at(g * p_.plane), p_.plane, {to + g * p_.rank * p_.plane, p_.plane});
     }
     const bool summed = p_.common && step < sum_steps();
     if (summed) convert_.add(dz_.wide().data, dz_sums_.wide(step * tile_.rows()).data, tile_.rows() * p_.z_width());
@@ -224,7 +224,7 @@ class LowRankWalk {
     if (return_states_) add_gradient(task, step, false);
   }
 
-  // to [columns, width] += left^T right, over the tile's rows: da^T z for dW, dz^T u for dP.
+  // to [columns, width] += left^T right, over the tile's rows: z^T da for the transpose of dW, dz^T u for dP.
   void add_rows(Terms left, int64_t columns, Terms right, int64_t width, Rows<A> to) const {
     kernels_.product({columns, width, grouped<O>(tile_.rows()), left.data, group<O>, left.width, right.data, right.width, to, true});
   }

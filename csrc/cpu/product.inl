@@ -146,7 +146,7 @@ DCRNN_CELL void whole_product(const Product<O>& p) {
 
 // The sums of a few columns stay in the second-level cache while the terms go by.
 template <typename O>
-void product(const Product<O>& p) {
+void product_in_vectors(const Product<O>& p) {
   constexpr int64_t most_columns = std::max<int64_t>(DCRNN_COLUMNS * DCRNN_VECTOR, 64) / sizeof(accumulator<O>);  // a line at least
   const int64_t terms = p.column_stride * sizeof(O) > 256 ? few_terms<O> : most_terms<O>;
   Product<O> part = p;
@@ -160,7 +160,6 @@ void product(const Product<O>& p) {
   }
 }
 
-#if !defined(DCRNN_PAIRS)
 // Of 16 rows, four values each fill lines of the cache.
 template <typename A>
 void transpose(const A* const* rows, int64_t count, int64_t inner, A* to, int64_t width) {
@@ -185,8 +184,9 @@ void transpose(const A* const* rows, int64_t count, int64_t inner, A* to, int64_
     for (int64_t i = 0; i < count; ++i) to[k * width + i] = rows[i][k];
 }
 
+#if !defined(DCRNN_PAIRS)
 template <typename A>
-constexpr ProductKernels<A> product_passes = {product<A>, transpose<A>};
+constexpr ProductKernels<A> product_passes = {product_in_vectors<A>, transpose<A>};
 #endif
 
 }  // namespace

@@ -99,7 +99,8 @@ def deterministic(threads: int | None) -> Iterator[None]:
 
 
 def select_precision(name: str, device: torch.device) -> str:
-    """``name``, or for ``auto`` what the device multiplies fast: bfloat16 on a CPU of AMD's with AVX512-BF16 and a GPU of at least sm_80.
+    """``name``, or for ``auto`` what the device multiplies fast: bfloat16 on a CPU with AMX, an AMD CPU with AVX512-BF16, and a GPU of at
+    least sm_80.
 
     On a CPU of Intel's with AVX512-BF16 and without AMX, a training step took longer in bfloat16 than in float32.
 
@@ -112,7 +113,8 @@ def select_precision(name: str, device: torch.device) -> str:
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # older versions do not say
-        fast = bool(capabilities.get("avx512_bf16") and capabilities.get("sse4a"))  # sse4a: AMD's alone
+        is_amd = capabilities.get("sse4a")
+        fast = bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and is_amd))
     return "bfloat16" if fast else "float32"
 
 

@@ -1,4 +1,4 @@
-"""The element-wise passes are compiled for three instruction sets, and a process runs one: each is checked in a process of its own."""
+"""The element-wise passes are compiled for several instruction sets, and a process runs one: each is checked in a process of its own."""
 
 import json
 from functools import cache
@@ -38,7 +38,7 @@ def said(isa, *codes):
     return json.loads(done.stdout)
 
 
-@pytest.fixture(params=["avx512", "avx2", "baseline"])
+@pytest.fixture(params=["amx", "avx512", "avx2", "baseline"])
 def found(request):
     """What the process of these instruction sets has said."""
     answer = said(request.param, EXACTNESS, SIGMOID)
@@ -134,7 +134,7 @@ raise RuntimeError("; ".join(told))
 
 
 def test_a_set_that_is_unknown_is_an_error_that_names_the_sets():
-    expected = "DCRNN_FAST_ISA='sse9': expected avx512, avx2 or baseline"
+    expected = "DCRNN_FAST_ISA='sse9': expected amx, avx512, avx2 or baseline"
     answer = said("sse9", ERRORS)
     assert f"auto on CPU  none: {expected}" in answer["info"]
     assert f"ConfigError: {expected}" in answer[ERRORS]

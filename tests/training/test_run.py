@@ -193,6 +193,7 @@ def test_a_run_evaluates_four_times_an_epoch_or_after_each_of_fewer_steps(schema
     [
         ({"avx512_bf16": True, "sse4a": True}, "bfloat16"),
         ({"avx512_bf16": True, "sse4a": False}, "float32"),  # Intel's, on which bfloat16 takes longer
+        ({"avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
         ({"avx512_bf16": False, "sse4a": True}, "float32"),
         ({}, "float32"),
     ],
