@@ -134,11 +134,12 @@ void LowRankRecurrence<T, O>::pack_projections(const T* shared, const T* own, bo
   });
 }
 
-LowRankTiles::LowRankTiles(int64_t batch, int64_t row_bytes) : batch(batch) {
+LowRankTiles::LowRankTiles(int64_t batch, int64_t row_bytes, int64_t whole) : batch(batch) {
   constexpr int64_t cache_bytes = 3 << 18, fewest = 12, most = 96, parts = 16;
   const int64_t fits = std::clamp(cache_bytes / std::max<int64_t>(row_bytes, 1), fewest, most);
   const int64_t rows = std::min(fits, std::max(fewest, (batch + parts - 1) / parts));
-  count = std::max<int64_t>(1, (batch + rows - 1) / rows);
+  const int64_t even = std::max(rows / whole, int64_t{1}) * whole;
+  count = std::max<int64_t>(1, (batch + even - 1) / even);
 }
 
 template <typename T, typename O>

@@ -84,10 +84,17 @@ struct LowRankRecurrence {
 struct LowRankTiles {
   int64_t batch, count;
 
-  LowRankTiles(int64_t batch, int64_t row_bytes);
+  // A tile has `whole` rows or a multiple, as far as the batch divides so: what a product takes at once.
+  LowRankTiles(int64_t batch, int64_t row_bytes, int64_t whole);
   int64_t begin(int64_t tile) const { return batch * tile / count; }
   int64_t most_rows() const { return (batch + count - 1) / count; }
 };
+
+// How many rows a product of operands O takes at once.
+template <typename O>
+int64_t whole_rows() {
+  return is_low<O> && multiplies_tiles() ? 16 : 1;
+}
 
 // Rows in A, and the same as left operands of products: other memory only where these are of another type.
 template <typename O>

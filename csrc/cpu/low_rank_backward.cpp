@@ -62,7 +62,7 @@ void add_up(const Banks& banks, const std::vector<const Sum*>& sums, int64_t gat
 
 template <typename T, typename O>
 void backward(const LowRankRecurrence<T, O>& p, const T* grad, const T* activations, bool return_states, const Destinations<T>& out) {
-  const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p));
+  const LowRankTiles tiles(p.batch, LowRankWalk<T, O>::row_bytes(p), whole_rows<O>());
   std::vector<std::unique_ptr<LowRankSums<T, O>>> sums;
   sums.push_back(std::make_unique<LowRankSums<T, O>>(p, out.weights, out.projections));
   const int64_t bytes = (tiles.count > few_tiles ? 2 : 1) * sums[0]->bytes();

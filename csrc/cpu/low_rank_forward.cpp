@@ -10,7 +10,7 @@ namespace {
 template <typename T, typename O>
 void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* activations) {
   const Kernels<T>& convert = kernels<T>();
-  const LowRankTiles tiles(p.batch, (2 * p.plane + 2 * p.z_width() + p.context_plane) * sizeof(accumulator<T>));
+  const LowRankTiles tiles(p.batch, (2 * p.plane + 2 * p.z_width() + p.context_plane) * sizeof(accumulator<T>), whole_rows<O>());
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     LowRankTile<T, O> tile(p, tiles.most_rows());
     const BothBuffers<O> own(tiles.most_rows(), p.plane), z(tiles.most_rows(), p.z_width());

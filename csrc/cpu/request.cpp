@@ -160,7 +160,7 @@ void compute(const Request<T, O>& p, const Inputs<T>& in, accumulator<T> log_rat
   using A = accumulator<T>;
   const LowRankRecurrence<T, O>& cell = p.recurrence;
   const int64_t widest = p.layers ? *std::max_element(p.widths, p.widths + p.layers) : 0;
-  const LowRankTiles tiles(in.batch, (2 * cell.plane + 2 * cell.z_width() + 2 * widest) * sizeof(A));
+  const LowRankTiles tiles(in.batch, (2 * cell.plane + 2 * cell.z_width() + 2 * widest) * sizeof(A), whole_rows<O>());
   std::atomic<bool> refused{false};
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     const int64_t most = tiles.most_rows();
