@@ -72,7 +72,7 @@ def ask(url, request):
 @needs_packages
 def test_a_full_queue_is_a_503_and_what_waits_is_scored(serve, ranker):
     held = Held(ranker)
-    server = serve(held, max_rows=2, max_queue_rows=2)
+    server = serve(held, inline_rows=0, max_rows=2, max_queue_rows=2)
     first = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
     second = ask(server.url, {"columns": {name: cells * 2 for name, cells in ONE["columns"].items()}})
@@ -90,7 +90,7 @@ def test_a_full_queue_is_a_503_and_what_waits_is_scored(serve, ranker):
 @pytest.mark.parametrize("grace", [30.0, 0.1])
 def test_stopping_it_is_not_ready_and_answers_what_it_accepted_within_its_grace(serve, ranker, grace):
     held = Held(ranker)
-    server = serve(held, grace=grace)
+    server = serve(held, inline_rows=0, grace=grace)
     place = urlsplit(server.url)
     running = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
@@ -160,7 +160,7 @@ def test_the_description_names_the_columns_of_the_model_and_its_example_is_score
 def test_after_a_reload_requests_that_run_end_with_the_old_model_and_the_description_is_of_the_new_one(serve, ranker):
     held, encoder = Held(ranker), Encoder(tasks=["click"], num_embeddings={"a": 2}, dense=[], vocabulary={"a": ["<oov>", "x"]}, scaling={})
     other = Ranker(DCRNN(encoder.num_embeddings, tasks=encoder.tasks), encoder)
-    server = serve(held)
+    server = serve(held, inline_rows=0)
     running = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
     server.application._load = lambda: Served(other, "0123456789ab", "pt2", "0", "0")

@@ -41,7 +41,7 @@ def score(requests, *, slow=None, at_once=None, **options):
                 job.done.set_exception(error)
             return job.done
 
-        done = [submit(1000)]
+        done = [submit(1000, options.get("inline_rows", 0) + 1)]
         while not slow.batches:
             await asyncio.sleep(0)
         done += [submit(*one[:-1], **one[-1]) if isinstance(one[-1], dict) else submit(*one) for one in requests]
@@ -119,3 +119,16 @@ def test_as_many_threads_score_at_once(threads, batches):
             assert time.monotonic() < end
 
     assert score([(0,)], slow=slow, at_once=until_begun, threads=threads) == [[0]]
+
+
+@pytest.mark.parametrize(("rows", "is_inline"), [(3, True), (4, False)])
+def test_few_rows_are_scored_by_the_thread_of_the_event_loop(rows, is_inline):
+    by = []
+
+    class Quick:
+        def predict_encoded(self, ids, dense):
+            by.append(threading.current_thread() is threading.main_thread())
+            return {"click": ids[:, 0].numpy().astype(np.float32)}
+
+    assert score([(0, rows, {"ranker": Quick()})], max_batch_rows=10, inline_rows=3, threads=2) == [list(range(rows))]
+    assert by == [is_inline]

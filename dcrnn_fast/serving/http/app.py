@@ -43,13 +43,17 @@ T = TypeVar("T")
 
 
 class Limits(NamedTuple):
-    """A server's limits: bytes of a body, rows of a request, rows that wait, rows that are scored together, and connections."""
+    """A server's limits: bytes of a body, rows of a request, rows that wait, rows that are scored together, and connections.
+
+    With one thread, up to ``inline_rows`` rows are scored on that of the event loop.
+    """
 
     body_bytes: int = 1_048_576
     rows: int = 10_000
     queue_rows: int = 100_000
     batch_rows: int = 512
     connections: int = 1000
+    inline_rows: int = 512
 
 
 class Answer(NamedTuple):
@@ -78,6 +82,7 @@ class Application:
             max_queue_rows=limits.queue_rows,
             max_batch_rows=limits.batch_rows,
             threads=threads,
+            inline_rows=limits.inline_rows if threads == 1 else 0,
             scored=self.metrics.batch_rows.observe,
             waiting=self.metrics.queue_rows.set,
         )

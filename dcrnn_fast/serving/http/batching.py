@@ -53,7 +53,8 @@ class Batcher:
 
     A larger job is scored alone. Jobs leave the queue in their order, and a thread never waits for more of them. ``scored`` is called with
     the rows of each batch, ``waiting`` with the rows in the queue whenever they change. Each thread computes with one thread of PyTorch's.
-    All methods are for the thread of the event loop.
+    All methods are for the thread of the event loop, which itself scores batches of at most ``inline_rows`` rows: two threads that take
+    turns with Python's lock take longer than one.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class Batcher:
         max_queue_rows: int,
         max_batch_rows: int,
         threads: int,
+        inline_rows: int = 0,
         scored: Callable[[int], Any] = lambda rows: None,
         waiting: Callable[[int], Any] = lambda rows: None,
     ) -> None:
-        self._max_queue_rows, self._max_batch_rows = max_queue_rows, max_batch_rows
+        self._max_queue_rows, self._max_batch_rows, self._inline_rows = max_queue_rows, max_batch_rows, inline_rows
         self._scored, self._waiting = scored, waiting
         self._jobs: deque[Job] = deque()
         self._rows, self._free, self._closed = 0, threads, False
@@ -102,6 +104,9 @@ class Batcher:
     def _score(self) -> None:
         """Give free threads what waits."""
         while self._free and (batch := self._next()):
+            if sum(job.rows for job in batch) <= self._inline_rows:
+                self._give(batch, partial(_scores_of, batch))
+                continue
             self._free -= 1
             scores = asyncio.get_running_loop().run_in_executor(self._threads, _scores_of, batch)
             scores.add_done_callback(partial(self._take, batch))
@@ -127,18 +132,23 @@ class Batcher:
         """Give jobs their scores, and let the thread that is free go on."""
         self._free += 1
         self._score()
-        error, start = done.exception(), 0
-        if error is None:
-            self._scored(sum(job.rows for job in batch))
+        self._give(batch, done.result)
+
+    def _give(self, batch: Sequence[Job], result: Callable[[], Scores]) -> None:
+        waiting = [job for job in batch if not job.done.done()]  # for others nobody waits any more
+        try:
+            scores = result()
+        except Exception as error:
+            for job in waiting:
+                job.done.set_exception(error)
+            return
+        self._scored(sum(job.rows for job in batch))
+        start = 0
         for job in batch:
             rows = slice(start, start + job.rows)
             start = rows.stop
-            if job.done.done():  # nobody waits for it any more
-                continue
-            if error is not None:
-                job.done.set_exception(error)
-            else:
-                job.done.set_result({name: values[rows] for name, values in done.result().items()})
+            if job in waiting:
+                job.done.set_result({name: values[rows] for name, values in scores.items()})
 
 
 def _scores_of(batch: Sequence[Job]) -> Scores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
@@ -89,16 +89,18 @@ def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
     return ScoreRequest(columns, shared, rows)
 
 
-def _parsed(body: bytes) -> tuple[str, Any]:
+def _parsed(body: bytes, parse_int: Callable[[str], Any] | None = None) -> tuple[str, Any]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise _bad(f"the body is no UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
+        value = json.loads(text, parse_int=parse_int, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"it goes wrong at line {error.lineno:,}, column {error.colno:,}" if text else "it is empty"
         raise _bad(f"the body is no JSON: {place}; expected {_EXPECTED}") from error
+    except ValueError:  # an integer of more digits than Python reads; our own function for each integer would take longer than the rest
+        return _parsed(body, _integer)
     except RecursionError:
         raise _bad(f"the body is nested too deep, expected {_EXPECTED}") from None
     return text, value

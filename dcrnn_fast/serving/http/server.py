@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
+import torch
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -83,6 +84,7 @@ class Server(uvicorn.Server):
     def serve_until_stopped(self) -> None:
         """Serve, and return when all that was accepted is answered, or the grace is over."""
         threading.Thread(target=self._reload, name="reload", daemon=True).start()
+        torch.set_num_threads(1)
         self.run(sockets=[self.bound])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
