@@ -19,7 +19,7 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training.folder.weights import load_model
 
-from .. import results
+from .. import machine, results
 from ..load.clients import wrk
 from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
 from ..load.servers import Command, Server, commands
@@ -100,10 +100,12 @@ def run(options: Namespace) -> dict[str, Any]:
         reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
         write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
         servers = commands(options.server, packages["aoti"], folder / "model.ts", packages["onnx"])
-        kept = results.read(FILE) if options.only_soak else {}
-        rows = kept.get("rows") or compare(servers, bodies, options.seconds)
-        ours, soaked = next(iter(servers)), kept.get("soak")
-        if options.soak:
+        kept = results.read(FILE) if options.only_soak or not options.soak else {}
+        rows = kept["rows"] if options.only_soak else compare(servers, bodies, options.seconds)
+        ours = next(iter(servers))
+        if not options.soak:
+            soaked = {"machine": machine.line(kept["machine"]), **kept["soak"]}
+        else:
             best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
             soaked = told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))
     return {"rows": rows, "soak": soaked}
@@ -111,7 +113,7 @@ def run(options: Namespace) -> dict[str, Any]:
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--server", type=Path, default=Path("build/load/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: none")
+    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: keep the file's")
     parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
 
 

@@ -48,6 +48,7 @@ def load() -> str:
         lines.append([str(row["rows"]), str(row["connections"]), row["server"], rate, times, str(row["failed"])])
     header = ["rows", "connections", "server", "requests/s", "p50 / p99 / p99.9, ms", "failed"]
     soak = result["soak"]
+    of_soak = f", on another machine: {soak['machine']}" if "machine" in soak else ""
     times = " / ".join(f"{soak[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
     return (
         f"{markdown(header, lines)}\n\n"
@@ -56,7 +57,7 @@ def load() -> str:
         f"answer, while it loaded its package anew {soak['reloads']} times: {soak['requests']:,} requests, {soak['failed']} failed; "
         f"p50 / p99 / p99.9 {times} ms. It took {soak['memory after the first reload, MB']:,.0f} MB of memory after the first reload, at "
         f"most {soak['greatest memory in the second half, MB']:,.0f} in the second half, and {soak['memory at the end, MB']:,.0f} at the "
-        f"end. {machine.line(result['machine'])}; wrk on the same {result['machine']['cores']} cores; `bench/results/load_cpu.json`."
+        f"end{of_soak}. {machine.line(result['machine'])}; wrk on the same cores; `bench/results/load_cpu.json`."
     )
 
 

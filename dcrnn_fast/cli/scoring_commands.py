@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated, Any, Literal
 
 import typer
@@ -97,7 +99,7 @@ def serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 10_000,
     max_queue_rows: Annotated[int, typer.Option(min=1, help="Rows that wait; more are refused.")] = 100_000,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Rows of waiting requests that are scored together.")] = 512,
-    max_connections: Annotated[int, typer.Option(min=1, help="Connections; for one more, the longest idle one ends.")] = 1000,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections; further ones are refused.")] = 1000,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads that score.")] = 1,
     grace: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to answer what was accepted, once it is stopped.")] = 10,
     backend: Annotated[str, typer.Option(help="With --run: backend of the operators, see `dcrnn-fast info`.")] = "auto",
@@ -116,12 +118,14 @@ def serve(
     check_installed("serve", "serve", PACKAGES)
     import pyarrow
 
-    from ..serving.http.app import Application, Limits, load_package, load_run
-    from ..serving.http.server import Server, bind, keep_hangups
+    from ..serving.http.app import Application, Limits
+    from ..serving.http.served import load_package, load_run
+    from ..serving.http.server import Server, bind
 
-    keep_hangups()
+    asked = SimpleQueue[None]()  # a supervisor may ask for a reload while the model loads for the first time
+    signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     bound = bind(host, port)
-    limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows)
+    limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows, max_connections)
     load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
     pyarrow.array([None])  # imports pandas, if it is installed, before a request waits for that
     gc.collect()
@@ -130,7 +134,7 @@ def serve(
     sys.setswitchinterval(0.0005)  # the event loop waits for its turn at each read and write; the usual one is 5 ms
     try:
         application = Application(load, limits, threads=threads)
-        Server(application, bound, grace=grace, max_connections=max_connections).serve_until_stopped()
+        Server(application, bound, grace=grace, asked=asked).serve_until_stopped()
     finally:
         sys.setswitchinterval(usual)
         gc.unfreeze()

@@ -145,7 +145,8 @@ class Unseen:
             last = np.maximum.accumulate(np.where(is_there, np.arange(len(cells))[:, None], -1), axis=0)
             before = np.vstack([self._last, np.where(last < 0, self._last, np.take_along_axis(cells, last.clip(0), axis=0))])
             begins, self._last = is_there & (cells != before[:-1]), before[-1]
-            added += np.array([is_there, cells < self._low, (cells > self._high) | (cells == self._missing), begins]).sum(axis=1)
+            counted = is_there, cells < self._low, (cells > self._high) | (cells == self._missing), begins
+            added += np.array([np.count_nonzero(one, axis=0) for one in counted])
         room = np.maximum(WINDOW - added[0], 0)
         self._totals = self._totals * np.minimum(1, room / np.maximum(self._totals[0], 1)) + added
         return added

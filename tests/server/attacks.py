@@ -342,3 +342,5 @@ ATTACKS: dict[str, Callable[[Target, Form, Path], str]] = {
     "memory": memory_kept,
     "fuzz": fuzz_by_the_description,
 }
+HOSTILE = "idle", "slow"
+"""The attacks of clients that a proxy keeps from the server in Python."""

@@ -28,7 +28,7 @@ def lasting():
 @pytest.fixture
 def serve(lasting):
     """Starts a server in Python of a ranker."""
-    from dcrnn_fast.serving.http.app import Served
+    from dcrnn_fast.serving.http.served import Served
 
     from .on_a_thread import OnAThread
 

@@ -278,17 +278,11 @@ def with_trailer(line):
 
 
 AMBIGUOUS = {
-    "another coding before chunked": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="gzip, chunked"), 400),
-    "another coding in a line before": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding=["gzip", "chunked"]), 400),
     "no coding": (raw(Content_Length=None, Transfer_Encoding="identity"), 400),
     "chunked and a length": (raw(body=CHUNKED, Transfer_Encoding="chunked"), 400),
     "two lengths": (raw(Content_Length=["3", "5"]), 400),
-    "no host": (raw(host=None), 400),
-    "two hosts": (raw(host="Host: a\r\nHost: b"), 400),
     "two content types": (raw(Content_Type=["application/json", "text/plain"]), 415),
     "a content type behind another": (raw(Content_Type=["application/json; a=b", "text/plain"]), 415),
-    "chunks in HTTP/1.0": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
-    "two hosts in HTTP/1.0": (raw(host="Host: a\r\nHost: b").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
     "two encodings": (raw(Content_Encoding=["identity", "gzip"]), 415),
     "another charset": (raw(Content_Type="application/json; charset=utf-16"), 415),
     "another charset behind": (raw(Content_Type="application/json; a=b; Charset=UTF-16"), 415),
@@ -298,9 +292,6 @@ AMBIGUOUS = {
     "a line feed alone": (raw().replace(b"Host: a\r\n", b"Host: a\nX-A: b\r\n"), 400),
     "a request behind line feeds": (raw().replace(b"Host: a\r\n", b"Host: a\nX-A: b\n\nGET /metrics HTTP/1.1\r\nHost: a\r\n"), 400),
     "a control character": (raw(X_A="a\x01b"), 400),
-    "a head that is too large": (raw(X_A="a" * 20_000), 400),
-    "a later HTTP": (raw().replace(b"HTTP/1.1", b"HTTP/2.0"), 400),
-    "chunks in an earlier HTTP": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked").replace(b"/1.1", b"/0.9"), 400),
     "a content type with another space": (raw(Content_Type="application/json\xa0"), 415),
     "an encoding with another space": (raw(Content_Encoding="identity\xa0"), 415),
     "a content type in a trailer": (
@@ -322,7 +313,7 @@ def test_a_request_of_this_form_is_scored(server):
     assert exchange(server.url, raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked"), until=1).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("line", ["Content-Type: text/plain", "Content-Encoding: gzip", "X-Deadline-Ms: x", "Connection: close"])
+@pytest.mark.parametrize("line", ["Content-Type: text/plain", "Content-Encoding: gzip", "X-Deadline-Ms: x"])
 def test_a_trailer_changes_nothing(server, line):
     sent = raw(body=with_trailer(line), Content_Length=None, Transfer_Encoding="chunked")
     assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent * 2, until=2)) == [b"200", b"200"]
@@ -333,11 +324,6 @@ def test_what_a_request_for_scores_may_not_have_twice_others_may(server):
     for method, path, status in ((b"GET", b"/health/live", b"200"), (b"PUT", b"/v1/score", b"405"), (b"GET", b"/none", b"404")):
         sent = twice.replace(b"POST /v1/score", method + b" " + path)
         assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent, until=1)) == [status]
-
-
-def test_a_client_that_sends_no_more_gets_all_its_answers(server):
-    received = exchange(server.url, raw() * 2, until=None, sends_no_more=True)
-    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"200"]
 
 
 # Limits

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from .calls import JSON, connected, exchange, get, metrics, score
-from .contract import BIG_BODY, BIG_ROWS, ONE, ROWS, assert_scores, error_of, raw, table
+from .calls import JSON, exchange, get, metrics, score
+from .contract import BIG_BODY, BIG_ROWS, ONE, ROWS, assert_scores, error_of, table
 
 # What a server says of itself
 
@@ -149,75 +149,11 @@ def test_a_request_is_scored_or_refused_when_the_queue_is_short(start, ranker):
     assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] == full
 
 
-def test_what_is_no_http_counts_as_a_400(start):
-    server = start()
-    assert exchange(server.url, raw(host=None)).startswith(b"HTTP/1.1 400")
-    assert metrics(server.url)['dcrnn_fast_requests_total{status="400"}'] == 1
-
-
-LONG = "x" * 8_000_000
-ANSWERED_EARLY = {
-    "no HTTP": raw(host=None, body=LONG),
-    "a broken chunk": raw(body="zz\r\n" + LONG, Content_Length=None, Transfer_Encoding="chunked"),
-    "a length beside chunks": raw(body=f"{len(LONG):x}\r\n{LONG}\r\n0\r\n\r\n", Transfer_Encoding="chunked"),
-    "an unknown path and no other request": raw("/nowhere", body=LONG, Connection="close"),
-}
-
-
-@pytest.mark.parametrize("name", ANSWERED_EARLY)
-def test_a_client_that_still_sends_megabytes_gets_its_refusal(server, name):
-    assert exchange(server.url, ANSWERED_EARLY[name], until=1).startswith(b"HTTP/1.1 4")
-
-
 def test_http_that_is_none_ends_its_connection_alone(server):
     for sent in (b"\r\nnonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" * 20):
         received = exchange(server.url, sent)
         assert received == b"" or received.startswith(b"HTTP/1.1 4"), received
     assert score(server.url, ONE).status == 200
-
-
-# Too many
-
-
-def test_for_one_connection_more_the_longest_idle_one_ends(start):
-    server = start(max_connections=3)
-    idle = [connected(server.url) for _ in range(3)]
-    for one in idle[1:]:
-        one.sendall(raw())
-        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
-    for _ in range(2):
-        assert get(server.url, "/health/live").status == 200
-    assert idle[0].recv(1) == b""
-    for one in idle:
-        one.close()
-
-
-def test_where_none_is_idle_one_connection_more_is_a_503_at_once(start):
-    server = start(max_connections=3)
-    begun = [connected(server.url) for _ in range(3)]
-    for one in begun:
-        one.sendall(raw()[:-1])
-    for _ in range(3000):
-        if get(server.url, "/health/live").status == 503:  # the server has read what was sent
-            break
-    for sent in (b"", raw(), raw()[:-5]):
-        received = exchange(server.url, sent)
-        assert received.startswith(b"HTTP/1.1 503")
-        assert b"retry-after: 1\r\n" in received.lower()
-    for one in begun:
-        one.sendall(raw()[-1:])
-        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
-        one.close()
-    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] >= 4
-
-
-def test_more_idle_connections_than_it_takes_deny_nobody_an_answer(start):
-    server = start(max_connections=40)
-    idle = [connected(server.url) for _ in range(100)]
-    assert get(server.url, "/health/live").status == 200
-    assert sum(one.recv(1) == b"" for one in idle[:50]) == 50
-    for one in idle:
-        one.close()
 
 
 # Reload and stop

@@ -3,35 +3,25 @@
 import threading
 from functools import partial
 
-from dcrnn_fast.serving.http.app import load_run
+from dcrnn_fast.serving.http.served import load_run
 
 
 class OnAThread:
     """A server of a run folder, with the methods that the contract asks for. Options are those of the command, as ``max_rows=100``."""
 
-    def __init__(self, served, *, load=load_run, grace=10.0, threads=1, max_connections=1000, **limits):
+    def __init__(self, served, *, load=load_run, grace=10.0, threads=1, **limits):
         from dcrnn_fast.serving.http.app import Application, Limits
         from dcrnn_fast.serving.http.server import Server, bind
 
         named = {name.removeprefix("max_"): value for name, value in limits.items()}
         self.served = served
         self.application = Application(partial(load, served), Limits(**named), threads=threads)
-        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace, max_connections=max_connections)
+        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace)
         self.url, self.reload = self._server.url, self._server.reload
         self._thread = threading.Thread(target=self._server.serve_until_stopped, daemon=True)
         self._thread.start()
         while self._thread.is_alive() and not self._server.started:
             self._thread.join(0.002)
-
-    @property
-    def open_connections(self):
-        return len(self._server.server_state.connections)
-
-    @property
-    def unsent_bytes(self):
-        """Of each connection that has some."""
-        sizes = [one.transport.get_write_buffer_size() for one in list(self._server.server_state.connections)]
-        return [size for size in sizes if size]
 
     def ask_to_stop(self):
         self._server.stop()

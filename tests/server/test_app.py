@@ -17,9 +17,8 @@ from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import MissingExtra, check_installed
 from dcrnn_fast.serving.http import PACKAGES
-from dcrnn_fast.serving.http import request as http_request
 from dcrnn_fast.serving.http import request as score_request
-from dcrnn_fast.serving.http.app import Served
+from dcrnn_fast.serving.http.served import Served
 from dcrnn_fast.training import train
 from tests.training.tiny import tiny_config
 
@@ -73,7 +72,7 @@ def ask(url, request):
 @needs_packages
 def test_a_full_queue_is_a_503_and_what_waits_is_scored(serve, ranker):
     held = Held(ranker)
-    server = serve(held, max_rows=2, max_queue_rows=2)
+    server = serve(held, inline_rows=0, max_rows=2, max_queue_rows=2)
     first = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
     second = ask(server.url, {"columns": {name: cells * 2 for name, cells in ONE["columns"].items()}})
@@ -91,7 +90,7 @@ def test_a_full_queue_is_a_503_and_what_waits_is_scored(serve, ranker):
 @pytest.mark.parametrize("grace", [30.0, 0.1])
 def test_stopping_it_is_not_ready_and_answers_what_it_accepted_within_its_grace(serve, ranker, grace):
     held = Held(ranker)
-    server = serve(held, grace=grace)
+    server = serve(held, inline_rows=0, grace=grace)
     place = urlsplit(server.url)
     running = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
@@ -102,7 +101,7 @@ def test_stopping_it_is_not_ready_and_answers_what_it_accepted_within_its_grace(
     half.sendall(b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
     open_ = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
     open_.request("GET", "/health/ready")
-    assert open_.getresponse().read() == b'{"status": "ready"}'
+    assert json.loads(open_.getresponse().read()) == {"status": "ready"}
     server.application.is_stopping = True
     for method, path, body in (("GET", "/health/ready", None), ("POST", "/v1/score", json.dumps(ONE))):
         open_.request(method, path, body, JSON)
@@ -116,8 +115,8 @@ def test_stopping_it_is_not_ready_and_answers_what_it_accepted_within_its_grace(
         assert half.recv(1000).startswith(b"HTTP/1.1 400")
     else:
         assert "time for what waits is over" in error_of(waiting(), 503)
-        assert half.recv(1000) == b""
         held.may_go_on.release()
+        assert half.recv(1000) == b""
     assert running().status == 200
     assert server.stop() == 0
 
@@ -131,24 +130,6 @@ def test_a_failure_is_a_503_that_says_so_and_the_next_request_is_scored(serve, r
     assert_scores(score(server.url, ONE), ranker.predict(ONE["columns"]))
     server.stop()
     assert "ZeroDivisionError" in caplog.text
-
-
-@needs_packages
-def test_bodies_are_held_within_bounds(serve, ranker, monkeypatch):
-    monkeypatch.setattr(http_request, "HELD", 2)
-    server = serve(ranker, max_body_bytes=10_000)
-    place = urlsplit(server.url)
-    head = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
-    halves = [socket.create_connection((place.hostname, place.port)) for _ in range(2)]
-    for half in halves:
-        half.sendall(head + b" " * 9998)
-    while server.application._bodies._held < 2 * 9998:
-        pass
-    assert "too many bodies" in error_of(score(server.url, ONE), 503)
-    halves[0].close()
-    while server.application._bodies._held > 9998:
-        pass
-    assert score(server.url, ONE).status == 200
 
 
 @needs_packages
@@ -179,7 +160,7 @@ def test_the_description_names_the_columns_of_the_model_and_its_example_is_score
 def test_after_a_reload_requests_that_run_end_with_the_old_model_and_the_description_is_of_the_new_one(serve, ranker):
     held, encoder = Held(ranker), Encoder(tasks=["click"], num_embeddings={"a": 2}, dense=[], vocabulary={"a": ["<oov>", "x"]}, scaling={})
     other = Ranker(DCRNN(encoder.num_embeddings, tasks=encoder.tasks), encoder)
-    server = serve(held)
+    server = serve(held, inline_rows=0)
     running = ask(server.url, ONE)
     assert held.called.acquire(timeout=30)
     server.application._load = lambda: Served(other, "0123456789ab", "pt2", "0", "0")
@@ -268,23 +249,37 @@ def test_half_a_surrogate_pair_in_a_list_is_a_400(serve, log_ranker):
 
 
 @needs_packages
-@pytest.mark.parametrize("sent", [b"GET /health/live HTTP/1.1\r\n\r\n", b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"])
-def test_broken_http_is_a_400_in_json(serve, ranker, sent):
-    place = urlsplit(serve(ranker).url)
+def test_a_body_too_large_by_its_length_is_refused_at_once_and_the_client_may_ask_on(serve, ranker):
+    place = urlsplit(serve(ranker, max_body_bytes=1000).url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
-        connection.sendall(sent)
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        assert (answer.status, json.loads(answer.read())) == (400, {"error": "the request is no HTTP"})
+        connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1001\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+        connection.sendall(b" " * 1001 + b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 @needs_packages
-def test_a_broken_chunk_is_a_400(serve, ranker):
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTTP/1.1\r\nX: " + b"x" * 9_000_000, b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 1_000_000],
+    ids=["a header", "headers"],
+)
+def test_headers_without_an_end_end_the_connection(serve, ranker, sent):
     place = urlsplit(serve(ranker).url)
-    head = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((place.hostname, place.port), timeout=30) as connection, pytest.raises(ConnectionError):
+        connection.sendall(sent)
+
+
+@needs_packages
+def test_further_connections_are_refused_and_told_when_to_try_again(serve, ranker):
+    server = serve(ranker, max_connections=1)
+    place = urlsplit(server.url)
     with socket.create_connection((place.hostname, place.port), timeout=30) as connection:
-        connection.sendall(head + b"zz\r\n{}\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        answer = score(server.url, ONE)
+        assert "too many connections" in error_of(answer, 503)
+        assert (answer.headers["retry-after"], answer.headers["connection"]) == ("1", "close")
 
 
 @needs_packages
@@ -322,7 +317,7 @@ def test_without_the_packages_of_the_extra_the_error_says_what_to_install(monkey
 
 
 def test_a_table_that_is_not_scored_finitely_is_not_served(ranker, monkeypatch):
-    from dcrnn_fast.serving.http.app import load_run
+    from dcrnn_fast.serving.http.served import load_run
 
     monkeypatch.setattr(Ranker, "load", lambda *_, **__: ranker)
     monkeypatch.setattr(Ranker, "predict_encoded", lambda *_: {"click": torch.tensor([np.nan]).numpy()})

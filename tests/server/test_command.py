@@ -1,8 +1,6 @@
 """The command `dcrnn-fast serve`, in a process forked from this one, which has imported everything."""
 
 import os
-import re
-import resource
 import signal
 import socket
 from importlib.util import find_spec
@@ -13,7 +11,7 @@ from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401 (imported before the process is forked)
 from dcrnn_fast.serving.http import PACKAGES
 
-from .calls import connected, get, metrics, score
+from .calls import get, metrics, score
 from .contract import ROWS, assert_scores
 
 needs_packages = pytest.mark.skipif(
@@ -24,14 +22,12 @@ needs_packages = pytest.mark.skipif(
 class Forked:
     """A process of the command; ``line`` is the first that it prints."""
 
-    def __init__(self, errors, *arguments, most_files=None):
+    def __init__(self, errors, *arguments):
         ours, theirs = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             code = 1
             try:
-                if most_files is not None:
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
                 os.dup2(theirs, 1)
                 os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
                 os.environ["COLUMNS"] = "80"
@@ -75,31 +71,6 @@ def test_it_says_where_it_listens_loads_again_and_ends_with_0_however_often_it_i
         server.signal(signal.SIGTERM, signal.SIGTERM, signal.SIGINT)
         code = server.ended()
     assert (code, (tmp_path / "errors").read_text()) == (0, "")
-
-
-@needs_packages
-def test_with_few_files_it_has_fewer_connections_lives_and_writes_few_lines(calibrated_shop, tmp_path):
-    server = Forked(tmp_path / "errors", "serve", "--run", calibrated_shop / "run", "--port", 0, "--grace", 0, most_files=128)
-    url = server.line.strip().rpartition(" ")[2]
-    waiting = [connected(url) for _ in range(300)]
-    begun = [connected(url) for _ in range(100)]
-    try:
-        assert get(url, "/health/live").status == 200
-        for one in begun:
-            one.sendall(b"GET /health")
-        assert get(url, "/health/live").status in (200, 503)
-        for one in begun[-60:]:
-            one.sendall(b"/live HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert one.recv(1000).startswith(b"HTTP/1.1 200")
-    finally:
-        server.signal(signal.SIGTERM)
-        code = server.ended()
-        for one in waiting + begun:
-            one.close()
-    lines = (tmp_path / "errors").read_text().splitlines()
-    assert code == 0
-    assert re.search("--max-connections 1,000: the limit of open files leaves room for 64; raise it by `ulimit -n`", lines[0])
-    assert len(lines) <= 3
 
 
 @needs_packages

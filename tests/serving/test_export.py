@@ -21,7 +21,7 @@ from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import load as exported
 from dcrnn_fast.serving.export import package
 from dcrnn_fast.serving.export.archive import check_program
-from dcrnn_fast.serving.http.app import load_package
+from dcrnn_fast.serving.http.served import load_package
 from tests.damage import fill_disk
 from tests.shop import CHOOSES_CPUS
 

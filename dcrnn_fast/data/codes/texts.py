@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from ..packed.meta import MISSING, OOV
@@ -43,8 +44,7 @@ class Categories:
 
     def ids(self, texts: Sequence[str]) -> list[int]:
         """The ids of texts as a vocabulary spells them."""
-        get = self._ids.get
-        return [get(text, 0) for text in texts]
+        return list(map(self._ids.get, texts, repeat(0)))
 
 
 class Hashes:

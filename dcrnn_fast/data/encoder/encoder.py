@@ -15,7 +15,7 @@ import torch
 from ...errors import DataError, one_line, shown
 from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
-from ..codes.numbers import FloatArray, bucket_ids, check_finite, dense_float32, dense_values
+from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
 from ..codes.texts import Categories, Hashes, text_ids
 from ..packed.meta import META, read_meta, whole_vocabulary
 from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
@@ -144,6 +144,20 @@ class Encoder:
         another type or of more than one, an infinite number, and a number that float32 cannot hold once it is scaled. Rows count from 1.
         """
         return self.encode_pieces(pieces_of(table, self.columns))
+
+    def encode_shared(self, columns: Mapping[str, Sequence[Any]], shared: Mapping[str, Any], rows: int) -> Encoded:
+        """The same of `rows` rows that have the cells of `shared`; a column that it lacks is a list of `rows` cells in `columns`.
+
+        A shared cell is encoded once, unless a derived column is made of it. Raises DataError for a wrong cell, as :meth:`encode` does.
+
+        >>> vocabulary = {"a": ["<oov>", "x"], "b": ["<oov>", "x"]}
+        >>> encoder = Encoder(tasks=["click"], num_embeddings={"a": 2, "b": 2}, dense=[], vocabulary=vocabulary, scaling={})
+        >>> encoder.encode_shared({"b": ["x", "y"]}, {"a": "x"}, rows=2).ids.tolist()
+        [[1, 1], [1, 0]]
+        """
+        repeated = {source for one in self._derived for source in one.sources()}
+        cells = {name: [shared[name]] * (rows if name in repeated else 1) if name in shared else columns[name] for name in self.columns}
+        return self.encode_pieces([Piece(cells, rows, Place(Path("table"), 0))])
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> Encoded:
         """Encode one or more pieces of a table, which hold the encoder's columns, as :meth:`encode` does."""

@@ -1,4 +1,4 @@
 """The server of a ranker over HTTP, in Python. Needs the extra ``serve``."""
 
-PACKAGES = ("fastapi", "fastapi_offline", "prometheus_client", "uvicorn")
+PACKAGES = ("fastapi", "fastapi_offline", "httptools", "orjson", "prometheus_client", "uvicorn", "uvloop")
 """The packages of the extra, which the modules of this folder import."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ...support.model_inputs import inputs_checked
 from ..export.load import ExportedRanker
 from ..ranker import Ranker, Scores
 
@@ -30,14 +33,14 @@ class Job:
     """Encoded rows that wait for their scores: ids [B, F] int64, dense [B, Nd] float32 or None, B >= 1.
 
     ``ranker`` has encoded them, and scores them. ``deadline`` is the value of :func:`time.monotonic` until which scoring must begin, or
-    None. ``done`` receives the scores, a :class:`Refused`, or what the ranker raised.
+    None. ``done`` receives the scores, a :class:`Refused`, or what the ranker raised. Made while an event loop runs.
     """
 
     ranker: Ranker | ExportedRanker
     ids: Tensor
     dense: Tensor | None
     deadline: float | None = None
-    done: Future[Scores] = field(default_factory=Future)
+    done: asyncio.Future[Scores] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def rows(self) -> int:
@@ -46,16 +49,12 @@ class Job:
 
 
 class Batcher:
-    """A queue of jobs, and ``threads`` threads that each score, at once, all that waits, up to ``max_batch_rows`` rows.
+    """A queue of jobs, of which a free one of ``threads`` threads scores at once all that waits, up to ``max_batch_rows`` rows.
 
     A larger job is scored alone. Jobs leave the queue in their order, and a thread never waits for more of them. ``scored`` is called with
     the rows of each batch, ``waiting`` with the rows in the queue whenever they change. Each thread computes with one thread of PyTorch's.
-
-    >>> ranker = Ranker.load("runs/shop")  # doctest: +SKIP
-    >>> batcher = Batcher(max_queue_rows=1000, max_batch_rows=512, threads=1)  # doctest: +SKIP
-    >>> job = Job(ranker, *ranker.encoder.encode({"item": ["i1"]}))  # doctest: +SKIP
-    >>> batcher.submit(job)  # doctest: +SKIP
-    >>> job.done.result()["click"]  # doctest: +SKIP
+    All methods are for the thread of the event loop, which itself scores batches of at most ``inline_rows`` rows: two threads that take
+    turns with Python's lock take longer than one.
     """
 
     def __init__(
@@ -64,79 +63,83 @@ class Batcher:
         max_queue_rows: int,
         max_batch_rows: int,
         threads: int,
+        inline_rows: int = 0,
         scored: Callable[[int], Any] = lambda rows: None,
         waiting: Callable[[int], Any] = lambda rows: None,
     ) -> None:
-        self._max_queue_rows, self._max_batch_rows = max_queue_rows, max_batch_rows
+        self._max_queue_rows, self._max_batch_rows, self._inline_rows = max_queue_rows, max_batch_rows, inline_rows
         self._scored, self._waiting = scored, waiting
         self._jobs: deque[Job] = deque()
-        self._rows, self._closed = 0, False
-        self._changed = threading.Condition()
-        for number in range(threads):
-            threading.Thread(target=self._work, name=f"scoring-{number}", daemon=True).start()
+        self._rows, self._free, self._closed = 0, threads, False
+        self._threads = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))
 
     def submit(self, job: Job) -> None:
         """Let a job wait. Raises :class:`Refused` where the queue cannot take its rows, or is closed."""
-        with self._changed:
-            if self._closed:
-                raise Refused("stopping", "the server is stopping; ask another one")
-            if self._rows + job.rows > self._max_queue_rows:
-                raise Refused(
-                    "overload",
-                    f"{self._rows:,} rows are waiting, and with {job.rows:,} more they would be over {self._max_queue_rows:,}; ask again",
-                )
-            self._jobs.append(job)
-            self._count(job.rows)
-            self._changed.notify()
+        if self._closed:
+            raise Refused("stopping", "the server is stopping; ask another one")
+        if self._rows + job.rows > self._max_queue_rows:
+            raise Refused(
+                "overload",
+                f"{self._rows:,} rows are waiting, and with {job.rows:,} more they would be over {self._max_queue_rows:,}; ask again",
+            )
+        self._jobs.append(job)
+        self._count(job.rows)
+        asyncio.get_running_loop().call_soon(self._score)  # with those that have come at the same time
 
     def close(self) -> None:
         """Refuse what waits and what comes. A batch that is being scored ends."""
-        with self._changed:
-            self._closed = True
-            left = list(self._jobs)
-            self._jobs.clear()
-            self._count(-self._rows)
-            self._changed.notify_all()
-        _refuse(left, "stopping", "the server is stopping, and its time for what waits is over; ask another one")
+        self._closed = True
+        while self._jobs:
+            self._refuse(self._jobs.popleft(), "stopping", "the server is stopping, and its time for what waits is over; ask another one")
 
     def _count(self, rows: int) -> None:
         self._rows += rows
         self._waiting(self._rows)
 
-    def _work(self) -> None:
-        torch.set_num_threads(1)
-        while batch := self._next():
-            self._score(batch)
+    def _refuse(self, job: Job, reason: str, message: str) -> None:
+        self._count(-job.rows)
+        if not job.done.done():
+            job.done.set_exception(Refused(reason, message))
+
+    def _score(self) -> None:
+        """Give free threads what waits."""
+        while self._free and (batch := self._next()):
+            if sum(job.rows for job in batch) <= self._inline_rows:
+                self._give(batch, partial(_scores_of, batch))
+                continue
+            self._free -= 1
+            scores = asyncio.get_running_loop().run_in_executor(self._threads, _scores_of, batch)
+            scores.add_done_callback(partial(self._take, batch))
 
     def _next(self) -> list[Job]:
-        """The jobs at the head of the queue that are scored together; none when it is closed."""
+        """The jobs at the head of the queue that are scored together, if there are any."""
         batch: list[Job] = []
-        while not batch and not self._closed:
-            late: list[Job] = []
-            with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                now, rows = time.monotonic(), 0
-                while self._jobs:
-                    job = self._jobs[0]
-                    if job.deadline is not None and job.deadline < now:
-                        late.append(job)
-                    elif not batch or (job.ranker is batch[0].ranker and rows + job.rows <= self._max_batch_rows):
-                        batch.append(job)
-                        rows += job.rows
-                    else:
-                        break
-                    self._jobs.popleft()
-                    self._count(-job.rows)
-            _refuse(late, "deadline", "the deadline passed before scoring began; ask again, or allow more X-Deadline-Ms")
-            batch = [job for job in batch if job.done.set_running_or_notify_cancel()]
+        now, rows = time.monotonic(), 0
+        while self._jobs:
+            job = self._jobs[0]
+            if job.deadline is not None and job.deadline < now:
+                self._refuse(job, "deadline", "the deadline passed before scoring began; ask again, or allow more X-Deadline-Ms")
+            elif not batch or (job.ranker is batch[0].ranker and rows + job.rows <= self._max_batch_rows):
+                batch.append(job)
+                rows += job.rows
+                self._count(-job.rows)
+            else:
+                break
+            self._jobs.popleft()
         return batch
 
-    def _score(self, batch: Sequence[Job]) -> None:
+    def _take(self, batch: Sequence[Job], done: asyncio.Future[Scores]) -> None:
+        """Give jobs their scores, and let the thread that is free go on."""
+        self._free += 1
+        self._score()
+        self._give(batch, done.result)
+
+    def _give(self, batch: Sequence[Job], result: Callable[[], Scores]) -> None:
+        waiting = [job for job in batch if not job.done.done()]  # for others nobody waits any more
         try:
-            dense = None if batch[0].dense is None else torch.cat([job.dense for job in batch if job.dense is not None])
-            scores = batch[0].ranker.predict_encoded(torch.cat([job.ids for job in batch]), dense)
-        except BaseException as error:
-            for job in batch:
+            scores = result()
+        except Exception as error:
+            for job in waiting:
                 job.done.set_exception(error)
             return
         self._scored(sum(job.rows for job in batch))
@@ -144,10 +147,15 @@ class Batcher:
         for job in batch:
             rows = slice(start, start + job.rows)
             start = rows.stop
-            job.done.set_result({name: values[rows] for name, values in scores.items()})
+            if job in waiting:
+                job.done.set_result({name: values[rows] for name, values in scores.items()})
 
 
-def _refuse(jobs: Sequence[Job], reason: str, message: str) -> None:
-    for job in jobs:
-        if job.done.set_running_or_notify_cancel():
-            job.done.set_exception(Refused(reason, message))
+def _scores_of(batch: Sequence[Job]) -> Scores:
+    # Each operation of PyTorch's gives Python's lock away, and the event loop may keep it for a while; NumPy's do not.
+    ids, dense = batch[0].ids, batch[0].dense
+    if len(batch) > 1:
+        ids = torch.from_numpy(np.concatenate([job.ids.numpy() for job in batch]))
+        dense = None if dense is None else torch.from_numpy(np.concatenate([job.dense.numpy() for job in batch if job.dense is not None]))
+    with inputs_checked():  # the encoder gives no others
+        return batch[0].ranker.predict_encoded(ids, dense)

@@ -40,6 +40,10 @@ class Metrics:
         for result in RESULTS:
             self.reloads.labels(result)
 
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        self.requests.labels(str(status)).inc()
+
     def set_model(self, model: str) -> None:
         """Say which model scores from now on."""
         self._model.clear()

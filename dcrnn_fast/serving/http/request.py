@@ -1,18 +1,16 @@
-"""Reads a request for scores: a body within bounds, of which any bytes become columns of cells, or an error of one line."""
+"""Reads the body of a request for scores: any bytes become columns of cells, or an error of one line."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
 from ...errors import shown
-from .batching import Refused
 
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
@@ -22,11 +20,6 @@ _EXPECTED = '{"columns": {"NAME": [cell, ...]}, "shared": {"NAME": cell}}'
 _PLAIN = {str, int, float, bool, NoneType}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CELLS = "text, a number, true, false, null, or a list of these"
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-DRAINED = 16
-"""So many times the limit is read of a body that is too large, and forgotten, so that its sender reads the answer."""
-HELD = 64
-"""So many bodies of the greatest size may be held at once."""
 
 
 class Unusable(Exception):  # noqa: N818 (it is an answer, not a failure)
@@ -44,26 +37,22 @@ class ScoreRequest(NamedTuple):
     shared: dict[str, Any]
     rows: int
 
-    def table(self, wanted: Sequence[str]) -> dict[str, list[Any]]:
-        """The wanted columns as lists.
-
-        Raises :class:`Unusable` for one that the request lacks, and for a shared cell that would take too much memory in every row.
-        """
+    def check(self, wanted: Sequence[str]) -> None:
+        """Raise :class:`Unusable` for a wanted column that is not there, and for a shared cell that takes too much memory in each row."""
         if missing := [name for name in wanted if name not in self.columns and name not in self.shared]:
             names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10:,} more" if missing[10:] else "")
             raise _bad(f"the model reads {names}, and the request has neither cells nor a shared cell of that name; null is a missing cell")
-        return {name: self.columns[name] if name in self.columns else self._spread(name) for name in wanted}
-
-    def _spread(self, name: str) -> list[Any]:
-        cell = self.shared[name]
-        size = len(cell) + sum(len(item) for item in cell if type(item) is str) if type(cell) is list else len(str(cell))
-        if size * self.rows > MAX_SPREAD:
-            raise Unusable(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"shared {name!r} holds {size:,} characters or values for each of {self.rows:,} rows, expected at most {MAX_SPREAD:,} in "
-                "all; shorten it, or send fewer rows at once",
-            )
-        return [cell] * self.rows
+        for name in wanted:
+            if name not in self.shared:
+                continue
+            cell = self.shared[name]
+            size = len(cell) + sum(len(item) for item in cell if type(item) is str) if type(cell) is list else len(str(cell))
+            if size * self.rows > MAX_SPREAD:
+                raise Unusable(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"shared {name!r} holds {size:,} characters or values for each of {self.rows:,} rows, expected at most {MAX_SPREAD:,} "
+                    "in all; shorten it, or send fewer rows at once",
+                )
 
 
 def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
@@ -100,16 +89,18 @@ def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
     return ScoreRequest(columns, shared, rows)
 
 
-def _parsed(body: bytes) -> tuple[str, Any]:
+def _parsed(body: bytes, parse_int: Callable[[str], Any] | None = None) -> tuple[str, Any]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise _bad(f"the body is no UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
+        value = json.loads(text, parse_int=parse_int, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"it goes wrong at line {error.lineno:,}, column {error.colno:,}" if text else "it is empty"
         raise _bad(f"the body is no JSON: {place}; expected {_EXPECTED}") from error
+    except ValueError:  # an integer of more digits than Python reads; our own function for each integer would take longer than the rest
+        return _parsed(body, _integer)
     except RecursionError:
         raise _bad(f"the body is nested too deep, expected {_EXPECTED}") from None
     return text, value
@@ -189,63 +180,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _bad(message: str) -> Unusable:
     return Unusable(HTTPStatus.BAD_REQUEST, message)
-
-
-class BodyReader:
-    """Reads bodies of at most ``limit`` bytes, and of all requests at once at most :data:`HELD` times as many."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held = 0
-
-    @asynccontextmanager
-    async def reading(self, receive: Receive, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """The whole body, which is held until the block ends.
-
-        Raises :class:`Unusable` (413) as soon as it is too large, by ``Content-Length`` or as it comes, :class:`Refused` where too many
-        bodies are held, and ``ConnectionResetError`` where the client has gone.
-        """
-        told = headers.get("content-length", "")
-        if told.isdigit() and int(told) > self.limit:
-            if "expect" not in headers:
-                await self._forget(receive, 0)
-            raise self._too_large()
-        parts: list[bytes] = []
-        size = 0
-        try:
-            more = True
-            while more:
-                part, more = await _part(receive)
-                size += len(part)
-                self._held += len(part)
-                if size > self.limit:
-                    if more:
-                        await self._forget(receive, size)
-                    raise self._too_large()
-                if self._held > HELD * self.limit:
-                    raise Refused("overload", "the server holds too many bodies; ask again")
-                parts.append(part)
-            body = b"".join(parts)
-            parts.clear()
-            yield body
-        finally:
-            self._held -= size
-
-    async def _forget(self, receive: Receive, size: int) -> None:
-        more = True
-        while more and size <= DRAINED * self.limit:
-            part, more = await _part(receive)
-            size += len(part)
-
-    def _too_large(self) -> Unusable:
-        return Unusable(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {self.limit:,} bytes, the most that are read; send several requests",
-        )
-
-
-async def _part(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ConnectionResetError
-    return message.get("body", b""), message.get("more_body", False)

@@ -3,150 +3,127 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
 
+import torch
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ...errors import ConfigError
 from .app import Application
-from .connections import Connection, Connections, Seldom, TooMany, allowed_connections, warn
+
+IDLE = 75
+"""Seconds that a connection may wait for its next request."""
+HEAD_BYTES, PIPELINED = 65_536, 1000
+"""The most bytes without a whole head or a part of a body, and the most requests that wait on one connection."""
+LAST = 0.5
+"""Seconds in which clients hear that an answer is their connection's last one, before idle connections end."""
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of uvicorn's that holds a bounded part of what a client sends, and ends if no request comes."""
+
+    unread = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first request as long as for the next ones."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, within bounds."""
+        self.unread += len(data)
+        super().data_received(data)
+        if self.unread > HEAD_BYTES or len(self.pipeline) > PIPELINED:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        self.unread = 0
+        super().on_headers_complete()
+        self.headers = []  # what stands in a trailer is none of them
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self.unread = 0
+        super().on_body(body)
 
 
 class Server(uvicorn.Server):
-    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where.
+    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where; what is put into ``asked`` is a reload."""
 
-    It has at most ``max_connections`` connections, fewer where the limit of open files is lower. For one more, the connection ends that is
-    idle for the longest time; if none is idle, the client gets a 503.
-    """
-
-    should_exit: bool
-
-    def __init__(self, application: Application, bound: socket.socket, *, grace: float = 10.0, max_connections: int = 1000) -> None:
+    def __init__(
+        self, application: Application, bound: socket.socket, *, grace: float = 10.0, asked: SimpleQueue[None] | None = None
+    ) -> None:
         config = uvicorn.Config(
             application,
             http=Connection,
             ws="none",
-            loop="asyncio",
+            loop="uvloop",
             lifespan="off",
             log_config=None,
             log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=int(grace) + 2,
+            timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=int(grace) + 3,
         )
         super().__init__(config)
-        self.server_state: Connections = Connections(lambda status: application.metrics.requests.labels(status).inc())
-        self.max_connections, self._most_too_many = allowed_connections(max_connections)
-        self._wanted, self._seldom = max_connections, Seldom()
         host, port = bound.getsockname()[:2]
         self.application, self.bound, self.grace = application, bound, grace
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
-        self._loading = self._asked = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, take signals, and say where."""
-        self._loop = asyncio.get_running_loop()
-        self.bound.setblocking(False)
-        self.bound.listen(self.config.backlog)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self._stop)
-            self._loop.add_signal_handler(signal.SIGHUP, self.reload)
-            if _EARLY.is_set():
-                self.reload()
-        await super().startup(sockets=[])
-        self._accepting = self._loop.create_task(self._accept())
-        if self.max_connections < self._wanted:
-            warn(
-                f"--max-connections {self._wanted:,}: the limit of open files leaves room for {self.max_connections:,}; "
-                "raise it by `ulimit -n`"
-            )
-        sys.stdout.write(f"listening on {self.url}\n")
-        sys.stdout.flush()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, answer what has come, and end all connections."""
-        self._accepting.cancel()
-        self.server_state.is_stopping = True
-        await super().shutdown(sockets=sockets)
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while len(self.server_state.too_many) >= self._most_too_many:
-                await asyncio.sleep(0.02)
-            client = None
-            try:
-                client, _ = await loop.sock_accept(self.bound)
-                await loop.connect_accepted_socket(self._protocol, client)
-            except Exception as error:  # such as too many open files
-                if client is not None:
-                    client.close()
-                self._seldom.warn(f"a connection cannot be taken: {getattr(error, 'strerror', None) or error}")
-                await asyncio.sleep(0.1)
-
-    def _protocol(self) -> asyncio.Protocol:
-        """Of the next connection."""
-        state, metrics = self.server_state, self.application.metrics
-        if len(state.connections) < self.max_connections or state.end_one():
-            return Connection(config=self.config, server_state=state, app_state=self.lifespan.state)
-        self._seldom.warn(f"all {self.max_connections:,} connections are in use, and further clients get a 503")
-        metrics.rejected.labels("overload").inc()
-        state.count("503")
-        return TooMany(state)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to :meth:`startup`: uvicorn would end the process by the signal, and not with 0."""
-        yield
+        self._asked = SimpleQueue() if asked is None else asked
+        application.connections = self.server_state.connections
 
     def serve_until_stopped(self) -> None:
         """Serve, and return when all that was accepted is answered, or the grace is over."""
+        threading.Thread(target=self._reload, name="reload", daemon=True).start()
+        torch.set_num_threads(1)
         self.run(sockets=[self.bound])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say where."""
+        await super().startup(sockets)
+        sys.stdout.write(f"listening on {self.url}\n")
+        sys.stdout.flush()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at a signal, and end with 0."""
+        self.stop()
 
     def stop(self) -> None:
         """Stop, from any thread: not ready, no new connections; what is accepted is answered, for ``grace`` seconds at most."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has stopped
-                self._loop.call_soon_threadsafe(self._stop)
+        self.application.is_stopping = self.should_exit = True
 
-    def _stop(self) -> None:
-        if not self.should_exit and self._loop is not None:
-            self.application.is_stopping = self.should_exit = True
-            self._loop.call_later(self.grace, self._give_up)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, let each client hear that its connection ends, answer what has come, and end all connections."""
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.grace, self.application.batcher.close)
+        loop.call_later(self.grace + 1, self._abort)
+        await asyncio.sleep(LAST)
+        await super().shutdown(sockets)
 
-    def _give_up(self) -> None:
-        self.application.batcher.close()
+    def _abort(self) -> None:
         for connection in list(self.server_state.connections):
-            if isinstance(connection, Connection) and connection.transport.get_write_buffer_size():
-                connection.transport.abort()
-            elif isinstance(connection, Connection) and connection.is_arriving:
-                connection.transport.close()
+            connection.transport.abort()
 
     def reload(self) -> None:
         """Load again, on a thread of its own; asked while it loads, it loads once more afterwards."""
-        with self._lock:
-            self._asked = True
-            if self._loading:
-                return
-            self._loading = True
-        threading.Thread(target=self._reload, name="reload", daemon=True).start()
+        self._asked.put(None)
 
     def _reload(self) -> None:
         while True:
-            with self._lock:
-                self._loading = self._asked
-                if not self._asked:
-                    return
-                self._asked = False
+            self._asked.get()
+            while not self._asked.empty():
+                self._asked.get()
             self.application.reload()
 
 
@@ -163,12 +140,3 @@ def bind(host: str, port: int) -> socket.socket:
             f"--host {host} --port {port}: {reason}; name an address of this machine, and another port or 0, a free one"
         ) from error
     return bound
-
-
-_EARLY = threading.Event()
-"""A reload was asked for before the server took signals."""
-
-
-def keep_hangups() -> None:
-    """Remember a SIGHUP until the server takes it: a supervisor may ask for a reload while the model loads for the first time."""
-    signal.signal(signal.SIGHUP, lambda number, frame: _EARLY.set())

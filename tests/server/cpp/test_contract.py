@@ -7,6 +7,7 @@ import pytest
 from ..contract import *  # noqa: F403
 from ..contract_in_use import *  # noqa: F403
 from ..process import CppServer
+from .hostile import *  # noqa: F403
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,100 @@
+"""What the server in C++ promises of hostile clients, and the one in Python leaves to the proxy before it.
+
+A module of tests takes these as it takes those of :mod:`..contract`, with the same fixtures.
+"""
+
+import re
+
+import pytest
+
+from ..calls import connected, exchange, get, metrics
+from ..contract import CHUNKED, raw, with_trailer
+
+AMBIGUOUS = {
+    "another coding before chunked": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="gzip, chunked"), 400),
+    "another coding in a line before": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding=["gzip", "chunked"]), 400),
+    "no host": (raw(host=None), 400),
+    "two hosts": (raw(host="Host: a\r\nHost: b"), 400),
+    "chunks in HTTP/1.0": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
+    "two hosts in HTTP/1.0": (raw(host="Host: a\r\nHost: b").replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
+    "a head that is too large": (raw(X_A="a" * 20_000), 400),
+    "a later HTTP": (raw().replace(b"HTTP/1.1", b"HTTP/2.0"), 400),
+    "chunks in an earlier HTTP": (raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked").replace(b"/1.1", b"/0.9"), 400),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_a_proxy_may_read_otherwise_is_refused(server, name):
+    sent, status = AMBIGUOUS[name]
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", exchange(server.url, sent, until=1)) == [b"%d" % status]
+
+
+def test_what_is_no_http_counts_as_a_400(start):
+    server = start()
+    assert exchange(server.url, raw(host=None)).startswith(b"HTTP/1.1 400")
+    assert metrics(server.url)['dcrnn_fast_requests_total{status="400"}'] == 1
+
+
+LONG = "x" * 8_000_000
+ANSWERED_EARLY = {
+    "no HTTP": raw(host=None, body=LONG),
+    "a broken chunk": raw(body="zz\r\n" + LONG, Content_Length=None, Transfer_Encoding="chunked"),
+    "a length beside chunks": raw(body=f"{len(LONG):x}\r\n{LONG}\r\n0\r\n\r\n", Transfer_Encoding="chunked"),
+    "an unknown path and no other request": raw("/nowhere", body=LONG, Connection="close"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERED_EARLY)
+def test_a_client_that_still_sends_megabytes_gets_its_refusal(server, name):
+    assert exchange(server.url, ANSWERED_EARLY[name], until=1).startswith(b"HTTP/1.1 4")
+
+
+def test_for_one_connection_more_the_longest_idle_one_ends(start):
+    server = start(max_connections=3)
+    idle = [connected(server.url) for _ in range(3)]
+    for one in idle[1:]:
+        one.sendall(raw())
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    for _ in range(2):
+        assert get(server.url, "/health/live").status == 200
+    assert idle[0].recv(1) == b""
+    for one in idle:
+        one.close()
+
+
+def test_where_none_is_idle_one_connection_more_is_a_503_at_once(start):
+    server = start(max_connections=3)
+    begun = [connected(server.url) for _ in range(3)]
+    for one in begun:
+        one.sendall(raw()[:-1])
+    for _ in range(3000):
+        if get(server.url, "/health/live").status == 503:  # the server has read what was sent
+            break
+    for sent in (b"", raw(), raw()[:-5]):
+        received = exchange(server.url, sent)
+        assert received.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 1\r\n" in received.lower()
+    for one in begun:
+        one.sendall(raw()[-1:])
+        assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        one.close()
+    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] >= 4
+
+
+def test_more_idle_connections_than_it_takes_deny_nobody_an_answer(start):
+    server = start(max_connections=40)
+    idle = [connected(server.url) for _ in range(100)]
+    assert get(server.url, "/health/live").status == 200
+    assert sum(one.recv(1) == b"" for one in idle[:50]) == 50
+    for one in idle:
+        one.close()
+
+
+def test_a_trailer_does_not_end_the_connection(server):
+    sent = raw(body=with_trailer("Connection: close"), Content_Length=None, Transfer_Encoding="chunked")
+    assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent * 2, until=2)) == [b"200", b"200"]
+
+
+def test_a_client_that_sends_no_more_gets_all_its_answers(server):
+    received = exchange(server.url, raw() * 2, until=None, sends_no_more=True)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"200"]
