@@ -18,7 +18,7 @@ import orjson
 from fastapi_offline import FastAPIOffline
 
 from ...data.encoder.encoder import Encoded
-from ...errors import DataError
+from ...errors import DataError, printable
 from ..export.load import ExportedRanker
 from ..ranker import Ranker
 from .batching import Batcher, Job, Refused
@@ -196,7 +196,7 @@ class Application:
         try:
             served = self._load()
         except Exception as error:
-            sys.stderr.write(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n")
+            sys.stderr.write(printable(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n"))
             sys.stderr.flush()
             self.metrics.reloads.labels("failed").inc()
         else:

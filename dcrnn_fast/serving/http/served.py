@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ... import __version__
-from ...errors import DataError
+from ...errors import DataError, printable
 from ..export.load import ExportedRanker, load_exported
 from ..ranker import Ranker
 
@@ -51,5 +51,5 @@ def _tried(served: Served, path: Path) -> Served:
 
 def _warn(line: str) -> None:
     with suppress(OSError, AttributeError, ValueError):  # nobody can hear it
-        sys.stderr.write(f"warning: {line}\n")
+        sys.stderr.write(printable(f"warning: {line}\n"))
         sys.stderr.flush()
