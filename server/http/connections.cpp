@@ -224,8 +224,8 @@ class Session : public std::enable_shared_from_this<Session> {
     const bool stays = !error && parser.keep_alive();
     Answer answer = error ? Answer{} : refused_head(parser, request);
     const bool read = answer.status == 200;  // else the body is not read
-    if (read && !error && beast::iequals(parser.get()[http::field::expect], "100-continue"))
-      std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
+    const bool waits = parser.get().version() == 11 && beast::iequals(parser.get()[http::field::expect], "100-continue");
+    if (read && !error && waits) std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
     if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
     request.body = parser.get().body();
     if (error) answer = problem(error);

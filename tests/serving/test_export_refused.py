@@ -9,8 +9,8 @@ import zipfile
 import pytest
 import torch
 
-from dcrnn_fast.errors import ExportError
-from dcrnn_fast.serving import load_exported
+from dcrnn_fast.errors import ConfigError, ExportError
+from dcrnn_fast.serving import export, load_exported
 from dcrnn_fast.serving.export.archive import GRAPH, SAMPLES
 
 from .archives import Touch, pickled, rewritten, with_json
@@ -47,6 +47,11 @@ def test_missing_and_damaged_files_are_refused(file, tmp_path):
         (tmp_path / f"{part}.pt2").write_bytes(changed)
         with pytest.raises(ExportError, match="is damaged"):
             load_exported(tmp_path / f"{part}.pt2")
+
+
+def test_an_onnx_file_asks_for_its_format(tmp_path):
+    with pytest.raises(ConfigError, match=r"shop\.onnx', and format 'pt2' writes a \.pt2 file: give format='onnx' \(--format onnx\)"):
+        export(tmp_path / "run", tmp_path / "shop.onnx")
 
 
 def test_a_compressed_archive_is_refused(file, tmp_path):

@@ -92,6 +92,8 @@ def export(
         raise ConfigError(f"cpu={cpu!r}: expected one of {', '.join(CPUS)}")
     if format != "aoti" and cpu != "native":
         raise ConfigError(f"cpu={cpu!r}: it chooses the CPUs of format aoti; a file of format {format} is compiled for none")
+    if format != "onnx" and path_of("output", output).suffix == SUFFIXES["onnx"]:
+        raise ConfigError(f"output is {str(output)!r}, and format {format!r} writes a .pt2 file: give format='onnx' (--format onnx) too")
     output = output_path("output", output, SUFFIXES[format])
     if format == "aoti":
         check_compiler()

@@ -23,6 +23,12 @@ AMBIGUOUS = {
 }
 
 
+def test_a_client_of_http_1_0_is_told_of_no_continuation(server):
+    """That version has no answer before the answer."""
+    sent = raw(Expect="100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", exchange(server.url, sent)) == [b"200"]
+
+
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_what_a_proxy_may_read_otherwise_is_refused(server, name):
     sent, status = AMBIGUOUS[name]
