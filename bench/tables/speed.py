@@ -99,7 +99,7 @@ def headline() -> str:
         lines.append([f"{peer}, whole model", f"{request:.2f}", _span([speeds[peer] / speeds[ours] for speeds in fastest.values()])])
     return (
         f"{markdown(['our time / time of', 'forward', 'training'], lines)}\n\n"
-        f"Medians of {' and '.join(dict.fromkeys(machines))}, two threads, float32, whole models in training in the faster of float32 and "
+        f"Medians of {' and '.join(dict.fromkeys(machines))}, two threads, float32; whole models train in the faster of it and "
         "bfloat16; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, `training_step_cpu.json`."
     )
 
