@@ -10,12 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <type_traits>
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#endif
 
 #include "product.h"
 #include "types.h"
@@ -59,10 +54,8 @@ template <typename T>
 class LibraryMatrix {
  public:
   explicit LibraryMatrix(const Matrix<T>& from) {
-#if defined(__SANITIZE_ADDRESS__)  // it does not see what the library's products read and write
     const int64_t span = from.rows && from.columns ? (from.rows - 1) * from.row_stride + (from.columns - 1) * from.column_stride + 1 : 0;
-    if (__asan_region_is_poisoned(const_cast<T*>(from.data), span * sizeof(T))) std::abort();
-#endif
+    show_to_sanitizer(from.data, span);
     const int64_t sizes[] = {from.rows, from.columns}, strides[] = {from.row_stride, from.column_stride};
     TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(const_cast<T*>(from.data), 2, sizes, strides, 0, dtype_code<T>(),
                                                               aoti_torch_device_type_cpu(), -1, &handle_));

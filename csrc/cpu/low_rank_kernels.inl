@@ -19,7 +19,7 @@ template <>
 struct Multiplier<BFloat16> {
   static constexpr int64_t rows = tile_rows;
   void operator()(const Product<BFloat16>& p) { multiplies_tiles() ? product_in_tiles(tiles, p) : product_in_vectors(p); }
-  Tiles tiles;
+  AmxTiles tiles;
 };
 #endif
 

@@ -7,6 +7,10 @@
 
 #include <cstdint>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "elementwise.h"
 #include "isa.h"
 
@@ -33,6 +37,15 @@ constexpr int64_t grouped(int64_t terms) {
 template <typename O>
 constexpr int64_t place(int64_t k, int64_t n, int64_t width) {
   return (k / group<O> * width + n) * group<O> + k % group<O>;
+}
+
+// What a product reads or writes where AddressSanitizer does not look: in the library, and in the CPU's tiles.
+template <typename T>
+void show_to_sanitizer([[maybe_unused]] const T* from, [[maybe_unused]] int64_t values) {
+#if defined(__SANITIZE_ADDRESS__)
+  const void* const wrong = __asan_region_is_poisoned(const_cast<T*>(from), values * sizeof(T));
+  if (wrong) (void)*static_cast<const volatile char*>(wrong);  // which it sees, and reports
+#endif
 }
 
 // out [rows, width] = or += a [rows, inner] b [inner, width]. `inner` is grouped; in bfloat16, `width` is padded. The values of a row of

@@ -5,12 +5,12 @@ namespace dcrnn_fast::cpu::DCRNN_ISA {
 namespace {
 
 // The shapes of a thread's tiles, from the first product on until this goes: PyTorch's own products set theirs.
-class Tiles {
+class AmxTiles {
  public:
-  Tiles() = default;
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
-  ~Tiles() {
+  AmxTiles() = default;
+  AmxTiles(const AmxTiles&) = delete;
+  AmxTiles& operator=(const AmxTiles&) = delete;
+  ~AmxTiles() {
     if (terms_) _tile_release();
   }
 
@@ -77,7 +77,7 @@ DCRNN_CELL void tile_block(const Product<BFloat16>& p, int64_t terms, int64_t co
 // A tile's rows hold terms side by side. A left operand that has its rows side by side is turned first, so many terms at a time.
 constexpr int64_t tile_terms = 32, tile_rows = 32, turned_terms = 256;
 
-void product_in_tiles(Tiles& tiles, const Product<BFloat16>& p) {
+void product_in_tiles(AmxTiles& tiles, const Product<BFloat16>& p) {
   alignas(64) float turned[tile_rows * turned_terms / 2];  // pairs, as bits
   for (int64_t k = 0; k < p.inner;) {
     const int64_t left = p.inner - k, terms = std::min(left, tile_terms);
@@ -103,6 +103,8 @@ void product_in_tiles(Tiles& tiles, const Product<BFloat16>& p) {
         }
         part.a = reinterpret_cast<const BFloat16*>(turned), part.row_stride = turned_terms;
       }
+      for (int64_t r = 0; r < rows; ++r) show_to_sanitizer(part.a + r * part.row_stride, inner), show_to_sanitizer(part.out[r], p.width);
+      for (int64_t pair = 0; pair < inner / 2; ++pair) show_to_sanitizer(part.b + 2 * pair * p.b_width, 2 * p.width);
       tiles.shape(first, second, terms);
       for (int64_t column = 0; column < p.width; column += 32) {
         const bool two = column + 16 < p.width;

@@ -124,7 +124,8 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
         # The tracer holds some fixed sizes as symbols, which are no constants to a function. Export needs no `no_grad` to make a program
         # for inference: that parameters require gradients says nothing there. In PyTorch 2.10 and 2.11 is_exporting() is true in every
         # compiled graph, which its flag is not.
-        fixed, preferred = tuple([int(symbolic.guard_scalar(size)) for size in sizes]), ((), needs)[not torch.compiler._is_exporting_flag :]
+        fixed = tuple([int(symbolic.guard_scalar(size)) for size in sizes])
+        preferred = ((), needs) if torch.compiler._is_exporting_flag else (needs,)
         return in_graph(str(first.device), operator, kind, preferred, options, fixed)
     key = Key(str(first.device), operator, kind, needs, options, tuple(sizes), bucket(first.shape[0]) if is_cell else 0)
     if key in known:

@@ -70,6 +70,14 @@ DEFECTS = (
         ("AddressSanitizer: heap-buffer-overflow", "READ of size", "low_rank_kernels.inl"),
     ),
     Defect(
+        "csrc/cpu/product_amx.inl",
+        "p.b + k * p.b_width,",
+        "p.b + (k + 2) * p.b_width,",
+        "functional.cross_rnn(*low(torch.randn(40, 16), *thin), steps=3, backend='cpp', **low_projection)",
+        ("AddressSanitizer: heap-buffer-overflow", "READ of size", "product.h"),
+        isas=("amx",),
+    ),
+    Defect(
         "csrc/cell_arguments.cpp",
         "steps <= most_steps",
         "steps >= 1",
@@ -89,6 +97,11 @@ def drawn(units, columns, tasks=2):
 
 weights, narrow, thin = drawn(16, 16), drawn(3, 3, tasks=1), drawn(16, 4)
 projection = {"shared_projection": torch.randn(1, 4, 2, 16), "private_projection": torch.randn(2, 1, 0, 2, 16)}
+
+def low(*tensors):
+    return [tensor.bfloat16() for tensor in tensors]
+
+low_projection = dict(zip(projection, low(*projection.values())))
 """
 
 
