@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .ops.dispatch import compute
 from .sharing import GATES, Cell
 from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
+from .support.tracing import in_autocast
 
 __all__ = ["cross_rnn", "param_gather"]
 
@@ -106,18 +106,9 @@ def cross_rnn(
     tensors: tuple[Any, ...] = x0, shared_weight, shared_bias, private_weight, private_bias, context
     options = steps, cell, return_states, recompute
     if shared_projection is None and private_projection is None:
-        return compute("cross_rnn", _autocast(*tensors), options, backend)
+        return compute("cross_rnn", in_autocast(*tensors), options, backend)
     projections = {"shared_projection": shared_projection, "private_projection": private_projection}
     for name, projection in projections.items():
         if projection is None:
             raise ValueError(f"{name}: got None, expected a tensor: a cell of low rank has both projections")
-    return compute("low_rank_cross_rnn", _autocast(*tensors, shared_projection, private_projection), options, backend)
-
-
-def _autocast(x0: Tensor, *others: Any) -> tuple[Any, ...]:
-    """The tensors in autocast's dtype where autocast is on. Its own rule casts all floating dtypes but float64."""
-    device, tensors = x0.device.type, (x0, *others)
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple([t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors])
+    return compute("low_rank_cross_rnn", in_autocast(*tensors, shared_projection, private_projection), options, backend)

@@ -95,7 +95,6 @@ class LowRankWalk {
         dz_sums_(p_.common ? sum_steps() * rows : 0, p_.z_width()),
         activations_memory_(p_.steps * rows * p_.gates * p_.plane),
         d_(rows * p_.plane),
-        task_dx0_(rows * p_.plane),
         dx0_(rows * p_.plane),
         products_over_rows_(rows, p_.gates * p_.plane, sums.weight_size),
         z_over_rows_(rows, p_.z_width(), sums.weight_size),
@@ -112,7 +111,6 @@ class LowRankWalk {
     for (int64_t task = 0; task < p_.tasks; ++task) {
       compute_again(task);
       for (int64_t step = p_.steps; step-- > 0;) back(task, step);
-      convert_.add(task_dx0_.get(), d_.get(), rows * p_.plane);
       convert_.add(d_.get(), dx0_.get(), rows * p_.plane);
     }
     // What all tasks multiplied alike goes back once, with the sum over the tasks.
@@ -136,7 +134,7 @@ class LowRankWalk {
 
  private:
   static int64_t values_each(const LowRankRecurrence<T, O>& p) {
-    return p.plane * (4 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + (p.common ? 2 : p.steps + 1) * p.context_plane;
+    return p.plane * (3 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + (p.common ? 2 : p.steps + 1) * p.context_plane;
   }
 
   // The steps whose dz is summed over the tasks, if all have one projection: the first, and with a context all.
@@ -179,11 +177,7 @@ class LowRankWalk {
 
   // One step: da|dq, dz|dy, and what they add to the gradients. Leaves the gradient of the state before the step in d.
   void back(int64_t task, int64_t step) {
-    const bool last = step + 1 == p_.steps;
-    if (last) {
-      add_gradient(task, p_.steps, true);
-      std::fill_n(task_dx0_.get(), tile_.rows() * p_.plane, A(0));
-    }
+    if (step + 1 == p_.steps) add_gradient(task, p_.steps, true);
     std::fill_n(bias_.get(), p_.gates * p_.plane, A(0));
     const LowRankGradient<O> pass{tile_.rows(),
                                   p_.dim,
@@ -191,7 +185,7 @@ class LowRankWalk {
                                   of_step(activations_memory_, step, p_.gates * p_.plane),
                                   tile_.x0().wide,
                                   Rows<const A>{d_.get(), p_.plane},
-                                  {task_dx0_.get(), p_.plane},
+                                  {dx0_.get(), p_.plane},
                                   products_.wide(),
                                   products_.low(),
                                   bias_.get()};
@@ -261,7 +255,7 @@ class LowRankWalk {
   const bool return_states_;
   T *const dx0_out_, *const dcontext_out_;
   BothBuffers<O> states_, z_, products_, dz_, dz_sums_;
-  Buffer<A> activations_memory_, d_, task_dx0_, dx0_;
+  Buffer<A> activations_memory_, d_, dx0_;
   RowOperand<O> products_over_rows_, z_over_rows_, dz_over_rows_, inputs_over_rows_;
   Buffer<A> bias_, dcontext_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../param_gather_arguments.h"
@@ -15,9 +16,12 @@ namespace {
 
 void check_index_values(const BankIndex& bank) {
   const int64_t rows = bank.num_shared + bank.num_private;
-  for (int64_t place = 0; place < bank.tasks * bank.rows; ++place)
-    if (bank.index[place] < 0 || bank.index[place] >= rows)
-      fail_as("IndexError", "index: got ", bank.index[place], ", expected values in [0, S + P) = [0, ", rows, ")");
+  const int32_t* const end = bank.index + bank.tasks * bank.rows;
+  const auto wrong = [&](int32_t value) { return static_cast<uint32_t>(value) >= static_cast<uint32_t>(rows); };
+  bool found = false;
+  for (const int32_t* value = bank.index; value < end; ++value) found |= wrong(*value);  // without a branch, several at once
+  if (found)
+    fail_as("IndexError", "index: got ", *std::find_if(bank.index, end, wrong), ", expected values in [0, S + P) = [0, ", rows, ")");
 }
 
 // The row of n values that a place of a task reads.
@@ -43,21 +47,22 @@ void gather_rows(const BankIndex& bank, const char* shared, const char* own, cha
   });
 }
 
-// For every bank row (shared rows first, then each task's private rows), the places t * R + r that read it, ascending. Row i is read by
-// places[offsets[i]] to places[offsets[i + 1] - 1].
+// The number of the bank row that a place t * R + r reads: shared rows first, then each task's private rows.
+int64_t bank_row(const BankIndex& bank, int64_t place) {
+  const int64_t row = bank.index[place];
+  return row < bank.num_shared ? row : row + place / bank.rows * bank.num_private;
+}
+int64_t bank_rows(const BankIndex& bank) { return bank.num_shared + bank.tasks * bank.num_private; }
+
+// For every bank row, the places that read it, ascending: row i is read by places[offsets[i]] to places[offsets[i + 1] - 1].
 struct Readers {
   std::vector<int64_t> offsets, places;
 
-  explicit Readers(const BankIndex& bank)
-      : offsets(bank.num_shared + bank.tasks * bank.num_private + 1, 0), places(bank.tasks * bank.rows) {
-    const auto bank_row = [&](int64_t place) {
-      const int64_t row = bank.index[place];
-      return row < bank.num_shared ? row : row + place / bank.rows * bank.num_private;
-    };
-    for (size_t place = 0; place < places.size(); ++place) ++offsets[bank_row(place) + 1];
+  explicit Readers(const BankIndex& bank) : offsets(bank_rows(bank) + 1, 0), places(bank.tasks * bank.rows) {
+    for (size_t place = 0; place < places.size(); ++place) ++offsets[bank_row(bank, place) + 1];
     for (size_t row = 1; row < offsets.size(); ++row) offsets[row] += offsets[row - 1];
     std::vector<int64_t> next(offsets.begin(), offsets.end() - 1);
-    for (size_t place = 0; place < places.size(); ++place) places[next[bank_row(place)]++] = place;
+    for (size_t place = 0; place < places.size(); ++place) places[next[bank_row(bank, place)]++] = place;
   }
 };
 
@@ -97,6 +102,50 @@ void reduce_rows(const BankIndex& bank, const Readers& readers, const T* gradien
   });
 }
 
+// As reduce_rows, for few rows that many places read: goes through the gradient once, in its order, and adds into rows that stay in the
+// cache. Each part of the places has sums of its own, in float64; how many parts there are depends on the sizes alone.
+struct CachedSums {
+  static constexpr int64_t most_values = 1 << 15, places_each = 8, most_parts = 64;
+
+  const BankIndex& bank;
+  const int64_t n, values = bank_rows(bank) * n, places = bank.tasks * bank.rows;
+  const int64_t parts = std::min(most_parts, places / std::max<int64_t>(1, places_each* bank_rows(bank)));
+
+  bool fit() const { return parts > 0 && values <= most_values; }
+
+  template <typename T>
+  void reduce(const T* gradient, T* shared, T* own) const {
+    std::vector<double> sums(parts * values, 0.0);
+    parallel_for(0, parts, grain(places * n / parts), [&](int64_t begin, int64_t end) {
+      for (int64_t part = begin; part < end; ++part) {
+        double* const to = sums.data() + part * values;
+        const int64_t from = part * places / parts, last = (part + 1) * places / parts;
+        if (n == 2) add<2>(gradient, from, last, to);
+        if (n == 8) add<8>(gradient, from, last, to);
+        if (n != 2 && n != 8) add<0>(gradient, from, last, to);
+      }
+    });
+    parallel_for(0, values, grain(parts), [&](int64_t begin, int64_t end) {
+      for (int64_t value = begin; value < end; ++value) {
+        double sum = 0;
+        for (int64_t part = 0; part < parts; ++part) sum += sums[part * values + value];
+        (value < bank.num_shared * n ? shared[value] : own[value - bank.num_shared * n]) = T(static_cast<float>(sum));
+      }
+    });
+  }
+
+ private:
+  // `fixed` is n where the compiler knows it: the usual widths of a table.
+  template <int64_t fixed, typename T>
+  void add(const T* gradient, int64_t place, int64_t last, double* sums) const {
+    const int64_t width = fixed ? fixed : n;
+    for (; place < last; ++place) {
+      double* const to = sums + bank_row(bank, place) * width;
+      for (int64_t i = 0; i < width; ++i) to[i] += static_cast<double>(float(gradient[place * width + i]));
+    }
+  }
+};
+
 Tensor param_gather(Tensor shared, Tensor own, Tensor index) {
   check_banks(shared, own, index);
   shared = dense(shared, "shared"), own = dense(own, "private"), index = dense(index, "index");
@@ -117,10 +166,14 @@ std::tuple<Tensor, Tensor> param_gather_backward(Tensor grad, Tensor index, int6
   Tensor own = allocated(grad, with_trailing({bank.tasks, num_private}, grad, 2), "num_private: the gradient of the private rows");
   with_type<BFloat16, Half>(grad, "grad", [&](auto zero) {
     using T = decltype(zero);
-    if (values_each(grad, 2) == 0) return;
+    const int64_t n = values_each(grad, 2);
+    if (n == 0) return;
+    const T* const from = static_cast<const T*>(grad.const_data_ptr());
+    T *const to = static_cast<T*>(shared.mutable_data_ptr()), *const to_own = static_cast<T*>(own.mutable_data_ptr());
+    const CachedSums cached{bank, n};
+    if (!std::is_same_v<T, double> && cached.fit()) return cached.reduce(from, to, to_own);
     const Readers readers = with_memory([&] { return Readers(bank); }, "num_shared, num_private: one number for each row");
-    reduce_rows(bank, readers, static_cast<const T*>(grad.const_data_ptr()), static_cast<T*>(shared.mutable_data_ptr()),
-                static_cast<T*>(own.mutable_data_ptr()), values_each(grad, 2));
+    reduce_rows(bank, readers, from, to, to_own, n);
   });
   return {shared, own};
 }

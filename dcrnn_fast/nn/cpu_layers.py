@@ -26,11 +26,11 @@ class Embedding(nn.Embedding):
 
 
 class Dropout(nn.Dropout):
-    """:class:`torch.nn.Dropout`, whose masks cost less on a CPU: it draws 32 random bits a value, where PyTorch draws 64.
+    """:class:`torch.nn.Dropout`, whose masks cost less on a CPU: it draws 16 random bits a value, where PyTorch draws 64.
 
-    (On Intel's CPUs PyTorch takes its masks from MKL. Which costs less there was not measured.) The probability is rounded to a multiple
-    of 2**-32. The masks depend on the state of PyTorch's global CPU generator alone; they are others than those of ``torch.nn.Dropout``,
-    which this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
+    (On Intel's CPUs PyTorch takes its masks from MKL.) The probability is rounded to a multiple of 2**-16, and what is kept is divided by
+    the rounded share, so that a value's expectation is exact. The masks depend on the state of PyTorch's global CPU generator alone; they
+    are others than those of ``torch.nn.Dropout``, which this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ class Dropout(nn.Dropout):
             return x
         if not x.is_cpu or torch.compiler.is_compiling() or transformed():
             return super().forward(x)
-        words = x.new_empty((x.numel() + 1) // 2, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        numbers = words.view(torch.int32)[: x.numel()].view(x.shape)
-        # The lowest share p of the numbers drops a value. The comparison writes floats, which no cast must follow.
-        first_kept = min(round(self.p * 2**32) - 2**31, 2**31 - 1)
-        mask = torch.ge(numbers, first_kept, out=x.new_empty(x.shape))
-        return x * mask.mul_(1 / (1 - self.p))
+        words = x.new_empty((x.numel() + 3) // 4, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+        numbers = words.view(torch.int16)[: x.numel()].view(x.shape)
+        # The lowest numbers drop a value. The comparison writes floats, which no cast must follow.
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
+        mask = torch.ge(numbers, dropped - 2**15, out=x.new_empty(x.shape))
+        return x * mask.mul_(1 / (1 - dropped / 2**16))

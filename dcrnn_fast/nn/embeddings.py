@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.model_inputs import check_edges
+from ..support.tracing import in_autocast
 from .cpu_layers import Embedding
 from .layers import beside
 
@@ -95,13 +96,14 @@ class PiecewiseLinearEmbedding(nn.Module):
         return self.of_bins(self.bins(x))
 
     def of_bins(self, bins: Tensor) -> Tensor:
-        """:meth:`bins` [B, N, Q] to [B, N * E]."""
-        return torch.baddbmm(self.bias.unsqueeze(1), bins.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+        """:meth:`bins` [N, B, Q] to [B, N * E]."""
+        return torch.baddbmm(self.bias.unsqueeze(1), bins, self.weight).transpose(0, 1).flatten(1)
 
     def bins(self, x: Tensor) -> Tensor:
-        """How far x [B, N] lies in each bin, [B, N, Q] in [0, 1]. A value is compared with the edges in float32 at least."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return ((x.unsqueeze(-1) - self.lower) * self.scale).clamp(0, 1).to(self.weight.dtype)
+        """How far x [B, N] lies in each bin, [N, B, Q] in [0, 1]. A value is compared with the edges in float32 at least."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32)).T.unsqueeze(2)
+        bins = x.sub(self.lower.unsqueeze(1)).mul_(self.scale.unsqueeze(1)).clamp_(0, 1)
+        return in_autocast(bins.to(self.weight.dtype))[0]
 
 
 POOLINGS = (None, "mean", "sum")
@@ -194,6 +196,6 @@ class FirstOrder(nn.Module):
         return pool(values, ids, cut).unflatten(1, (-1, values.shape[2])).sum(1)
 
     def of_numbers(self, encoded: Tensor) -> Tensor:
-        """The sums [B, T] over the dense features, of their bins [B, N, Q]."""
+        """The sums [B, T] over the dense features, of their bins [N, B, Q]."""
         assert self.dense_weight is not None
-        return encoded.flatten(1).to(self.dense_weight.dtype) @ self.dense_weight.flatten(0, 1)
+        return torch.bmm(encoded.to(self.dense_weight.dtype), self.dense_weight).sum(0)

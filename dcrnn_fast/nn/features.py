@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.model_inputs import check_dense, check_ids, merge_ids, table_rows
+from ..support.tracing import in_autocast
 from .cpu_layers import Embedding
 from .embeddings import FirstOrder, PiecewiseLinearEmbedding, pool, spans
 from .layers import WithConstants
@@ -108,16 +109,17 @@ class Features(WithConstants):
         if self.first_order is not None:
             term = self.first_order.of_ids(rows if read is ids else self._rows(ids, in_range), ids, self.spans)
         scenario = None if self.scenario_column is None else read[:, self.scenario_column]
-        return Inputs(torch.cat([*of_ids, *self._of_numbers(dense, bins)], dim=1), self._with_numbers(term, bins), scenario)
+        x0 = torch.cat(in_autocast(*of_ids, *self._of_numbers(dense, bins)), dim=1)
+        return Inputs(x0, self._with_numbers(term, bins), scenario)
 
     def _rows(self, ids: Tensor, in_range: bool) -> Tensor:
         return merge_ids(ids, self.sizes, self.offsets, self.embedding.num_embeddings, checked=in_range)
 
     def _bins(self, dense: Tensor | None) -> Tensor | None:
-        """How far each number lies in each of its bins, [B, N, Q]; the numbers themselves [B, N, 1] where all have one projection."""
+        """How far each number lies in each of its bins, [N, B, Q]; the numbers themselves [N, B, 1] where all have one projection."""
         if dense is None:
             return None
-        return dense.unsqueeze(2) if self.dense_embedding is None else self.dense_embedding.bins(dense)
+        return dense.T.unsqueeze(2) if self.dense_embedding is None else self.dense_embedding.bins(dense)
 
     def _of_numbers(self, dense: Tensor | None, bins: Tensor | None) -> list[Tensor]:
         """The numbers' part of x0, [B, N * E] or [B, E], or nothing where there are none."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import local
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,15 @@ def constant_in_graphs(function: Function) -> Function:
     """Does what ``torch.compiler.assume_constant_result`` does, which would import the compiler, and so double the time of our import."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def in_autocast(*tensors: Any) -> tuple[Any, ...]:
+    """The tensors in autocast's dtype where it is on for the first one's device. Its own rule casts all floating dtypes but float64."""
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple([t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors])
 
 
 class _Caller(local):

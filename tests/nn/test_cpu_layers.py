@@ -95,7 +95,7 @@ def test_what_dropout_keeps_it_divides_by_the_share_that_it_keeps(dtype):
 
 
 def test_dropout_decides_on_neighbouring_values_independently():
-    """A pair of values shares one 64-bit number."""
+    """Four values share one 64-bit number."""
     torch.manual_seed(0)
     keeps = kept(Dropout(0.3), 2**18)[0].double()
     for distance in (1, 2, 3, 64):

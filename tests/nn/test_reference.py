@@ -127,7 +127,7 @@ def without_relu(self, states, first_order=None):
 
 def extrapolating(self, x):
     """Numbers beyond the outer edges go on."""
-    return ((x.unsqueeze(-1) - self.lower) * self.scale).to(self.weight.dtype)
+    return ((x.T.unsqueeze(2) - self.lower.unsqueeze(1)) * self.scale.unsqueeze(1)).to(self.weight.dtype)
 
 
 DEFECTS = {

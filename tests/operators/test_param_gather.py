@@ -81,15 +81,16 @@ def test_strided_banks_are_read_right(backend):
 
 
 @on("cpp")
-def test_sums_have_the_same_bits_for_any_number_of_threads(backend):
-    *_, index = banks(backend, shared=8, private=8, tasks=4, rows=4000)
+@pytest.mark.parametrize("shared", [8, 2000], ids=["sums that stay in the cache", "lists of places"])
+def test_sums_have_the_same_bits_for_any_number_of_threads(backend, shared):
+    *_, index = banks(backend, shared=shared, private=8, tasks=4, rows=4000)
     grad = torch.randn(4, 4000, 33)
     threads = torch.get_num_threads()
     try:
         runs = []
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            runs.append(backend.operators.param_gather_backward(grad, index, 8, 8))
+            runs.append(backend.operators.param_gather_backward(grad, index, shared, 8))
     finally:
         torch.set_num_threads(threads)
     for other in runs[1:]:
@@ -111,8 +112,8 @@ ORDERED = {
 def test_gradients_are_added_by_task_then_by_row(backend, sizes):
     """In two runs, whichever lists of places a kernel makes first."""
     shared, private, rows, below = sizes
-    if rows >= 100 and (backend.name == "cpp" or (backend.name == "triton" and backend.is_slow)):
-        pytest.skip("long sums, which C++ adds in parts, and lists of places for which Triton's interpreter would take minutes")
+    if backend.name == "cpp" or (rows >= 100 and backend.name == "triton" and backend.is_slow):
+        pytest.skip("C++ adds in parts or in float64; lists of places for which Triton's interpreter would take minutes")
     index, grad = torch.randint(0, below, (2, rows), dtype=torch.int32), torch.randn(2, rows, 2)
     want = np.zeros((shared + 2 * private, 2), dtype=np.float32)
     bank_rows = np.where(index.numpy() < shared, index.numpy(), index.numpy() + np.arange(2)[:, None] * private)
@@ -121,6 +122,18 @@ def test_gradients_are_added_by_task_then_by_row(backend, sizes):
         got = backend.operators.param_gather_backward(grad.to(backend.device), index.to(backend.device), shared, private)
         assert torch.equal(got[0].cpu(), torch.from_numpy(want[:shared]))
         assert torch.equal(got[1].cpu().flatten(0, 1), torch.from_numpy(want[shared:]))
+
+
+@on("cpp")
+@pytest.mark.parametrize("width", [1, 2, 8, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_of_few_rows_that_many_places_read_are_rounded_once(backend, dtype, width):
+    index, grad = torch.randint(0, 9, (2, 5000), dtype=torch.int32), torch.randn(2, 5000, width).to(dtype)
+    want = torch.zeros(6 + 2 * 3, width, dtype=torch.float64)
+    bank_rows = torch.where(index < 6, index, index + torch.tensor([[0], [3]]))
+    want.index_add_(0, bank_rows.flatten(), grad.double().flatten(0, 1))
+    shared, private = backend.operators.param_gather_backward(grad, index, 6, 3)
+    assert torch.equal(torch.cat([shared, private.flatten(0, 1)]), want.to(dtype))
 
 
 @on_gpu_kernels
