@@ -15,6 +15,7 @@ OtherData = Annotated[
     str | None, typer.Option(help="Other data of the same columns, or a table of rows (.parquet, .csv); default: that of the run.")
 ]
 Run = Annotated[Path, typer.Option(help="Run folder of `dcrnn-fast train`.")]
+Ranks = Annotated[int, typer.Option("--k", min=1, help="Ranks that NDCG and the hit rate look at, where the data has a group.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; those after the first are compared with it.")]
 BackendOfRun = Annotated[str | None, typer.Option(help="Backend of the operators; default: the run's.")]
 DeviceOfRun = Annotated[str | None, typer.Option(help="Device; default: the run's.")]

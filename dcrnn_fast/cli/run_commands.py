@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from ..errors import ConfigError, RunFolderError, printable, shown
 from ..support import defaults, strict_yaml
 from ..support.torchrun import is_first
-from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Run, Runs, Split, SplitToEvaluate
+from .options import BACKEND, DEVICE, AsJson, BackendOfRun, Data, DeviceOfRun, OtherData, Quiet, Ranks, Run, Runs, Split, SplitToEvaluate
 
 
 class WithKeys(TyperCommand):
@@ -132,6 +132,7 @@ def evaluate(
         bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows of which none were left out.")
     ] = False,
     bootstrap: Annotated[int | None, typer.Option(help="Resample the rows this often for 95% intervals, e.g. 1000.")] = None,
+    k: Ranks = 10,
     predictions: Annotated[Path | None, typer.Option(help="Parquet file to write, of predictions and labels.")] = None,
     plot: Annotated[Path | None, typer.Option(help="SVG file to write, of each task's reliability in 10 bins.")] = None,
     by: Annotated[
@@ -147,7 +148,7 @@ def evaluate(
     from .tables import importance_sheet, output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
-    options["importance"] = importance
+    options |= {"importance": importance, "k": k}
     with row_progress(patience=SECONDS) as progress:
         result = training.evaluate(run, data=data, split=split, device=device, backend=backend, progress=progress, **options)
     of_the_data = [f"warning: {line}" for line in result["warnings"]]
@@ -161,7 +162,7 @@ def evaluate(
     for field, entries in result.get("by", {}).items():
         print_sheet(console, segments_sheet(field, entries))
     if importance:
-        print_sheet(console, importance_sheet(result["importance"]))
+        print_sheet(console, importance_sheet(result["importance"], result["importance_intervals"]))
     written = {"Predictions": predictions, "Reliability plot": plot}
     print_lines(console, [*of_the_data, *(f"{what}: {path}" for what, path in written.items() if path is not None)])
 
@@ -173,7 +174,13 @@ def report(
     split: SplitToEvaluate = "test",
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
-    as_served: Annotated[bool, typer.Option("--as-served", help="Show the probabilities that `predict` gives.")] = False,
+    as_served: Annotated[
+        bool | None,
+        typer.Option(
+            "--as-served/--own", help="Show the probabilities that `predict` gives, or the model's own; default: of a calibrated run both."
+        ),
+    ] = None,
+    k: Ranks = 10,
 ) -> None:
     """Write one page on a run: metrics with intervals, curves, calibration, what it rests on, and how other runs compare."""
     from .. import training
@@ -181,7 +188,8 @@ def report(
     from .tables import output_console, print_lines
 
     with row_progress(patience=SECONDS) as progress:
-        training.write_report(runs, output, data=data, split=split, backend=backend, device=device, as_served=as_served, progress=progress)
+        options: dict[str, Any] = {"backend": backend, "device": device, "as_served": as_served, "k": k}
+        training.write_report(runs, output, data=data, split=split, progress=progress, **options)
     print_lines(output_console(), [f"Report: {output}"])
 
 
@@ -192,6 +200,7 @@ def compare(
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[bool, typer.Option("--as-served", help="Compare the probabilities that `predict` gives.")] = False,
+    k: Ranks = 10,
 ) -> None:
     """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
     from .. import training
@@ -199,10 +208,12 @@ def compare(
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
     with row_progress(patience=SECONDS) as progress:
-        found = training.compare(runs, data=data, split=split, backend=backend, device=device, as_served=as_served, progress=progress)
+        options: dict[str, Any] = {"backend": backend, "device": device, "as_served": as_served, "k": k}
+        found = training.compare(runs, data=data, split=split, progress=progress, **options)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
     sheet = Sheet(f"{found['data']}, {split} rows; differences from {found['runs'][0]['name']}", columns)
-    for task, metric in product(found["runs"][0]["metrics"], ("auc", "log_loss", "calibration")):
+    metrics = {name: None for run in found["runs"][1:] for task in run["differences"].values() for name in task}
+    for task, metric in product(found["runs"][0]["metrics"], metrics):
         for run in (run for run in found["runs"] if task in run["metrics"]):
             difference = run["differences"].get(task, {}).get(metric, {})
             value, interval = difference.get("value"), difference.get("interval")

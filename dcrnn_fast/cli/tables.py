@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ..errors import printable
 from ..training.evaluate.metrics import not_better_than_constant
+from ..training.evaluate.ranking import title_of
 
 PIPE = 160
 """Columns of a pipe, unless the variable COLUMNS says how many."""
@@ -83,8 +84,10 @@ def _broken(text: str, width: int | None) -> Text:
 
 
 def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table of the metrics, and below it a warning for every task whose log loss is not below the constant's."""
-    print_sheet(console, metrics_sheet(title, metrics))
+    """The tables of the metrics, and below them a warning for every task whose log loss is not below the constant's."""
+    for sheet in (metrics_sheet(title, metrics), ranking_sheet(metrics)):
+        if sheet is not None:
+            print_sheet(console, sheet)
     print_lines(console, not_better_than_constant(metrics))
 
 
@@ -109,6 +112,18 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
     return sheet
 
 
+def ranking_sheet(metrics: Mapping[str, Mapping[str, Any]]) -> Sheet | None:
+    """One row a task: how its groups are ranked, and how many hold both classes; None without groups."""
+    names = {name: title for entry in metrics.values() for name in entry if (title := title_of(name)) and name != "gauc"}
+    if not names:
+        return None
+    sheet = Sheet("Within groups that hold both classes", {"task": False, "groups": True, "of": True} | dict.fromkeys(names.values(), True))
+    for task, entry in metrics.items():
+        counts = f"{entry['groups'] - entry['groups_undefined']:,}", f"{entry['groups']:,}"
+        sheet.add(task, *counts, *(_with_interval(entry, name) for name in names))
+    return sheet
+
+
 def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
     """One row for each segment of a field and task, see :func:`dcrnn_fast.training.evaluate.segments.metrics_by`."""
     means = {"label_mean": "label mean", "prediction_mean": "predicted"}
@@ -122,12 +137,12 @@ def segments_sheet(field: str, entries: Sequence[Mapping[str, Any]]) -> Sheet:
     return sheet
 
 
-def importance_sheet(falls: Mapping[str, Mapping[str, float]]) -> Sheet:
-    """One row for each input, those that bring most to a task first."""
+def importance_sheet(falls: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Any]]) -> Sheet:
+    """One row for each input, those that bring most to a task first; intervals below the numbers."""
     tasks = list(next(iter(falls.values())))
     sheet = Sheet("Fall of the AUC when an input is shuffled among the rows", {"input": False, **dict.fromkeys(tasks, True)})
     for name, of_tasks in sorted(falls.items(), key=lambda item: -max(item[1].values(), default=0.0)):
-        sheet.add(name, *(f"{of_tasks[task]:.4f}" for task in tasks))
+        sheet.add(name, *(_with_interval({task: of_tasks[task], "intervals": intervals[name]}, task) for task in tasks))
     return sheet
 
 

@@ -24,6 +24,7 @@ from .evaluate.intercept import shift_warnings
 from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
+from .evaluate.ranking import K
 from .evaluate.result import Result
 from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.optimiser_file import write_known
@@ -243,7 +244,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     for line in shift_warnings(best["valid"], trainer.about["base_rates"]):
         report.note(line)
     rows = job.dataset.splits.get("test")
-    test = evaluate_split(trainer.model, rows, meta, job.device, job.ranks, weighted=weighted) if rows else {}
+    test = evaluate_split(trainer.model, rows, meta, job.device, job.ranks, weighted=weighted, k=K) if rows else {}
     valid = with_constant(best["valid"], rates)
     metrics = {
         "test": with_constant(test, rates),

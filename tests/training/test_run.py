@@ -50,7 +50,9 @@ def test_the_curves_of_a_run_have_the_same_bytes_in_any_style_of_the_process(sch
 def test_metrics_json_has_the_test_metrics_of_every_task_and_what_the_run_cost(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     assert {name: entry["role"] for name, entry in metrics["test"].items()} == {"click": "CTR", "buy": "CTCVR", "buy_given_click": "CVR"}
-    assert set(metrics["test"]["click"]) == {"rows", "positives", "auc", "log_loss", "constant_log_loss", "calibration", "gauc", "role"}
+    of_groups = {"gauc", "ndcg@10", "mrr", "hit_rate@10", "groups", "groups_undefined"}
+    of_rows = {"rows", "positives", "auc", "log_loss", "constant_log_loss", "calibration", "role"}
+    assert set(metrics["test"]["click"]) == of_rows | of_groups
     assert metrics["train"]["seconds"] > 0
     assert metrics["train"]["rows_per_second"] > 0
     assert (metrics["train"]["epochs"], metrics["train"]["steps"]) == (3, 24)

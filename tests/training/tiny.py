@@ -81,12 +81,12 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
     log_losses = log_losses or [1 - auc for auc in aucs]
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
-    def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False, shifted=False):
+    def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False, shifted=False, k=None):
         at_start = split.name == "valid" and not model.towers.head.private_weight.any()
         if not at_start:
             asked.append((split.name, model.features.embedding.weight.detach().clone()))
         if split.name != "valid":
-            return real(model, split, meta, device, ranks, weighted=weighted, shifted=shifted)
+            return real(model, split, meta, device, ranks, weighted=weighted, shifted=shifted, k=k)
         auc, log_loss = (0.5, 1.0) if at_start else next(values)
         entry = {"rows": 1, "positives": 1, "auc": auc, "log_loss": log_loss, "calibration": 1.0, "shifted_log_loss": log_loss}
         return {task: dict(entry) for task in meta.tasks}

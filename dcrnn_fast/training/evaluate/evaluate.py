@@ -23,9 +23,10 @@ from ..device import deterministic, select_backend, select_device
 from ..folder.layout import RunFolder, stored_config
 from ..folder.weights import load_sealed
 from .calibration_file import read_calibration
-from .metrics import FEWEST, Array, bootstrap_intervals, unsampled_rates, with_constant
+from .metrics import FEWEST, Array, bootstrap_intervals, quantiles, resampled, unsampled_rates, with_constant
 from .plots import reliability_plot
 from .predict import finite_predictions, metrics_of, write_predictions
+from .ranking import K, check_k, ranking_intervals
 from .segments import check_fields, metrics_by
 
 ROWS = 20_000
@@ -41,6 +42,7 @@ def evaluate(
     backend: str | None = None,
     as_served: bool = False,
     bootstrap: int | None = None,
+    k: int = K,
     predictions: str | Path | None = None,
     plot: str | Path | None = None,
     by: Sequence[str] = (),
@@ -60,8 +62,9 @@ def evaluate(
         backend: replaces the run's backend.
         as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
             ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
-        bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration: in the metrics
-            ``intervals``, by name, each with its low and high end.
+        bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration, and the groups for
+            those of GAUC, NDCG, MRR and hit rate: in the metrics ``intervals``, by name, each with its low and high end.
+        k: the ranks that NDCG and the hit rate look at, where the data has a group.
         predictions: a .parquet file to write: the predictions of the split's rows, in their order, and the labels (``{task}_label``).
         plot: a .svg file to write: each task's reliability plot, see :func:`dcrnn_fast.training.evaluate.plots.reliability_plot`.
         by: fields of the data, such as ``["colour"]``, for the metrics of the rows with each of their values; with ``bootstrap`` these
@@ -73,7 +76,7 @@ def evaluate(
         ``{"data": name, "split": split, "metrics": {task: {...}}, "warnings": [...]}``; docs/guide/metrics.md defines the metrics.
         The warnings name fields that the run's encoding reads on these rows far less than on its training rows, and labels that say
         little. With ``by`` also ``"by"``: what :func:`dcrnn_fast.training.evaluate.segments.metrics_by` returns. With ``importance``
-        also ``"importance"``: by input a dict of the falls by task.
+        also ``"importance"``: by input a dict of the falls by task; and ``"importance_intervals"``: likewise their 95% intervals.
 
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
@@ -85,17 +88,19 @@ def evaluate(
     if bootstrap is not None and (isinstance(bootstrap, bool) or not isinstance(bootstrap, int) or bootstrap < FEWEST):
         raise ConfigError(f"bootstrap={shown(bootstrap)}: expected an integer of at least {FEWEST}, the number of resamples")
     table = None if predictions is None else output_path("predictions", predictions, ".parquet")
+    check_k(k)
     figure = None if plot is None else output_path("plot", plot, ".svg")
     opened = open_run(run, data=data, split=split, device=device, backend=backend, progress=progress)
     about, meta, rows = opened.about, opened.dataset.meta, opened.dataset.split(split)
     fields = check_fields(by, meta)
     predicted, rates = predictions_of(opened, split, as_served=as_served)
-    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight)
+    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight, k=k)
     labels = np.asarray(rows.labels)
     events = event_labels(labels, meta.tasks, funnel=meta.funnel)
     if bootstrap is not None:
         for name, entry in metrics.items():
             entry["intervals"] = bootstrap_intervals(events[name], predicted[name], bootstrap, progress=progress)
+            entry["intervals"] |= ranking_intervals(events[name], predicted[name], rows.group, k, bootstrap)
     if table is not None:
         write_predictions(table, predicted, labels, meta.tasks)
     if figure is not None:
@@ -108,7 +113,7 @@ def evaluate(
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
     if importance:
-        result["importance"], _ = importance_of(opened, split)
+        result["importance"], result["importance_intervals"], _ = importance_of(opened, split)
     if fields:
         result["by"] = metrics_by(fields, rows, meta, {name: events[name] for name in metrics}, predicted, bootstrap=bootstrap)
     return result
@@ -171,8 +176,8 @@ def open_run(
     return OpenRun(folder, config, model, about, weights, dataset, place, progress)
 
 
-def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], int]:
-    """By input, the AUC of each task less that with the input shuffled; and the number of rows.
+def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], int]:
+    """By input, the AUC of each task less that with the input shuffled; the 95% intervals of these, of resampled rows; and their number.
 
     An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
     what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
@@ -189,17 +194,24 @@ def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]]
     for at, name in enumerate(meta.dense):
         inputs.setdefault(name, ([], []))[1].append(at)
 
-    def aucs(of: PackedSplit) -> dict[str, float | None]:
+    def predicted_for(of: PackedSplit) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
         with deterministic(run.config.threads):
-            return {name: entry["auc"] for name, entry in metrics_of(finite_predictions(run.model, of, meta, run.device), of, meta).items()}
+            predicted = finite_predictions(run.model, of, meta, run.device)
+        return predicted, metrics_of(predicted, of, meta)
 
-    whole, falls = aucs(drawn), {}
+    events, falls, intervals = event_labels(np.asarray(drawn.labels), meta.tasks, funnel=meta.funnel), {}, {}
+    predicted, whole = predicted_for(drawn)
+    before = {
+        name: resampled(events[name], predicted[name], FEWEST, 0, no_progress) for name, one in whole.items() if one["auc"] is not None
+    }
     for at, (name, (of_ids, of_dense)) in enumerate(inputs.items(), 1):
         order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
         ids[:, of_ids] = ids[order][:, of_ids]
         if numbers is not None:
             numbers[:, of_dense] = numbers[order][:, of_dense]
-        shuffled = aucs(replace(drawn, ids=ids, dense=numbers))
-        falls[name] = {task: auc - (shuffled[task] or 0.0) for task, auc in whole.items() if auc is not None}
+        shuffled, found = predicted_for(replace(drawn, ids=ids, dense=numbers))
+        falls[name] = {task: whole[task]["auc"] - found[task]["auc"] for task in before}
+        after = {task: resampled(events[task], shuffled[task], FEWEST, 0, no_progress) for task in before}
+        intervals[name] = {task: quantiles((before[task] - after[task])[:, 0]) for task in before}
         run.progress("shuffling inputs", at, len(inputs))
-    return falls, len(chosen)
+    return falls, intervals, len(chosen)

@@ -78,9 +78,14 @@ def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
     _check_vector("scores", scores, len(labels), -np.inf, np.inf)
     _check_vector("group", group, len(labels), -np.inf, np.inf)
     present = group >= 0
-    if not present.any():
-        return None
-    labels, scores, group = labels[present], scores[present], group[present]
+    aucs, sizes = group_aucs(labels[present], scores[present], group[present])
+    return float(np.average(aucs, weights=sizes)) if len(aucs) else None
+
+
+def group_aucs(labels: Array, scores: Array, group: Array) -> tuple[Array, Array]:
+    """The AUC of each group that holds both classes, in the order of the groups' numbers, and its rows."""
+    if not len(labels):
+        return np.empty(0), np.empty(0)
     order = np.lexsort((scores, group))
     labels, scores, group = labels[order].astype(np.float64), scores[order], group[order]
     new_group = np.append(True, group[1:] != group[:-1])
@@ -95,10 +100,7 @@ def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
     rank_sums = np.add.reduceat(labels * ranks, starts)
     pairs = positives * (sizes - positives)
     both = pairs > 0
-    if not both.any():
-        return None
-    auc = (rank_sums[both] - positives[both] * (positives[both] + 1) / 2) / pairs[both]
-    return float(np.average(auc, weights=sizes[both]))
+    return (rank_sums[both] - positives[both] * (positives[both] + 1) / 2) / pairs[both], sizes[both]
 
 
 def task_metrics(
@@ -214,7 +216,7 @@ def bootstrap_intervals(
     >>> low < 1 < high
     True
     """
-    return _intervals(_resampled(labels, probabilities, resamples, seed, progress))
+    return _intervals(resampled(labels, probabilities, resamples, seed, progress))
 
 
 def paired_intervals(
@@ -227,14 +229,14 @@ def paired_intervals(
     [0.0, 0.0]
     """
     with np.errstate(invalid="ignore"):  # both may be undefined
-        return _intervals(_resampled(labels, one, resamples, seed, progress) - _resampled(labels, other, resamples, seed, progress))
+        return _intervals(resampled(labels, one, resamples, seed, progress) - resampled(labels, other, resamples, seed, progress))
 
 
 def _intervals(found: Array) -> dict[str, list[float] | None]:
-    return {name: _quantiles(found[:, at]) for at, name in enumerate(NAMES)}
+    return {name: quantiles(found[:, at]) for at, name in enumerate(NAMES)}
 
 
-def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int, progress: Progress) -> Array:
+def resampled(labels: Array, probabilities: Array, resamples: int, seed: int, progress: Progress) -> Array:
     """The metrics of each resample, [resamples, 3]; not finite where undefined. A seed gives the same rows whatever is predicted."""
     known = ~np.isnan(labels)
     order = np.argsort(probabilities[known], kind="stable")
@@ -257,6 +259,7 @@ def _resampled(labels: Array, probabilities: Array, resamples: int, seed: int, p
     return found
 
 
-def _quantiles(values: Array) -> list[float] | None:
+def quantiles(values: Array) -> list[float] | None:
+    """The ends of the 95% interval of the values that are finite; None if none is."""
     values = values[np.isfinite(values)]
     return np.quantile(values, (0.025, 0.975)).tolist() if len(values) else None

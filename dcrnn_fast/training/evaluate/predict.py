@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...data import BlockLoader, PackedMeta, PackedSplit
+from ...data.inspect.base_rates import event_labels
 from ...data.packed.arrays import Progress, no_progress
 from ...data.packed.loader import part_of
 from ...errors import DataError, TrainingDivergedError
@@ -20,6 +21,7 @@ from ..ranks import ONE, Ranks
 from .intercept import shifted as after_intercepts
 from .intercept import with_intercepts
 from .metrics import Array, task_metrics
+from .ranking import add_ranking
 
 BATCH = 8192
 
@@ -62,8 +64,9 @@ def evaluate_split(
     *,
     weighted: bool = False,
     shifted: bool = False,
+    k: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`metrics_of`; ``shifted``: with those of :func:`.intercept.with_intercepts`.
+    """Metrics of every task over a split, see :func:`metrics_of` for ``k``; ``shifted``: with those of :func:`.intercept.with_intercepts`.
 
     Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
@@ -71,7 +74,7 @@ def evaluate_split(
     predictions = finite_predictions(model, split, meta, device, ranks)
 
     def found() -> dict[str, dict[str, Any]]:
-        metrics = metrics_of(predictions, split, meta, weighted=weighted)
+        metrics = metrics_of(predictions, split, meta, weighted=weighted, k=k)
         rows = np.asarray(split.labels), meta.tasks, _weight(split, weighted=weighted)
         return with_intercepts(metrics, predictions, *rows) if shifted else metrics
 
@@ -86,12 +89,18 @@ def losses_after_intercepts(predictions: Mapping[str, Array], split: PackedSplit
 
 
 def metrics_of(
-    predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool = False
+    predictions: Mapping[str, Array], split: PackedSplit, meta: PackedMeta, *, weighted: bool = False, k: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """:func:`task_metrics` of predictions [N] for the rows of a split; ``weighted``: also by their weights, if they have any."""
+    """:func:`task_metrics` of predictions [N] for the rows of a split.
+
+    ``weighted``: also by their weights, if they have any. With ``k`` and a group, also those of :mod:`.ranking`.
+    """
     group = None if split.group is None else np.asarray(split.group)
-    weight = _weight(split, weighted=weighted)
-    return task_metrics(predictions, np.asarray(split.labels), meta.tasks, funnel=meta.funnel, group=group, weight=weight)
+    weight, labels = _weight(split, weighted=weighted), np.asarray(split.labels)
+    metrics = task_metrics(predictions, labels, meta.tasks, funnel=meta.funnel, group=group, weight=weight)
+    if k is not None and group is not None:
+        add_ranking(metrics, event_labels(labels, meta.tasks, funnel=meta.funnel), predictions, group, k)
+    return metrics
 
 
 def _weight(split: PackedSplit, *, weighted: bool) -> Array | None:

@@ -17,10 +17,12 @@ from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings, is_table
+from .calibration_file import read_calibration
 from .evaluate import OpenRun, importance_of, open_run, predictions_of
-from .metrics import NAMES, Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
+from .metrics import Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
 from .plots import plain, reliability_plot, svg_bytes
 from .predict import metrics_of
+from .ranking import K, check_k, names_of, ranking_intervals, title_of
 
 RESAMPLES = 500
 STYLE = """
@@ -42,7 +44,10 @@ class _Seen(NamedTuple):
     results: dict[str, Any]
     predicted: dict[str, Array]
     labels: dict[str, Array]
+    group: Any
     metrics: dict[str, dict[str, Any]]
+    served: bool
+    """Whether the predictions are those that ``predict`` gives."""
 
 
 def write_report(
@@ -53,7 +58,8 @@ def write_report(
     split: str = "test",
     device: str | None = None,
     backend: str | None = None,
-    as_served: bool = False,
+    as_served: bool | None = None,
+    k: int = K,
     progress: Progress = no_progress,
 ) -> None:
     """Write what the first run is and how good it is, and how the others compare, as one HTML file without scripts.
@@ -61,29 +67,34 @@ def write_report(
     Args:
         runs: the folders of finished runs.
         output: the .html file to write.
-        data, split, device, backend, as_served, progress: as :func:`.evaluate.evaluate` takes them, for each run. A run of a table in
-            memory needs ``data``.
+        data, split, device, backend, k, progress: as :func:`.evaluate.evaluate` takes them, for each run. A run of a table in memory needs
+            ``data``.
+        as_served: likewise; None shows what ``predict`` gives if a run is calibrated, and the first run's own probabilities too.
 
-    The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`), learning curves, reliability plots, and by how
-    much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as :func:`.evaluate.evaluate` does, and
-    ConfigError for runs whose rows have other labels.
+    The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`, :mod:`.ranking`), learning curves, reliability
+    plots, and by how much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as
+    :func:`.evaluate.evaluate` does, and ConfigError for runs whose rows have other labels.
     """
     path = output_path("output", output, ".html")
-    first, *others = _see_all(runs, split, as_served=as_served, data=data, device=device, backend=backend, progress=progress)
+    first, *others = _see_all(runs, split, k=k, as_served=as_served, data=data, device=device, backend=backend, progress=progress)
+    own = [_see(first.name, first.opened, split, k=k, as_served=False)] if as_served is None and first.served else []
     title = f"{first.results['data']['name']}: {first.name}"
-    reliability = reliability_plot("", first.predicted, first.labels)
-    falls, counted = importance_of(first.opened, split)
+    pictures = [
+        _picture(reliability_plot("", seen.predicted, seen.labels), "reliability plots and counts of predictions") for seen in (first, *own)
+    ]
+    falls, intervals, counted = importance_of(first.opened, split)
     parts = [
-        *_about(first, split, as_served=as_served),
+        *_about(first, split),
         "<h2>Metrics</h2>",
-        _metrics_table(first),
-        *_comparison(first, others),
+        _metrics_table([first, *own], k),
+        *_comparison(first, others, k),
         *_curves(first.opened.folder.curves),
         "<h2>Calibration</h2>",
-        _picture(reliability, "reliability plots and counts of predictions"),
+        "<p>Before calibration:</p>".join(pictures),
         "<h2>What the predictions rest on</h2>",
-        f"<p>By how much the AUC falls when one input is shuffled among {counted:,} rows. Inputs that say the same share it.</p>",
-        _picture(importance_plot(falls), "importance of inputs"),
+        f"<p>By how much the AUC falls when one input is shuffled among {counted:,} rows. Inputs that say the same share it. "
+        "Lines: 95% intervals, of rows that count as independent.</p>",
+        _picture(importance_plot(falls, intervals), "importance of inputs"),
     ]
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head>'
     page = f"{head}<body><h1>{escape(title)}</h1>{''.join(parts)}</body></html>\n"
@@ -99,6 +110,7 @@ def compare(
     device: str | None = None,
     backend: str | None = None,
     as_served: bool = False,
+    k: int = K,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The metrics of runs on the same rows, and how they differ from the first run's. Arguments and errors are those of a report.
@@ -107,9 +119,9 @@ def compare(
     the first, each with its ``value`` and 95% ``interval``, and the ``warnings``, such as a field that is lost in these rows.
     """
     first, *others = seen = _see_all(
-        runs, split, least=2, as_served=as_served, data=data, device=device, backend=backend, progress=progress
+        runs, split, least=2, k=k, as_served=as_served, data=data, device=device, backend=backend, progress=progress
     )
-    differences = [{}, *(_differences(first, run) for run in others)]
+    differences = [{}, *(_differences(first, run, k) for run in others)]
     found = [
         {"name": run.name, "metrics": run.metrics, "differences": of_run, "warnings": _warnings(run, split)}
         for run, of_run in zip(seen, differences, strict=True)
@@ -117,7 +129,8 @@ def compare(
     return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
 
 
-def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_served: bool = False, **options: Any) -> list[_Seen]:
+def _see_all(runs: Sequence[str | Path], split: str, *, k: int, as_served: bool | None, least: int = 1, **options: Any) -> list[_Seen]:
+    check_k(k)
     if isinstance(runs, (str, bytes)) or not isinstance(runs, Sequence):
         raise ConfigError(f"runs={shown(runs)}: expected a sequence of run folders")
     if len(runs) < least:
@@ -128,7 +141,9 @@ def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_serve
     names = [run.folder.root.resolve().name for run in opened]
     if len(set(names)) < len(names):
         names = [str(run.folder.root) for run in opened]
-    first, *others = seen = [_see(name, run, split, as_served=as_served) for name, run in zip(names, opened, strict=True)]
+    if as_served is None:
+        as_served = any(read_calibration(run.folder.calibration, run.about, run.weights) for run in opened)
+    first, *others = seen = [_see(name, run, split, k=k, as_served=as_served) for name, run in zip(names, opened, strict=True)]
     for other in others:
         common = first.labels.keys() & other.labels.keys()
         if not common or not all(np.array_equal(first.labels[name], other.labels[name], equal_nan=True) for name in common):
@@ -136,15 +151,16 @@ def _see_all(runs: Sequence[str | Path], split: str, *, least: int = 1, as_serve
     return seen
 
 
-def _see(name: str, opened: OpenRun, split: str, *, as_served: bool) -> _Seen:
+def _see(name: str, opened: OpenRun, split: str, *, k: int, as_served: bool) -> _Seen:
     results, meta, rows = opened.folder.read_metrics(), opened.dataset.meta, opened.dataset.split(split)
     predicted, rates = predictions_of(opened, split, as_served=as_served)
-    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight)
+    metrics = metrics_of(predicted, rows, meta, weighted=opened.config.loss.sample_weight, k=k)
     events = event_labels(np.asarray(rows.labels), meta.tasks, funnel=meta.funnel)
-    return _Seen(name, opened, results, predicted, {task: events[task] for task in metrics}, with_constant(metrics, rates))
+    labels = {task: events[task] for task in metrics}
+    return _Seen(name, opened, results, predicted, labels, rows.group, with_constant(metrics, rates), as_served)
 
 
-def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
+def _about(seen: _Seen, split: str) -> Iterable[str]:
     results, meta = seen.results, seen.opened.dataset.meta
     train, model, rows = results["train"], results["model"], len(seen.opened.dataset.split(split))
     counts = ", ".join(f"{count:,} {name}" for name, count in results["data"]["rows"].items() if count)
@@ -155,7 +171,7 @@ def _about(seen: _Seen, split: str, *, as_served: bool) -> Iterable[str]:
     yield f"It keeps the weights evaluated at step {train['best_step']:,}. The probabilities are "
     yield (
         "those that <code>predict</code> gives.</p>"
-        if as_served
+        if seen.served
         else "the model's own, on rows sampled like the run's, not calibrated.</p>"
     )
     warnings = [line.removeprefix("warning: ") for line in not_better_than_constant(seen.metrics)]
@@ -166,17 +182,23 @@ def _warnings(seen: _Seen, split: str) -> list[str]:
     return evaluation_warnings(seen.opened.about, seen.opened.dataset, split, seen.metrics)
 
 
-def _metrics_table(seen: _Seen) -> str:
+def _metrics_table(several: Sequence[_Seen], k: int) -> str:
+    """The metrics of a run, and of the same run before its calibration."""
     heads = ["", "rows", "positives", "AUC", "log loss", "the constant's log loss", "calibration"]
-    gauc = any("gauc" in entry for entry in seen.metrics.values())
+    grouped = () if several[0].group is None else names_of(k)
     rows = []
-    for name, entry in seen.metrics.items():
+    for seen, name in ((one, name) for one in several for name in one.metrics):
+        entry = seen.metrics[name]
         intervals = bootstrap_intervals(seen.labels[name], seen.predicted[name], RESAMPLES, progress=seen.opened.progress)
-        cells = [escape(name), f"{entry['rows']:,}", f"{entry['positives']:,}", _number(entry["auc"], intervals["auc"])]
+        intervals |= ranking_intervals(seen.labels[name], seen.predicted[name], seen.group, k, RESAMPLES)
+        shown = name if seen.served or len(several) == 1 else f"{name}, before calibration"
+        cells = [escape(shown), f"{entry['rows']:,}", f"{entry['positives']:,}", _number(entry["auc"], intervals["auc"])]
         cells += [_number(entry["log_loss"], intervals["log_loss"]), _number(entry["constant_log_loss"])]
-        rows.append([*cells, _number(entry["calibration"], intervals["calibration"]), *([_number(entry["gauc"])] if gauc else [])])
-    note = "<p>Small: 95% intervals, of rows that count as independent. Calibration is the mean prediction over the mean label.</p>"
-    return _table([*heads, *(["GAUC"] if gauc else [])], rows) + note
+        rows.append([*cells, *(_number(entry[at], intervals[at]) for at in ("calibration", *grouped))])
+    note = "<p>Small: 95% intervals, of rows that count as independent. Calibration is the mean prediction over the mean label."
+    for name, entry in several[0].metrics.items() if grouped else ():
+        note += f" {escape(name)}: {entry['groups_undefined']:,} of {entry['groups']:,} groups hold one class alone and do not count."
+    return _table([*heads, *(title_of(name) or "" for name in grouped)], rows) + note + "</p>"
 
 
 def _curves(path: Path) -> Iterable[str]:
@@ -185,26 +207,27 @@ def _curves(path: Path) -> Iterable[str]:
         yield _picture(path.read_bytes(), "learning curves")
 
 
-def _comparison(first: _Seen, others: Sequence[_Seen]) -> Iterable[str]:
+def _comparison(first: _Seen, others: Sequence[_Seen], k: int) -> Iterable[str]:
     if not others:
         return
     yield f"<h2>Other runs, less {escape(first.name)}</h2>"
-    rows = []
+    rows, grouped = [], () if first.group is None else names_of(k)
     for other in others:
-        for name, found in _differences(first, other).items():
-            cells = [_number(found[metric]["value"], found[metric]["interval"], "+") for metric in ("auc", "log_loss")]
+        for name, found in _differences(first, other, k).items():
+            cells = [_number(found[metric]["value"], found[metric]["interval"], "+") for metric in ("auc", "log_loss", *grouped)]
             rows.append([escape(f"{other.name}: {name}"), *cells])
-    yield _table(["", "AUC", "log loss"], rows)
-    yield "<p>Small: 95% intervals of the differences, in the same resamples of the rows. One that holds 0 does not show a difference.</p>"
+    yield _table(["", "AUC", "log loss", *(title_of(name) or "" for name in grouped)], rows)
+    yield "<p>Small: 95% intervals of the differences, in the same resamples. One that holds 0 does not show a difference.</p>"
 
 
-def _differences(first: _Seen, other: _Seen) -> dict[str, dict[str, dict[str, Any]]]:
+def _differences(first: _Seen, other: _Seen, k: int) -> dict[str, dict[str, dict[str, Any]]]:
     """By task that both have and metric, the value of ``other`` less that of ``first``, and its interval."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in (task for task in first.metrics if task in other.metrics):
         predicted = other.predicted[task], first.predicted[task]
         intervals = paired_intervals(first.labels[task], *predicted, RESAMPLES, progress=first.opened.progress)
-        both = {name: (other.metrics[task][name], first.metrics[task][name]) for name in NAMES}
+        intervals |= ranking_intervals(first.labels[task], predicted[0], first.group, k, RESAMPLES, other=predicted[1])
+        both = {name: (other.metrics[task][name], first.metrics[task][name]) for name in intervals}
         found[task] = {key: {"value": None if None in two else two[0] - two[1], "interval": intervals[key]} for key, two in both.items()}
     return found
 
@@ -227,8 +250,8 @@ def _number(value: float | None, interval: Sequence[float] | None = None, sign: 
     return ("-" if value is None else f"{value:{sign}.4f}") + small
 
 
-def importance_plot(falls: Mapping[str, Mapping[str, float]]) -> bytes:
-    """The inputs that bring most to any task, as bars in an SVG."""
+def importance_plot(falls: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The inputs that bring most to any task, as bars in an SVG, with the intervals as lines."""
     tasks = list(next(iter(falls.values())))
     names = sorted(falls, key=lambda name: max(falls[name].values(), default=0.0))[-MOST:]
 
@@ -236,7 +259,11 @@ def importance_plot(falls: Mapping[str, Mapping[str, float]]) -> bytes:
         panels = figure.subplots(1, max(1, len(tasks)), squeeze=False, sharey=True)[0]
         for panel, task in zip(panels, tasks, strict=False):
             panel.barh(range(len(names)), [falls[name][task] for name in names])
+            panel.hlines(
+                range(len(names)), *zip(*(intervals[name][task] or (np.nan, np.nan) for name in names), strict=True), color="black"
+            )
             panel.set_yticks(range(len(names)), [plain(name) for name in names])
+            panel.locator_params(axis="x", nbins=4)
             panel.set(title=plain(task), xlabel="fall of the AUC")
 
     return svg_bytes((2.5 + 3.2 * max(1, len(tasks)), 1.4 + 0.28 * len(names)), draw)

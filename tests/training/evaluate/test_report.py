@@ -67,6 +67,16 @@ def test_a_page_says_whose_probabilities_it_shows(page, finished, tmp_path):
     assert "not calibrated" in page.text
 
 
+def test_a_calibrated_run_has_a_page_of_calibrated_probabilities_and_of_its_own(copied, tmp_path):
+    calibrate(copied)
+    write_report([copied], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    served, own = (page.cells[page.cells.index(name) + 6] for name in ("click", "click, before calibration"))
+    of_run = [evaluate(copied, as_served=given)["metrics"]["click"]["calibration"] for given in (True, False)]
+    assert (served[:6], own[:6]) == tuple(f"{value:.4f}" for value in of_run)
+    assert len([tag for tag, _ in page.tags if tag == "img"]) == 4
+
+
 def test_a_run_without_curves_has_a_page_without_them(copied, tmp_path, monkeypatch):
     (copied / "curves.svg").unlink()
     monkeypatch.chdir(copied)
@@ -183,5 +193,6 @@ def test_the_command_writes_the_page(finished, tmp_path):
 
 def test_a_name_is_no_formula_in_a_picture_and_long_names_have_bars_of_their_own():
     names = ["$a_$", "b\x07", "c" * 45 + "1", "c" * 45 + "2"]
-    drawn = importance_plot({name: {"click": 0.1 * place} for place, name in enumerate(names, start=1)})
+    falls = {name: {"click": 0.1 * place} for place, name in enumerate(names, start=1)}
+    drawn = importance_plot(falls, {name: {"click": [0.0, 0.5]} for name in names})
     assert drawn.count(b'id="ytick_') == len(names)
