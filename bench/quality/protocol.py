@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dcrnn_fast import UncertaintyWeighting
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.data.inspect.base_rates import base_rates
-from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.features import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig

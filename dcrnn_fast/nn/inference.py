@@ -1,7 +1,6 @@
 """A DCRNN prepared for inference: what a request would gather, check or look up again is done once.
 
-At one row, most of a request's time is not arithmetic but the way to it: packing of weights, checks of what cannot have changed, calls. On
-a CPU one operator in C++ goes from ids and numbers to the answer; models that it does not know compute it themselves. On a GPU each of a
+On a CPU one operator in C++ goes from ids and numbers to the answer; models that it does not know compute it themselves. On a GPU each of a
 few numbers of rows has a CUDA graph, so that a request is some copies and one launch.
 """
 
@@ -24,8 +23,8 @@ from ..support.cuda_graph import CudaGraphs
 from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import inputs_checked, transformed
 from .cpu_layers import Embedding
-from .embeddings import POOLINGS
-from .layers import CrossRNN
+from .features import POOLINGS
+from .layers import CrossRNN, PartiallySharedLinear
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -53,12 +52,9 @@ def recorder_for(model: DCRNN) -> CudaGraphs | None:
 
 
 class RequestGraphs:
-    """Computes the logits of requests of up to 512 rows by recorded work.
+    """Computes requests of up to 512 rows by recorded ``work``: the logits [B, T] of ids [B, C] and dense features [B, N] or None.
 
-    Args:
-        work: the conditional logits [B, T] of ids [B, C] and dense features [B, N] or None. Its numbers are those of a call with as many
-            rows as the graph has.
-        model: whose work it is. The graphs read the weights where they are now.
+    The graphs read the weights of the model where they are now. The numbers are those of a call with as many rows as the graph has.
     """
 
     def __init__(self, work: Callable[[Tensor, Tensor | None], Tensor], model: DCRNN, recorder: CudaGraphs) -> None:
@@ -86,10 +82,7 @@ class RequestGraphs:
         return launch, found[-1]
 
     def __call__(self, ids: Tensor, dense: Tensor | None) -> Tensor | None:
-        """Logits [B, T] of checked inputs, or None where no graph takes them.
-
-        None takes more than 512 rows or no row, numbers of another dtype, tensors on another device, and a call that is being recorded.
-        """
+        """Logits [B, T] of checked inputs; None for more than 512 rows or none, another dtype or device, and a call that is recorded."""
         rows = next((rows for rows in ROWS if len(ids) <= rows), None)
         same = ids.device == self._ids.device
         if dense is not None and self._dense is not None:
@@ -182,11 +175,7 @@ class PreparedDCRNN:
 
 
 class Request:
-    """What the operator ``request`` reads of a model, packed.
-
-    Args:
-        model: one that :meth:`knows`.
-    """
+    """What the operator ``request`` reads of a model that :meth:`knows`, packed."""
 
     def __init__(self, model: DCRNN) -> None:
         self._model, self._operator = model, torch.ops.dcrnn_fast.request.default
@@ -202,13 +191,14 @@ class Request:
             pooling += [POOLINGS.index(span.pooling)] * len(fields)
         bins = [None] * 4 if layer is None else [layer.lower, layer.scale, layer.weight, layer.bias]
         of_numbers = [*bins, None if layer is None or term is None else term.dense_weight]
-        (banks, options), layers = model.cross.operands(), [layer.of_tasks() for layer in (*towers.layers, towers.head)]
+        banks, options = model.cross.operands()
         projections = options["shared_projection"], options["private_projection"]
         with torch.no_grad():
             packed = torch.ops.dcrnn_fast.request_pack.default(
                 table, features.sizes, features.offsets, _whole([*starts, len(model.num_embeddings)]), _whole(pooling),
                 *[None if tensor is None else tensor.detach().to(self._exact) for tensor in of_numbers], *banks, *projections,
-                options["steps"], options["cell"], *_packed_towers(layers, self._exact), term is not None, model.relation == "chain",
+                options["steps"], options["cell"], *_packed_towers([*towers.layers, towers.head], self._exact),
+                term is not None, model.relation == "chain",
             )  # fmt: skip
         first_order = None if term is None or term.table is None or not starts else term.table.weight.detach()
         self._tables = table, first_order, packed
@@ -218,7 +208,7 @@ class Request:
         """Whether the operator computes a model: a low-rank recurrence that shares rows, towers without a transfer, numbers by bins."""
         plan, cross = model.plan, model.cross
         numbers = not model.num_dense or model.features.dense_embedding is not None
-        plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and not cross.is_reordered
+        plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and list(plan.order) == list(range(plan.dim))
         return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.towers.transfer is None
 
     def takes(self, dense: Tensor | None) -> bool:
@@ -254,17 +244,16 @@ def _whole(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
-def _packed_towers(layers: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What the operator reads of weights [T, out, in] and biases [T, out]: each task's layers in a row [T, P], the head last; the widths.
+def _packed_towers(layers: list[PartiallySharedLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the operator reads of the layers: each task's weights and biases in a row [T, P], the head last; and the hidden widths.
 
     Units of zeros fill each hidden layer up to a multiple of 16.
     """
     parts, widths, below = [], [], 0
-    for weight, bias in layers[:-1]:
-        more = -weight.shape[1] % MULTIPLE
-        parts += [pad(weight.mT, (0, more, 0, below)), pad(bias, (0, more))]
-        widths.append(weight.shape[1] + more)
+    for layer in layers:
+        width = layer.private_bias.shape[1]
+        more = 0 if layer is layers[-1] else -width % MULTIPLE
+        parts += [pad(layer.private_weight.mT, (0, more, 0, below)), pad(layer.private_bias, (0, more))]
+        widths.append(width + more)
         below = more
-    weight, bias = layers[-1]
-    parts += [pad(weight.mT, (0, 0, 0, below)), bias]
-    return torch.cat([part.detach().flatten(1) for part in parts], dim=1).to(dtype), _whole(widths)
+    return torch.cat([part.detach().flatten(1) for part in parts], dim=1).to(dtype), _whole(widths[:-1])

@@ -14,8 +14,7 @@ from ..support import model_inputs
 from ..support.checks import check_flag, check_placement
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import SCENARIO_RATIO, Relation
-from .embeddings import FirstOrder, PiecewiseLinearEmbedding
-from .features import Features, Inputs
+from .features import Features, FirstOrder, Inputs, PiecewiseLinearEmbedding
 from .inference import PreparedDCRNN
 from .layers import CrossRNN, PartiallySharedLinear
 from .losses import CALIBRATOR_WEIGHT, combine, expectation_calibrator, task_losses
@@ -153,12 +152,17 @@ class DCRNN(nn.Module):
 
     @property
     def negative_rate(self) -> float:
-        """That of :class:`.relations.EventLogits`: set it, and :meth:`predict` gives the probabilities of the log before its sampling."""
+        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+
+        Set it, and :meth:`predict` gives the probabilities of the log before. Logits and loss stay those of the sampled rows. Raises
+        TypeError, ValueError: another number, or r < 1 with several tasks and without a chain.
+        """
         return self.event_logits.negative_rate
 
     @negative_rate.setter
     def negative_rate(self, rate: float) -> None:
-        self.event_logits.negative_rate = rate
+        model_inputs.check_negative_rate(rate, len(self.tasks), self.relation)
+        self.event_logits.negative_rate = float(rate)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T] of each task's event over all impressions, from ids int64 [B, F] and finite dense features [B, N], or None.

@@ -1,4 +1,4 @@
-"""CrossRNN and PartiallySharedLinear: sharing as a computation."""
+"""CrossRNN, sharing as a computation, and the towers' layer."""
 
 import itertools
 from dataclasses import replace
@@ -8,7 +8,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import CrossRNN, PartiallySharedLinear, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast.nn.layers import PartiallySharedLinear
 from tests.operators.problems import DOUBLE
 
 PLANS = {
@@ -124,29 +125,10 @@ def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
     assert max(sizes) < 1.3 * min(sizes)
 
 
-@pytest.mark.parametrize("share_ratio", [0, 0.4, 1])
-def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
-    layer = PartiallySharedLinear(4, 5, 3, share_ratio, dtype=DOUBLE)
-    x = torch.randn(3, 6, 4, dtype=DOUBLE)
-    expected = []
-    for task in range(3):
-        weight = torch.cat([layer.shared_weight, layer.private_weight[task]])
-        bias = torch.cat([layer.shared_bias, layer.private_bias[task]])
-        expected.append(x[task] @ weight.T + bias)
+def test_the_towers_layer_is_one_linear_layer_a_task():
+    layer, x = PartiallySharedLinear(4, 5, 3, dtype=DOUBLE), torch.randn(3, 6, 4, dtype=DOUBLE)
+    expected = [x[task] @ layer.private_weight[task].T + layer.private_bias[task] for task in range(3)]
     torch.testing.assert_close(layer(x), torch.stack(expected))
-    assert layer.shared_weight.shape[0] == round(share_ratio * 5)
-
-
-@pytest.mark.parametrize("share_ratio", [0, 1])
-def test_a_layer_shared_wholly_or_not_at_all_copies_no_weight(share_ratio):
-    layer = PartiallySharedLinear(20, 9, 2, share_ratio)
-    weight, _ = layer.of_tasks()
-    assert weight.data_ptr() == (layer.shared_weight if share_ratio else layer.private_weight).data_ptr()
-
-
-def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
-    layer, x = PartiallySharedLinear(4, 5, 3, 0.4), torch.randn(6, 4)
-    torch.testing.assert_close(layer(x), layer(x.expand(3, -1, -1)))
 
 
 def test_modules_move_between_dtypes_and_devices_as_a_whole():
