@@ -40,14 +40,11 @@ def reordered(units: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
-    Parameters: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight`` [T, W, P, G, D], ``private_bias``
-    [T, W, P, G]. W is 1 for weights tied over the steps, else the number of steps. K is D, or with a trunk its number of units. The units
-    are in the plan's ``order``, and so are the columns. Weights start uniform in +-1/sqrt(n) for n columns. Biases start at zero, so gates
-    start half open.
-
-    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D], ``private_projection``
-    [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n): they keep the size of
-    the state, so that a cell of low rank starts with updates as large as the full cell's.
+    Parameters, in the letters of :mod:`dcrnn_fast.sharing`: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight``
+    [T, W, P, G, D], ``private_bias`` [T, W, P, G], units and columns in the plan's ``order``. Weights start uniform in +-1/sqrt(n) for n
+    columns, biases at zero. With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D],
+    ``private_projection`` [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n),
+    so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.
@@ -121,8 +118,7 @@ class CrossRNN(nn.Module):
 
         Where tasks share all rows, their states are one in memory: only read them.
         """
-        self._check_input(x0)
-        x0 = reordered(x0, self._to_order)
+        x0 = self._in_order(x0)
         if self.plan.kind == "trunk":
             states = self._trunk_states(x0)
             return self._with_private(x0, [] if states is None else [states])
@@ -142,22 +138,18 @@ class CrossRNN(nn.Module):
         """The private bank of the tasks that differ."""
         return private if self.distinct_tasks == self.plan.num_tasks else private[: self.distinct_tasks]
 
-    def _check_input(self, x0: Tensor) -> None:
+    def _in_order(self, x0: Tensor) -> Tensor:
+        """``x0``, checked, with its columns in the plan's order."""
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+        return reordered(x0, self._to_order)
 
     def _projection(self) -> dict[str, Tensor]:
         """The operator's arguments for a cell of low rank; none for the full cell."""
         if self.plan.rank is None:
             return {}
         return {"shared_projection": self.shared_projection, "private_projection": self._distinct(self.private_projection)}
-
-    def _trunk_projection(self) -> dict[str, Tensor]:
-        """The same for the trunk, whose private bank is empty."""
-        if self.plan.rank is None:
-            return {}
-        return {"shared_projection": self.trunk_projection, "private_projection": no_private(self.trunk_projection)}
 
     def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator, on this module's backend."""
@@ -169,7 +161,9 @@ class CrossRNN(nn.Module):
         if not trunk_units:
             return None
         trunk = self.shared_weight, self.shared_bias, no_private(self.shared_weight), no_private(self.shared_bias)
-        options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
+        options: dict[str, Any] = {"steps": plan.steps, "cell": plan.cell, "return_states": True}
+        if plan.rank is not None:
+            options |= {"shared_projection": self.trunk_projection, "private_projection": no_private(self.trunk_projection)}
         return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
 
     def _with_private(self, x0: Tensor, above: list[Tensor]) -> Tensor:
