@@ -33,25 +33,11 @@ class Position:
     curve: list[tuple[int, float]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def end_epoch(self) -> None:
-        """All batches of the epoch are done and evaluated."""
-        self.epoch, self.batch, self.loss_sum, self.loss_rows = self.epoch + 1, 0, 0.0, 0
-
 
 class MeanWeights:
-    """A running mean of a module's parameters.
+    """A running mean of a module's parameters: ``values``, by their names and on the CPU, empty before the first update.
 
-    ``values``, by the parameters' names and on the CPU, is empty before the first update, which takes the newest ones. A parameter and its
-    mean change places, so that a table needs no more memory on its device.
-
-    >>> layer, mean = nn.Linear(1, 1, bias=False), MeanWeights()
-    >>> for newest in (1.0, 3.0):
-    ...     _ = layer.weight.data.fill_(newest)
-    ...     with mean.in_place_of(layer, decay=0.5):
-    ...         print(layer.weight.item(), end=" ")
-    ...     print(layer.weight.item())
-    1.0 1.0
-    2.0 3.0
+    A parameter and its mean change places, so that a table needs no more memory on its device.
     """
 
     def __init__(self) -> None:
@@ -61,8 +47,7 @@ class MeanWeights:
     def in_place_of(self, module: nn.Module, decay: float) -> Iterator[None]:
         """Update the mean, and let the module have it for the block. Afterwards the module has its own parameters again, bit by bit.
 
-        ``decay`` in [0, 1] is the part that the mean before keeps in the new one. With 0 the module has its newest parameters, and there
-        is no mean.
+        ``decay`` in [0, 1] is the part that the mean before keeps in the new one; with 0 there is no mean.
         """
         if not decay:
             self.values = {}
