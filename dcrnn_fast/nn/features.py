@@ -103,12 +103,7 @@ class Span(NamedTuple):
 
 
 def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
-    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`.
-
-    >>> from dcrnn_fast.nn.features import spans
-    >>> spans(["city", "day", "tags[0]", "tags[1]"], {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}})
-    [Span(start=0, stop=2, pooling=None), Span(start=2, stop=4, pooling='mean')]
-    """
+    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`."""
     pools = sorted((columns.index(field["columns"][0]), len(field["columns"]), field["pooling"]) for field in pooled.values())
     found, done = [], 0
     for start, length, pooling in pools:
@@ -122,12 +117,6 @@ def pool(embedded: Tensor, ids: Tensor, cut: Sequence[Span]) -> Tensor:
     """`embedded` [B, C, E] of `ids` [B, C] to [B, F * E]: side by side, but those of a span with pooling as their sum or mean.
 
     There id 0 adds nothing and does not count; a row without another id has zeros.
-
-    >>> import torch
-    >>> from dcrnn_fast.nn.features import Span, pool
-    >>> embedded = torch.tensor([[[1.0], [2.0], [4.0]], [[1.0], [2.0], [9.0]], [[1.0], [9.0], [9.0]]])
-    >>> pool(embedded, torch.tensor([[3, 1, 2], [3, 1, 0], [3, 0, 0]]), [Span(0, 1, None), Span(1, 3, "mean")]).tolist()
-    [[1.0, 3.0], [1.0, 2.0], [1.0, 0.0]]
     """
     return beside([pool_span(embedded[:, span.start : span.stop], ids[:, span.start : span.stop], span.pooling) for span in cut])
 

@@ -40,10 +40,7 @@ R = TypeVar("R")
 
 
 def recorder_for(model: DCRNN) -> CudaGraphs | None:
-    """What records requests of a model; None on a CPU, with scenarios, whose rows the CPU has to count, and where the user wants none.
-
-    Raises ValueError: the environment variable is neither 1 nor 0.
-    """
+    """What records requests of a model; None on a CPU, with scenarios, whose rows the CPU has to count, and where the user wants none."""
     device = model.features.embedding.weight.device
     wanted = os.environ.get(ENVIRONMENT, "1")
     if wanted not in ("0", "1"):
@@ -105,7 +102,7 @@ class PreparedDCRNN:
 
     It holds the model's tables and packed copies of its other weights. When the model's weights change or move, prepare again. Autocast
     does not reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
-    transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
+    transform of ``torch.func`` and in forward mode it raises NotImplementedError.
 
     Example:
         >>> import torch
