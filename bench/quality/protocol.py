@@ -29,8 +29,8 @@ from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics, with_constant
 from dcrnn_fast.training.loop.optim import learning_rate
-from dcrnn_fast.training.loop.policies import EarlyStopping
 from dcrnn_fast.training.loop.start import OOVDropout, dense_edges
+from dcrnn_fast.training.loop.state import EarlyStopping
 
 from .data_sets import one_task
 from .models import MODELS, SHIPPED, TRAINED

@@ -1,4 +1,4 @@
-"""What a training step depends on, written to a checkpoint and read back: how far the run is, and tensors by name."""
+"""What a run's further steps depend on, written to a checkpoint and read back: how far it is, when it stops, and tensors by name."""
 
 from __future__ import annotations
 
@@ -32,6 +32,31 @@ class Position:
     step_seconds: float = 0.0
     curve: list[tuple[int, float]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class EarlyStopping:
+    """Takes one value an evaluation. A tie is no improvement: of equal evaluations the earliest counts as the best."""
+
+    larger_is_better: bool
+    patience: int
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+
+    def update(self, value: float, step: int) -> bool:
+        """Take the value after ``step`` steps and say whether it is the best so far."""
+        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+        if better:
+            self.best, self.best_step, self.waited = value, step, 0
+        else:
+            self.waited += 1
+        return better
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether ``patience`` evaluations have passed without a better value, or three times as many while the start is the best."""
+        return self.waited >= self.patience * (1 if self.best_step else 3)
 
 
 class MeanWeights:

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, early stopping and checkpoints; :mod:`.policies` says when.
+"""The training loop: steps, evaluations, early stopping and checkpoints.
 
 A resumed run ends with the same bits as an uninterrupted one: :meth:`Trainer.save` stores everything that a later step depends on,
 and the row order and the learning rate are functions of the position alone.
@@ -32,11 +32,15 @@ from .graph import compiled, measured_backends
 from .job import Job
 from .learned import Learned
 from .optim import build_optimiser, build_weighting, learning_rate
-from .policies import EarlyStopping, EvaluationPolicy
 from .progress import Scalars
 from .start import OOVDropout, dense_edges
-from .state import MeanWeights, Position, capture, restore, select
+from .state import EarlyStopping, MeanWeights, Position, capture, restore, select
 from .step import TrainingStep, recorder_for
+
+EVALUATIONS = 4
+"""An epoch, unless ``early_stopping.every_steps`` says how often."""
+HALF_LIVES = 12
+"""Of the mean of the weights: a run so far is at least so many, or the mean of a short one would still hold its first weights."""
 
 
 class Trainer:
@@ -84,7 +88,6 @@ class Trainer:
 
         self.epochs = (config.optimiser.epochs or 1) if before else config.optimiser.epochs_of(len(self.loader))
         self.total_steps = len(self.loader) * self.epochs  # of a run that is not stopped early
-        self.evaluations = EvaluationPolicy(config.early_stopping, len(self.loader))
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.pace, self.scalars = CheckpointPace(), Scalars(job.folder.tensorboard, writes=ranks.is_first)
         self.init: dict[str, Any] | None = None
@@ -145,7 +148,7 @@ class Trainer:
             checkpoint_is_due = self.at.step % (config.checkpoint_every or STEPS) == 0
             if checkpoint_is_due or self.at.step % config.log_every == 0:
                 self._log()
-            if self.evaluations.is_due(self.at.batch, self.at.step):
+            if self._evaluation_is_due():
                 self.evaluate()
             # Without an interval of its own, a run leaves out what would take too much of the time; all ranks decide together.
             if checkpoint_is_due and (config.checkpoint_every or self.job.ranks.from_first(self.pace.allows)):
@@ -156,6 +159,13 @@ class Trainer:
                 return
         self.evaluate()
         self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether one belongs here within the epoch; another one always ends it."""
+        batch, epoch, every = self.at.batch, len(self.loader), self.job.config.early_stopping.every_steps
+        if every:
+            return batch < epoch and self.at.step % every == 0
+        return batch < epoch and batch * EVALUATIONS // epoch > (batch - 1) * EVALUATIONS // epoch
 
     def _train_step(self, batch: Batch) -> None:
         started, options, loss = time.perf_counter(), self.job.config.optimiser, self.job.config.loss
@@ -204,8 +214,9 @@ class Trainer:
         self._log()
         self._check_weights()
         since = self.at.step - self.at.history[-1]["step"] if self.at.history else 0
-        decay = self.evaluations.decay(since, self.at.step + self.learned.steps_before)
-        with self.mean.in_place_of(self.model, decay):
+        longest = self.job.config.early_stopping.ema_half_life * len(self.loader)
+        half_life = min(longest, (self.at.step + self.learned.steps_before) / HALF_LIVES)
+        with self.mean.in_place_of(self.model, decay=0.5 ** (since / half_life) if half_life else 0.0):
             self._evaluate()
         self.model.train()
 

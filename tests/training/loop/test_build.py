@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from dcrnn_fast.training import Report
-from dcrnn_fast.training.config import StoppingConfig
+from dcrnn_fast.training import Report, train
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop.job import Job
-from dcrnn_fast.training.loop.policies import EvaluationPolicy
 from dcrnn_fast.training.loop.trainer import Trainer
-from tests.training.tiny import tiny_config
+from tests.training.tiny import newest_checkpoint, tiny_config
 
 
 def test_a_trainer_that_has_not_run_saves_what_another_one_resumes(schema, dataset, tmp_path):
@@ -28,7 +26,8 @@ def test_a_trainer_that_is_built_has_written_nothing(schema, dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("every", "steps"), [(None, [2, 4, 6]), (3, [3, 6])])
-def test_evaluations_within_an_epoch_are_due_four_times_or_after_so_many_steps(every, steps):
-    policy = EvaluationPolicy(StoppingConfig(every_steps=every), epoch_steps=8)
-    assert [step for step in range(1, 9) if policy.is_due(step, step)] == steps
+@pytest.mark.parametrize(("every", "steps"), [(None, [0, 2, 4, 6, 8]), (3, [0, 3, 6, 8])])
+def test_evaluations_within_an_epoch_are_due_four_times_or_after_so_many_steps(schema, tmp_path, every, steps):
+    train(tiny_config(schema, early_stopping__every_steps=every, optimiser__epochs=1), tmp_path / "run")
+    history = newest_checkpoint(tmp_path / "run").state["position"]["history"]
+    assert [record["step"] for record in history] == steps
