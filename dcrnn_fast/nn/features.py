@@ -33,20 +33,12 @@ class PiecewiseLinearEmbedding(nn.Module):
     lower: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        num_dense: int,
-        embedding_dim: int,
-        bins: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, num_dense: int, embedding_dim: int, bins: int, **place: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_dense, bins, embedding_dim, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(num_dense, embedding_dim, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(num_dense, bins, embedding_dim, **place))
+        self.bias = nn.Parameter(torch.empty(num_dense, embedding_dim, **place))
         for name in ("lower", "scale"):
-            self.register_buffer(name, torch.empty(num_dense, bins, device=device, dtype=torch.float32))
+            self.register_buffer(name, torch.empty(num_dense, bins, device=self.weight.device, dtype=torch.float32))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -201,11 +193,9 @@ class Features(nn.Module):
         scenario_column: int | None,
         sparse: bool,
         first_order: bool,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        **place: Any,
     ) -> None:
         super().__init__()
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.field_names, self.num_embeddings, self.num_tasks, self.num_dense = field_names, num_embeddings, num_tasks, num_dense
         self.embedding_dim, self.embedding_init_std, self.dense_bins = embedding_dim, embedding_init_std, dense_bins
         self.shared_embeddings, self.pooled, self.scenario_column = shared_embeddings, pooled, scenario_column
@@ -218,8 +208,7 @@ class Features(nn.Module):
         self.dim = (fields + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
         """D, the width of x0."""
 
-    def _make_tables(self, *, sparse: bool, first_order: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        options: dict[str, Any] = {"sparse": sparse, "device": device, "dtype": dtype}
+    def _make_tables(self, *, first_order: bool, **options: Any) -> None:
         bins = max(1, self.dense_bins)
         self.first_order = FirstOrder(self.rows, self.num_tasks, self.num_dense, bins, **options) if first_order else None
         self.embedding = Embedding(self.rows, self.embedding_dim, **options)

@@ -15,9 +15,9 @@ from ..sharing import SharingPlan
 from ..support.checks import check_flag, check_floats, check_placement
 
 
-def parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+def parameter(*shape: int, **place: Any) -> nn.Parameter:
     """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
-    values = torch.empty(shape, device=device, dtype=dtype)
+    values = torch.empty(shape, **place)
     return nn.Parameter(values, requires_grad=values.numel() > 0)
 
 
@@ -83,23 +83,21 @@ class CrossRNN(nn.Module):
             raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
         self.plan, self.backend, self.recompute = plan, backend, recompute
         self.distinct_tasks = plan.distinct_tasks  # which a forward need not count again
-        self._make_parameters(device, dtype)
+        self._make_parameters(device=device, dtype=dtype)
         order = plan.order
         self._to_order, self._from_order = runs_of(order), runs_of(sorted(range(plan.dim), key=order.__getitem__))
         self.reset_parameters()
 
-    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def _make_parameters(self, **place: Any) -> None:
         plan = self.plan
         shared, private = plan.shared_shape(), plan.private_shape()
-        self.shared_weight = parameter(shared, device, dtype)
-        self.shared_bias = parameter(shared[:-1], device, dtype)
-        self.private_weight = parameter(private, device, dtype)
-        self.private_bias = parameter(private[:-1], device, dtype)
+        self.shared_weight, self.shared_bias = parameter(*shared, **place), parameter(*shared[:-1], **place)
+        self.private_weight, self.private_bias = parameter(*private, **place), parameter(*private[:-1], **place)
         if plan.rank is not None:
-            self.shared_projection = parameter(plan.shared_projection_shape(), device, dtype)
-            self.private_projection = parameter(plan.private_projection_shape(), device, dtype)
+            self.shared_projection = parameter(*plan.shared_projection_shape(), **place)
+            self.private_projection = parameter(*plan.private_projection_shape(), **place)
             if plan.kind == "trunk":
-                self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
+                self.trunk_projection = parameter(*plan.trunk_projection_shape(), **place)
 
     def reset_parameters(self) -> None:
         """Draw new weights, and set the biases to zero."""
@@ -200,20 +198,11 @@ class PartiallySharedLinear(nn.Module):
     state_dict.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        num_tasks: int,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, num_tasks: int, **place: Any) -> None:
         super().__init__()
-        self.shared_weight = parameter((0, in_features), device, dtype)
-        self.shared_bias = parameter((0,), device, dtype)
-        self.private_weight = parameter((num_tasks, out_features, in_features), device, dtype)
-        self.private_bias = parameter((num_tasks, out_features), device, dtype)
+        self.shared_weight, self.shared_bias = parameter(0, in_features, **place), parameter(0, **place)
+        self.private_weight = parameter(num_tasks, out_features, in_features, **place)
+        self.private_bias = parameter(num_tasks, out_features, **place)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

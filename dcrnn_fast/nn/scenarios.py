@@ -44,13 +44,12 @@ class ScenarioCrossRNN(CrossRNN):
 
     computes_scenarios = True
 
-    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        super()._make_parameters(device, dtype)
+    def _make_parameters(self, **place: Any) -> None:
+        super()._make_parameters(**place)
         shape = self.plan.scenario_shape()
-        self.scenario_weight = parameter(shape, device, dtype)
-        self.scenario_bias = parameter(shape[:-1], device, dtype)
+        self.scenario_weight, self.scenario_bias = parameter(*shape, **place), parameter(*shape[:-1], **place)
         if self.plan.rank is not None:
-            self.scenario_projection = parameter(self.plan.scenario_projection_shape(), device, dtype)
+            self.scenario_projection = parameter(*self.plan.scenario_projection_shape(), **place)
 
     def reset_parameters(self) -> None:
         """Draw new weights, and set the biases and the scenarios' W to zero."""

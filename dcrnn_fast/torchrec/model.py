@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -45,8 +45,9 @@ class Part(NamedTuple):
 class KeyedFeatures(Features):
     """:class:`dcrnn_fast.nn.features.Features` that read collections of torchrec's tables."""
 
-    def _make_tables(self, *, sparse: bool, first_order: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        if sparse:
+    def _make_tables(self, *, first_order: bool, **options: Any) -> None:
+        device, dtype = options["device"], options["dtype"]
+        if options["sparse"]:
             raise ValueError("sparse=True: expected False, because torchrec has optimisers of its own for its tables; see shard")
         if dtype not in (None, torch.float32):
             raise ValueError(f"dtype={dtype}: expected torch.float32 with tables of torchrec")
