@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -96,13 +97,12 @@ class Span(NamedTuple):
 
 def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
     """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`."""
-    pools = sorted((columns.index(field["columns"][0]), len(field["columns"]), field["pooling"]) for field in pooled.values())
-    found, done = [], 0
-    for start, length, pooling in pools:
-        found += [Span(done, start, None)] if done < start else []
-        found.append(Span(start, start + length, pooling))
-        done = start + length
-    return found + ([Span(done, len(columns), None)] if done < len(columns) else [])
+    owners = {column: (name, field["pooling"]) for name, field in pooled.items() for column in field["columns"]}
+    found = []
+    for (_, pooling), several in groupby(range(len(columns)), lambda place: owners.get(columns[place], (None, None))):
+        places = list(several)
+        found.append(Span(places[0], places[-1] + 1, pooling))
+    return found
 
 
 def pool(embedded: Tensor, ids: Tensor, cut: Sequence[Span]) -> Tensor:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .model import DCRNN
 
 ROWS = (1, 8, 64, 512)
-"""The numbers of rows that have a graph. A request takes the next larger one, whose other rows repeat earlier ids; no row reads another."""
+"""The numbers of rows that have a graph. A request takes the next larger one, whose other rows repeat earlier ids."""
 WARM_UP = 3
 """Calls before the record, of as many rows: they choose backends and compile kernels."""
 ENVIRONMENT = "DCRNN_FAST_CUDA_GRAPHS"

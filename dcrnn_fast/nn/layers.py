@@ -214,8 +214,3 @@ class PartiallySharedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [T, B, in] to [T, B, out]."""
         return torch.baddbmm(self.private_bias.unsqueeze(1), x, self.private_weight.mT)
-
-    def extra_repr(self) -> str:
-        """The sizes."""
-        tasks, out_features, in_features = self.private_weight.shape
-        return f"{in_features} -> {out_features}, {tasks} tasks"

@@ -131,14 +131,11 @@ def counterfactual_losses(
         imputed: [B, T - 1] in [0, 1], what r is expected to be in each row; no gradient flows to it. None for IPW.
         sample_weight: [B], finite and at least 0.
         negative_rate: the part of the rows without the first event that was kept. Below 1, the loss is that over the rows of the log
-            before, of whose rows without the first event each kept one stands for 1 / negative_rate, and the propensities are theirs too.
-        propensity_floor: a propensity below ``propensity_floor`` times the mean counts as that, which limits the variance and is biased;
-            0 leaves all of them from 1e-6 up as they are.
+            before, and the propensities are theirs too.
+        propensity_floor: a propensity below ``propensity_floor`` times the mean counts as that, which limits the variance and is biased.
 
-    Returns:
-        [T - 1] in float32 (float64 for float64 z). DR may be negative. An event before which nothing is known has loss 0.
-
-    Raises TypeError, ValueError: an argument of another dtype, shape or range.
+    Returns [T - 1] in float32 (float64 for float64 z). DR may be negative. An event before which nothing is known has loss 0. Raises
+    TypeError, ValueError: an argument of another dtype, shape or range.
 
     Example:
         >>> import torch

@@ -31,8 +31,8 @@ def chain_logits(z: Tensor) -> Tensor:
 def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
     """Logits z [B, T] learned on sampled rows to those of all rows, where rows without the first event were kept at ``negative_rate``.
 
-    Sampling divides the odds of the first event by the rate: p' = p / (p + (1 - p) / rate), which is log(rate) on its logit (He et al.,
-    2014). The other columns are events given the one before. All rows with the first event were kept, so these are as they were.
+    Sampling divides the odds of the first event by the rate, which is log(rate) on its logit (He et al., 2014). The other columns are
+    events given the one before: all rows with the first event were kept, so these are as they were.
     """
     return torch.cat([z[:, :1] + math.log(negative_rate), z[:, 1:]], dim=1)
 

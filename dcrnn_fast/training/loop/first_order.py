@@ -1,8 +1,7 @@
 """Where the first-order term starts: at logistic regression on the ids, in which each field is as strong as the train rows show.
 
 An effect of an id is drawn from a normal distribution with mean 0 and the variance of its field, as in a mixed model. A field that tells
-nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects. Needs NumPy
-only.
+nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects.
 """
 
 from __future__ import annotations
@@ -119,16 +118,15 @@ def start_of(
         found = _Regression(cells[some], events[name][some].astype(np.float64), weight[some])
         if logits is not None:
             found.logits += logits[asked][some, task]
-        if before is not None:
-            both = (before.curvatures, before.scores)
-            found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
-            found.variances = {field.name: float(before.variances[at, task]) for at, field in enumerate(fields)}
-            found.learned = {name for name, variance in found.variances.items() if variance}
+        both = (start.curvatures, start.scores)
+        found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
+        found.variances = {field.name: float(start.variances[at, task]) for at, field in enumerate(fields)}
+        found.learned = {name for name, variance in found.variances.items() if variance}
         is_fitted = found.fit(fields if ids else [], starts=logits is None)
         intercepts[task] = found.intercept
         begin = found.effects.keys() - found.learned  # what was added up without their effects holds no longer
         for at, field in enumerate(fields if ids and is_fitted else []):
-            variances[at, task] = found.variances.get(field.name, 0.0)
+            variances[at, task] = found.variances[field.name]
             gradient, curvature = found.derivatives(field)
             if field.name not in found.before or (begin and field.name not in found.effects):
                 curvatures[field.rows, task] = scores[field.rows, task] = 0
@@ -219,7 +217,7 @@ class _Regression:
     def _step(self, field: Field) -> None:
         gradient, curvature = self.derivatives(field)
         known, score = self.before.get(field.name, (np.zeros(field.size), np.zeros(field.size)))
-        effects, variance, whole = self.effects.get(field.name), self.variances.get(field.name, 0.0), curvature + known
+        effects, variance, whole = self.effects.get(field.name), self.variances[field.name], curvature + known
         if field.name not in self.learned:  # its variance is not that of an earlier run
             if effects is None and self.effects.keys() - self.learned:  # what a copy of such a field has added up is no news
                 self.before.pop(field.name, None)

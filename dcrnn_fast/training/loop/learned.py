@@ -50,7 +50,7 @@ class Learned:
 
     def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, model: DCRNN) -> None:
         self.before, self.job, self.optimiser, self.model = before, job, optimiser, model
-        self.first_order: dict[str, Tensor] = {}
+        self.steps_before, self.first_order = before.steps if before else 0, dict[str, Tensor]()
         self._weighted, self._chain = job.config.loss.sample_weight, model.relation == "chain"
         self._has_ids = model.features.first_order is not None
         if before is not None:
@@ -58,11 +58,6 @@ class Learned:
             for part in optimiser.parts:
                 for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
                     group["lr_scale"] *= TABLE_RATE / DENSE_RATE
-
-    @property
-    def steps_before(self) -> int:
-        """Steps of the runs before this one."""
-        return self.before.steps if self.before else 0
 
     def rate(self, lr: float, batch: int) -> float | None:
         """The learning rate of a run that goes on, with ``batch`` rows a step; None for a new run."""
@@ -94,8 +89,7 @@ class Learned:
     def go_on(self) -> None:
         """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
 
-        They stay as they were if the validation rows are clearly worse off. Of a day they are few: by chance alone, every other step
-        forward would look like one back.
+        They stay as they were if the validation rows are clearly worse off: by chance alone, every other step forward looks like one back.
         """
         if self.before is None:
             return

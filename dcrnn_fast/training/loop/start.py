@@ -19,10 +19,9 @@ MOST_ROWS = 1_000_000
 
 
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
-    """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
+    """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32, from the least to the largest value.
 
-    Between the smallest and the largest value they are the edges of :func:`dcrnn_fast.data.codes.numbers.bucket_edges`: quantiles, with
-    frequent values kept apart. A column of one value gets one bin above it.
+    Between them they are those of :func:`dcrnn_fast.data.codes.numbers.bucket_edges`. A column of one value gets one bin above it.
     """
     rows = dense[:: -(-len(dense) // MOST_ROWS)]
     return [torch.from_numpy(_edges(rows[:, column].astype(np.float64), bins)) for column in range(dense.shape[1])]
@@ -40,16 +39,11 @@ def _edges(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float32
 class OOVDropout:
     """Reads an id that the train rows hold ``n`` times as out of vocabulary with probability ``strength / (strength + n)``.
 
-    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. What fields that share their embeddings hold counts together.
-    Bucketed and hashed fields, whose id 0 means missing, are left as they are.
+    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. What fields that share their embeddings hold counts together,
+    and so do the ``reads`` [rows of the table] of earlier runs. Bucketed and hashed fields, whose id 0 means missing, are left as they are.
 
-    Args:
-        dataset: its train rows give the counts.
-        strength: at least 0, of each field; or "auto", which reads as many cells as unseen as the validation rows hold.
-        device: where the ids will be.
-        reads: how often the rows of earlier runs hold each id, [rows of the table]; they count too.
-
-    ``strengths`` has the strength of each categorical field; of a field with several values, that of all its columns.
+    With ``"auto"``, training reads as many cells as unseen as the validation rows hold. ``strengths`` has the strength of each categorical
+    field; of a field with several values, that of all its columns.
     """
 
     def __init__(
