@@ -99,9 +99,9 @@ def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
     """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`."""
     owners = {column: (name, field["pooling"]) for name, field in pooled.items() for column in field["columns"]}
     found = []
-    for (_, pooling), several in groupby(range(len(columns)), lambda place: owners.get(columns[place], (None, None))):
+    for owner, several in groupby(range(len(columns)), lambda place: owners.get(columns[place])):
         places = list(several)
-        found.append(Span(places[0], places[-1] + 1, pooling))
+        found.append(Span(places[0], places[-1] + 1, None if owner is None else owner[1]))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,35 +15,18 @@ from ...nn.features import Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
+from ...nn.towers import Towers
 from ..config import RunConfig
 from ..device import autocast
 from ..ranks import Ranks
 
 
-class Imputation(nn.Module):
-    """A tower for each conditional of a chain, whose logit says what its label is expected to be, in rows without it too.
-
-    No gradient flows back to the recurrence's states that it reads. It has no dropout, because its outputs are targets.
-    """
-
-    def __init__(self, conditionals: int, dim: int, tower_dims: tuple[int, ...], device: torch.device) -> None:
-        super().__init__()
-
-        def tower() -> nn.Sequential:
-            hidden = [(nn.Linear(below, width, device=device), nn.ReLU()) for below, width in pairwise([dim, *tower_dims])]
-            return nn.Sequential(*(layer for pair in hidden for layer in pair), nn.Linear([dim, *tower_dims][-1], 1, device=device))
-
-        self.towers = nn.ModuleList(tower() for _ in range(conditionals))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """States [T - 1, B, D] to logits [B, T - 1]."""
-        return torch.cat([tower(state) for tower, state in zip(self.towers, states.detach(), strict=True)], dim=1)
-
-
 class CounterfactualObjective(nn.Module):
     """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`BatchGradient` it is the model.
 
-    Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, and behind them those of :class:`Imputation`.
+    Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, and behind them those of the imputation: of a tower for
+    each conditional, which says what its label is expected to be in rows without it too. It has no dropout, because its outputs are
+    targets, and no gradient flows back to the recurrence's states that it reads.
     """
 
     def __init__(self, config: RunConfig, model: DCRNN) -> None:
@@ -52,8 +34,8 @@ class CounterfactualObjective(nn.Module):
         self.negative_rate, self.model, self.features = config.negative_rate or 1.0, model, model.features
         self.imputation = None
         if config.loss.cvr == "dr":
-            place = model.features.embedding.weight.device
-            self.imputation = Imputation(len(model.tasks) - 1, model.plan.dim, config.model.tower_dims, place)
+            widths, place = [model.plan.dim, *config.model.tower_dims], model.features.embedding.weight.device
+            self.imputation = Towers(widths, len(model.tasks) - 1, dropout=0.0, transfer=False, device=place)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The outputs, with the arguments and errors of the model."""
@@ -63,7 +45,7 @@ class CounterfactualObjective(nn.Module):
         """The outputs, from what the model's features give."""
         states = self.model.states(inputs)
         z: Tensor = self.model.towers(states, inputs.first_order)
-        return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
+        return z if self.imputation is None else torch.cat([z, self.imputation(states[1:].detach())], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
         """The model's loss with these options, plus the conditionals' losses, plus the imputation's.

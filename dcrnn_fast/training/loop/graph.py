@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
 from ...errors import ConfigError
-from ...nn.features import Inputs
 from ...ops import auto
 from ...ops.backends import requested
 from ..device import autocast
@@ -59,10 +58,10 @@ def compiled(
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda *inputs: of_model.outputs(Inputs(*inputs)), dynamic=True, fullgraph=True)
+    graph = torch.compile(of_model.outputs, dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
-        return graph(*of_model.features(ids, dense))
+        return graph(of_model.features(ids, dense))
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
