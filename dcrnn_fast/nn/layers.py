@@ -42,8 +42,8 @@ class CrossRNN(nn.Module):
 
     Parameters, in the letters of :mod:`dcrnn_fast.sharing`: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight``
     [T, W, P, G, D], ``private_bias`` [T, W, P, G], units and columns in the plan's ``order``. Weights start uniform in +-1/sqrt(n) for n
-    columns, biases at zero. With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D],
-    ``private_projection`` [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n),
+    columns, biases at zero. With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, r, G, D], an empty
+    ``private_projection`` [T, W, 0, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n),
     so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:

@@ -118,7 +118,7 @@ class CrossRNN(nn.Module):
 
         projection = trunk_projection = scenario_projection = None
         if plan.rank is not None:
-            projection = torch.cat([rows(self.shared_projection), rows(self.private_projection[task])])
+            projection = rows(self.shared_projection)
             trunk_projection = projection if plan.kind == "rows" else rows(self.trunk_projection)
             scenario_projection = rows(self.scenario_projection) if middle else None
         order = [*shared, *middle, *private]  # of the updates, and of the columns that a unit reads

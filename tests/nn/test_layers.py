@@ -21,18 +21,15 @@ PLANS = {
 }
 for kind in ("rows", "trunk"):
     PLANS[f"{kind}-by-field"] = SharingPlan.from_fields(kind, 3, [2, 1, 2, 1], [1, 2])
-    for ratio, tied, projection in itertools.product((0, 0.5, 1), (True, False), (0, 0.5, 1)):
-        low_rank = {"steps": 3, "tied": tied, "rank": 4, "projection_share_ratio": projection}
-        PLANS[f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}-projection{projection}"] = SharingPlan.from_ratio(
-            kind, 3, 6, ratio, **low_rank
-        )
+    for ratio, tied in itertools.product((0, 0.5, 1), (True, False)):
+        name = f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}"
+        PLANS[name] = SharingPlan.from_ratio(kind, 3, 6, ratio, steps=3, tied=tied, rank=4)
     PLANS[f"{kind}-cross-rank2"] = SharingPlan.from_ratio(kind, 3, 6, 0.5, cell="cross", rank=2)
 
 
-def full_rows(module, task, weight, trunk):
+def full_rows(module, weight, trunk):
     """The weights [W, n, G, r] of a low-rank cell as rows of full matrices [W, n, G, K]: each times the projection of its step."""
-    projection = module.trunk_projection if trunk else torch.cat([module.shared_projection, module.private_projection[task]], dim=1)
-    return torch.einsum("wngr,wrgk->wngk", weight, projection)
+    return torch.einsum("wngr,wrgk->wngk", weight, module.trunk_projection if trunk else module.shared_projection)
 
 
 def dense_weights(module, task):
@@ -46,7 +43,7 @@ def dense_weights(module, task):
         (False, private, order, module.private_weight[task], module.private_bias[task]),
     ):
         if plan.rank is not None and units:
-            rows = full_rows(module, task, rows, of_trunk)
+            rows = full_rows(module, rows, of_trunk)
         for step, (row, unit) in itertools.product(range(steps), enumerate(units)):
             weight[step, :, unit, read] = rows[step, row]
             bias[step, :, unit] = biases[step, row]
@@ -102,10 +99,9 @@ def test_where_tasks_share_all_rows_their_states_are_one_in_memory():
     assert h[0].data_ptr() == h[1].data_ptr()
 
 
-@pytest.mark.parametrize(("projection_share_ratio", "tasks"), [(None, 1), (1.0, 1), (0.5, 3)])
-def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, projection_share_ratio, tasks):
-    low_rank = {} if projection_share_ratio is None else {"rank": 2, "projection_share_ratio": projection_share_ratio}
-    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, **low_rank)), []
+@pytest.mark.parametrize("rank", [None, 2])
+def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, rank):
+    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, rank=rank)), []
     run = module.cross_rnn
 
     def watched(*tensors, **options):
@@ -114,7 +110,7 @@ def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch
 
     monkeypatch.setattr(module, "cross_rnn", watched)
     assert module(torch.randn(5, 8)).shape == (3, 5, 8)
-    assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
+    assert [len(h) for h in computed] == [1] == [module.plan.distinct_tasks]
 
 
 def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():

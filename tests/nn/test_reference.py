@@ -31,9 +31,9 @@ def test_the_reference_has_no_fast_class_among_its_bases():
         assert one not in plain.__mro__
 
 
-PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4, projection_share_ratio=0.5)
+PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4)
 LAYERS = {f"DCN-v2, rank {rank}": ("DCNv2", (5, 3), {"rank": rank}) for rank in (None, 1, 3)} | {
-    "projections shared in part": ("CrossRNN", (PLAN,), {}),
+    "a trunk of low rank": ("CrossRNN", (PLAN,), {}),
 }
 
 
