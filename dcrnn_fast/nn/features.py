@@ -106,15 +106,12 @@ def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
 
 
 def pool(embedded: Tensor, ids: Tensor, cut: Sequence[Span]) -> Tensor:
-    """`embedded` [B, C, E] of `ids` [B, C] to [B, F * E]: side by side, but those of a span with pooling as their sum or mean.
-
-    There id 0 adds nothing and does not count; a row without another id has zeros.
-    """
+    """`embedded` [B, C, E] of `ids` [B, C] to [B, F * E]: side by side, but those of a span with pooling as their sum or mean."""
     return beside([pool_span(embedded[:, span.start : span.stop], ids[:, span.start : span.stop], span.pooling) for span in cut])
 
 
 def pool_span(embedded: Tensor, ids: Tensor, pooling: str | None) -> Tensor:
-    """The vector of one span's columns."""
+    """The vector of one span's columns. With a pooling, id 0 adds nothing and does not count; a row without another id has zeros."""
     if pooling is None:
         return embedded.flatten(1)
     held = ids != 0

@@ -103,20 +103,9 @@ class PreparedDCRNN:
     It holds the model's tables and packed copies of its other weights. When the model's weights change or move, prepare again. Autocast
     does not reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
     transform of ``torch.func`` and in forward mode it raises NotImplementedError.
-
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import DCRNN
-        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
-        >>> prepared = model.prepare_inference()
-        >>> prepared(torch.tensor([[7, 3], [99, 0]])).shape
-        torch.Size([2, 2])
-        >>> list(prepared.predict(torch.tensor([[7, 3]])))
-        ['click', 'consume', 'consume_given_click']
     """
 
-    def __init__(self, model: DCRNN, backend: str) -> None:
-        """``backend`` is the one that the model's operators use, "auto" or a name."""
+    def __init__(self, model: DCRNN) -> None:
         self.model, self._evaluated = model, evaluated(model)
         device = model.features.embedding.weight.device
         self._device = device.type
@@ -125,7 +114,7 @@ class PreparedDCRNN:
         self._graphs: RequestGraphs | None = None
         if recorder := recorder_for(model):
             self._graphs = self._without_derivatives(lambda: RequestGraphs(self._evaluated.conditional_logits, model, recorder))
-        elif device.type == "cpu" and backends.resolve(backend, device=device) == "cpp" and Request.knows(model):
+        elif device.type == "cpu" and backends.resolve(model.backend, device=device) == "cpp" and Request.knows(model):
             self._request = Request(model)
 
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:

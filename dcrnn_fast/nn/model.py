@@ -219,4 +219,4 @@ class DCRNN(nn.Module):
 
         On a GPU it records CUDA graphs, unless the environment has DCRNN_FAST_CUDA_GRAPHS=0. Raises RuntimeError if it cannot.
         """
-        return PreparedDCRNN(self, self.backend)
+        return PreparedDCRNN(self)
