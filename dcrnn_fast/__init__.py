@@ -20,7 +20,6 @@ __all__ = [
     "CrossRNN",
     "DCNv2",
     "DcrnnFastError",
-    "PartiallySharedLinear",
     "RowWiseAdagrad",
     "ScenarioCrossRNN",
     "SharingPlan",
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from .errors import BackendUnavailable, DcrnnFastError
     from .estimator import FunnelClassifier as FunnelClassifier  # not in __all__: `import *` must work without the extra `train`
     from .nn.cross_networks import GDCN, DCNv2
-    from .nn.layers import CrossRNN, PartiallySharedLinear
+    from .nn.layers import CrossRNN
     from .nn.losses import UncertaintyWeighting, counterfactual_losses
     from .nn.model import DCRNN
     from .nn.optim import RowWiseAdagrad
@@ -53,7 +52,6 @@ _HOMES = {
     "DcrnnFastError": "errors",
     "FunnelClassifier": "estimator",
     "GDCN": "nn.cross_networks",
-    "PartiallySharedLinear": "nn.layers",
     "Ranker": "serving.ranker",
     "RowWiseAdagrad": "nn.optim",
     "ScenarioCrossRNN": "nn.scenarios",

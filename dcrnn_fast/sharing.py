@@ -1,8 +1,7 @@
 """Which parameters and computations tasks share, as the shapes of two banks of weights, and what that costs.
 
 Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
-columns of a unit, S shared units, P private units of a task, r the rank of a low-rank cell, M and N its shared and private rows of a
-projection, C units of a scenario.
+columns of a unit, S shared units, P private units of a task, r the rank of a low-rank cell, C units of a scenario.
 """
 
 from __future__ import annotations
@@ -68,9 +67,8 @@ class SharingPlan:
     units read the shared states and their own, and the private units read both. Each row belongs to one scenario, or to none
     (:class:`dcrnn_fast.reference.ScenarioCrossRNN`).
 
-    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the first
-    ``round(projection_share_ratio * rank)`` rows of the projections. The trunk, computed once, has a projection of its own, and so have
-    the scenarios' units, one that all scenarios share.
+    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the projections. The trunk,
+    computed once, has a projection of its own, and so have the scenarios' units, one that all scenarios share.
 
     Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct,
     and likewise those of the scenarios' units. The weights hold the shared units first, then the scenarios' and the private ones, and so do
@@ -96,7 +94,6 @@ class SharingPlan:
     cell: Cell = "gated"
     tied: bool = True
     rank: int | None = None
-    projection_share_ratio: float = 1.0
     num_scenarios: int = 0
     scenario_units: tuple[int, ...] = ()
 
@@ -110,7 +107,6 @@ class SharingPlan:
         check_flag("tied", self.tied)
         if self.rank is not None:
             keep("rank", check_count("rank", self.rank, maximum=MAX_SIZE))
-        check_ratio("projection_share_ratio", self.projection_share_ratio)
         keep("num_scenarios", check_count("num_scenarios", self.num_scenarios, minimum=0, maximum=MAX_SIZE))
         for name in ("shared_units", "scenario_units"):
             units = check_counts(name, getattr(self, name), "unit numbers", minimum=0)
@@ -135,7 +131,6 @@ class SharingPlan:
         cell: Cell = "gated",
         tied: bool = True,
         rank: int | None = None,
-        projection_share_ratio: float = 1.0,
         num_scenarios: int = 0,
         scenario_ratio: float = 0.0,
     ) -> SharingPlan:
@@ -149,10 +144,7 @@ class SharingPlan:
         first, second = round_units(share_ratio, dim), round_units(float(share_ratio) + float(scenario_ratio), dim)
         if float(share_ratio) + float(scenario_ratio) > 1:
             raise ValueError(f"scenario_ratio={scenario_ratio}: expected at most 1 - share_ratio = {1 - share_ratio:g}")
-        return cls(
-            kind, num_tasks, dim, tuple(range(first)), steps, cell, tied, rank, projection_share_ratio, num_scenarios,
-            tuple(range(first, second)),
-        )  # fmt: skip
+        return cls(kind, num_tasks, dim, tuple(range(first)), steps, cell, tied, rank, num_scenarios, tuple(range(first, second)))
 
     @classmethod
     def from_fields(
@@ -166,7 +158,6 @@ class SharingPlan:
         cell: Cell = "gated",
         tied: bool = True,
         rank: int | None = None,
-        projection_share_ratio: float = 1.0,
     ) -> SharingPlan:
         """Share the units of the fields whose numbers are in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
 
@@ -179,7 +170,7 @@ class SharingPlan:
             raise IndexError(f"shared_fields: field {wrong[0]} is outside [0, {len(field_dims)})")
         starts = [sum(field_dims[:f]) for f in range(len(field_dims))]
         units = sorted(starts[f] + d for f in set(shared_fields) for d in range(field_dims[f]))
-        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied, rank, projection_share_ratio)
+        return cls(kind, num_tasks, sum(field_dims), tuple(units), steps, cell, tied, rank)
 
     @property
     def gates(self) -> int:
@@ -210,8 +201,7 @@ class SharingPlan:
     @property
     def distinct_tasks(self) -> int:
         """How many tasks of the rows' recurrence differ: with kind "rows" 1 if all tasks share everything, otherwise ``num_tasks``."""
-        alike = self.kind == "rows" and not self.private_units and not self._projection_rows()[1]
-        return 1 if alike else self.num_tasks
+        return 1 if self.kind == "rows" and not self.private_units else self.num_tasks
 
     @property
     def shared_columns(self) -> int:
@@ -246,18 +236,13 @@ class SharingPlan:
         return self.weight_steps, rows, self.gates, len(self.shared_units)
 
     def shared_projection_shape(self) -> tuple[int, int, int, int]:
-        """Shape [W, M, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
-        return self.weight_steps, self._projection_rows()[0], self.gates, self.dim
+        """Shape [W, r, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
+        is_read = self.kind == "rows" or self.private_units
+        return self.weight_steps, (self.rank or 0) if is_read else 0, self.gates, self.dim
 
     def private_projection_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape [T, W, N, G, D] of the tasks' own projections; N = 0 for a ``projection_share_ratio`` of 1."""
-        return self.num_tasks, self.weight_steps, self._projection_rows()[1], self.gates, self.dim
-
-    def _projection_rows(self) -> tuple[int, int]:
-        if self.rank is None or (self.kind == "trunk" and not self.private_units):
-            return 0, 0
-        shared = round_units(self.projection_share_ratio, self.rank)
-        return shared, self.rank - shared
+        """Shape [T, W, 0, G, D] of the tasks' own projections, which have no rows."""
+        return self.num_tasks, self.weight_steps, 0, self.gates, self.dim
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
         """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
@@ -275,7 +260,7 @@ class SharingPlan:
         else:
             recurrences = [one for one in recurrences if one[1]]
             values += math.prod(self.trunk_projection_shape()) + math.prod(self.scenario_projection_shape())
-            values += math.prod(self.shared_projection_shape()) + math.prod(self.private_projection_shape())
+            values += math.prod(self.shared_projection_shape())
             products = sum(number * self.rank * (units + columns) for number, units, columns in recurrences)
             kept = gates * self.rank * sum(number for number, _, _ in recurrences)
         return PlanCost(values, 2 * self.steps * gates * products, values * bytes_per_value, self.steps * kept * bytes_per_value)
@@ -296,7 +281,7 @@ class SharingPlan:
         one_level = replace(self, num_scenarios=0, scenario_units=())
         hard = replace(one_level, shared_units=tuple(range(self.dim)))
         none = replace(one_level, shared_units=())
-        rank = "" if self.rank is None else f", rank {self.rank} ({self.projection_share_ratio:g} of the projection shared)"
+        rank = "" if self.rank is None else f", rank {self.rank}"
         scenarios = f", {len(self.scenario_units)} units for each of {self.num_scenarios} scenarios" if self.scenario_units else ""
         lines = [
             f"{self.kind} sharing of {len(self.shared_units)} of {self.dim} units{scenarios}, {self.num_tasks} tasks, {self.steps} steps, "

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import dcrnn_fast
 from dcrnn_fast.data import PackedMeta
 from dcrnn_fast.nn.cpu_layers import Embedding
-from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.features import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import combine, task_losses
 
 Setting = Mapping[str, Any]

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from dcrnn_fast import UncertaintyWeighting
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, PackedSplit
 from dcrnn_fast.data.inspect.base_rates import base_rates
-from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.features import PiecewiseLinearEmbedding
 from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.training import load_config, load_model, train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.evaluate.metrics import mean_over_tasks, task_metrics, with_constant
 from dcrnn_fast.training.loop.optim import learning_rate
-from dcrnn_fast.training.loop.policies import EarlyStopping
 from dcrnn_fast.training.loop.start import OOVDropout, dense_edges
+from dcrnn_fast.training.loop.state import EarlyStopping
 
 from .data_sets import one_task
 from .models import MODELS, SHIPPED, TRAINED

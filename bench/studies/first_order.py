@@ -20,7 +20,7 @@ import numpy as np
 
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.training.device import deterministic
-from dcrnn_fast.training.loop import build, learned
+from dcrnn_fast.training.loop import learned, trainer
 from dcrnn_fast.training.loop.optim import build_optimiser
 
 from ..quality import models as harness
@@ -56,7 +56,7 @@ def data_set(data: str, seed: int, options: Namespace, folder: Path) -> PackedDa
 
 
 def nothing(model: Any, start: Any, *, add: bool = False) -> None:
-    """In place of :func:`dcrnn_fast.training.loop.start.start_heads`: the model stays as it is drawn."""
+    """In place of :func:`dcrnn_fast.training.loop.learned.start_heads`: the model stays as it is drawn."""
 
 
 def without_prior(config: Any, modules: Any, device: Any) -> Any:
@@ -82,7 +82,7 @@ def run(data: str, setting: str, seed: int, *, options: Namespace, folder: Path)
         found, seconds = metrics_of(dataset, "test", fitted.logits(dataset.split("test"))), fitted.seconds
     else:
         start, optimisers = (nothing, without_prior) if setting == BEFORE else (learned.start_heads, build_optimiser)
-        with mock.patch.object(learned, "start_heads", start), mock.patch.object(build, "build_optimiser", optimisers):
+        with mock.patch.object(learned, "start_heads", start), mock.patch.object(trainer, "build_optimiser", optimisers):
             result = trained(dataset, seed, {}, folder)
         found, seconds = result["test"], result["train"]["seconds"]
     test = {task: {key: found[task][key] for key in ("auc", "log_loss")} for task in dataset.meta.tasks}

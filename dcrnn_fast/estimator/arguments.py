@@ -1,9 +1,9 @@
-"""What a :class:`~dcrnn_fast.FunnelClassifier` is given, as lists, fields and tables; an error names the argument."""
+"""What a :class:`~dcrnn_fast.FunnelClassifier` is given, and what it says of it; an error names the argument."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table, write_parquet
+from ..data.inspect.draft import IS_LABEL, IS_SPAN, Draft
+from ..data.inspect.repeats import NEARLY_UNIQUE
 from ..data.read.columns import is_text, labels_of, without_views
 from ..errors import DataError, one_line, shown
 from ..support.checks import listed
@@ -80,3 +82,34 @@ def breaks_funnel(path: Path, tasks: Sequence[str]) -> bool:
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path) as file:
         yield from map(without_views, file.iter_batches(columns=columns))
+
+
+def notes_of(
+    drafted: Draft, schema: Mapping[str, Any], given: Mapping[str, Any], kinds: Mapping[str, pa.DataType], aside: Collection[str | None]
+) -> Iterator[str]:
+    """A line for each thing that a person should know of ``schema``: the draft, but for the fields ``given`` by their key in a schema.
+
+    ``kinds`` are the types of the table's columns, and ``aside`` the columns of the time, the weight and the group.
+    """
+    read = list(dict.fromkeys(names_of(one for kind in given for one in schema[kind])))
+    categories, named = names_of(schema["categorical"]), names_of(given["numeric"] or ())
+    numbers = [name for name in names_of(schema["numeric"]) if name not in named]
+    codes, events = [one for one in numbers if one in categories], [one for one in read if drafted.remarks.get(one) == IS_LABEL]
+    whole = [name for name in numbers if name not in categories and pa.types.is_integer(kinds.get(name, pa.null()))]
+    remarks = {
+        "": read,
+        " as codes and as numbers: name one in categorical or numeric to read it in one way": codes,
+        " as numbers: name those that are codes, such as of a city, in categorical too": whole,
+        ", each of two values: leave out those that are known only after the event": events,
+        f" as categories, which hold {IS_SPAN}": [name for name in categories if drafted.remarks.get(name) == IS_SPAN],
+    }
+    yield from (f"reads {', '.join(names)}{remark}" for remark, names in remarks.items() if names)
+    found = dict.fromkeys(names_of(one for kind in given for one in drafted.schema.get(kind, ())))
+    if unnamed := [name for name in found if name not in (*read, *aside)]:
+        yield f"leaves out {', '.join(unnamed)}: categorical and numeric, if given, name all columns of their kind"
+    yield from (f"calls the task of column {one['column']!r} {one['name']}" for one in schema["tasks"] if one["name"] != one["column"])
+    if "funnel" not in schema and len(schema["tasks"]) > 1:
+        yield "takes the tasks for independent: some row has a later event without the one before it, or none has the last"
+    for name, why in drafted.left.items():
+        if name not in read:
+            yield f"{name} is {NEARLY_UNIQUE}" if why == NEARLY_UNIQUE else f"leaves out {drafted.left_out(name)}"

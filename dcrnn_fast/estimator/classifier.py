@@ -34,8 +34,7 @@ from ..support.files import path_of, scratch_folder
 from ..training import Report, load_config, train
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import breaks_funnel, fields_of, names_of, parquet_file, texts_held
-from .notes import notes_of
+from .arguments import breaks_funnel, fields_of, names_of, notes_of, parquet_file, texts_held
 
 NAME = "frame"
 """Of the data, in the run's files."""
@@ -48,8 +47,8 @@ class FunnelClassifier(BaseEstimator):
 
     Args:
         tasks: the label columns, in the order of the funnel: 0 and 1, or true and false; missing is unknown.
-        time: a column of times, which is no feature. The latest tenth of the rows are then the validation rows, and those of the same time
-            as the first of these; otherwise they are drawn. ``valid_fraction`` in ``config`` is another part than a tenth.
+        time: a column of times, which is no feature. The latest tenth of the rows are then the validation rows; otherwise they are drawn.
+            ``valid_fraction`` in ``config`` is another part than a tenth.
         group: a column such as the user, by which GAUC groups rows.
         weight: a column of numbers >= 0 that weight the rows.
         funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
@@ -64,16 +63,14 @@ class FunnelClassifier(BaseEstimator):
     Leave out columns that are known only after the event, such as a revenue: they would tell the label.
 
     Once it is fitted, ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_`` are those
-    of the validation rows by task, and ``feature_names_in_`` the columns that it reads.
+    of the validation rows by task, and ``feature_names_in_`` the columns that it reads. It then holds the run's files in memory, without
+    its checkpoints, and can be pickled and copied. Unpickle what you trust alone: pickle runs whatever a file says.
 
     Example::
 
         model = FunnelClassifier(tasks=["click", "order"], time="ts", group="user_id").fit(frame)
         model.predict_proba(new_frame)["order"]
         model.save("runs/monday")  # for Ranker.load, and for dcrnn-fast predict, export and serve
-
-    A fitted one holds the run's files in memory, without its checkpoints, and can be pickled and copied. Unpickle what you trust alone:
-    pickle runs whatever a file says, where :meth:`dcrnn_fast.Ranker.load` of a saved run unpickles nothing.
     """
 
     def __init__(
@@ -99,17 +96,14 @@ class FunnelClassifier(BaseEstimator):
         """Train on the rows of a table, which holds the labels.
 
         Args:
-            X: a pandas or polars DataFrame, an Arrow table, or a mapping of column names to lists or arrays; of a table larger than
-                memory the path of its Parquet file.
+            X: a pandas or polars DataFrame, an Arrow table, a mapping of column names to lists or arrays, or the path of a Parquet file.
             y: None.
             eval_set: validation rows, as ``X``.
             init: an earlier fitted estimator, or its saved run: go on from its weights and its ids, with new ids for what it did not know.
                 ``X`` is read by its schema, and its settings count, but for those in ``config``.
 
-        Raises:
-            DataError: a column is missing or cannot be used; the message names it.
-            ConfigError: a value of ``config`` cannot be used, or ``init`` is of another model.
-            CheckpointError: ``init`` holds no whole run.
+        Raises DataError, ConfigError: a column or a value of ``config`` is missing or cannot be used; the message names it.
+        CheckpointError: ``init`` holds no whole run.
         """
         if y is not None:
             raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")

@@ -12,9 +12,8 @@ class Embedding(nn.Embedding):
     """:class:`torch.nn.Embedding`, whose gradient costs less on a CPU. In float32 and float64 it has the same bits.
 
     PyTorch adds up the gradient of ``embedding`` by a call for each looked-up row, and that of ``index_select`` in one loop over all of
-    them, in float32 for 16-bit tables. On a GPU the second adds in no fixed order, so there and in compiled graphs this is ``embedding``,
-    and so it is with ``sparse=True``, whose gradient lists the looked-up rows and adds up nothing. Under ``torch.func`` and in forward
-    mode, which have no rules for sparse tensors, the gradient of ``sparse=True`` is dense.
+    them, in float32 for 16-bit tables. On a GPU the second adds in no fixed order, so there, in compiled graphs and with ``sparse=True``
+    this is ``embedding``. Under ``torch.func`` and in forward mode, which have no rules for sparse tensors, all gradients are dense.
     """
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -28,9 +27,9 @@ class Embedding(nn.Embedding):
 class Dropout(nn.Dropout):
     """:class:`torch.nn.Dropout`, whose masks cost less on a CPU: it draws 16 random bits a value, where PyTorch draws 64.
 
-    (On Intel's CPUs PyTorch takes its masks from MKL.) The probability is rounded to a multiple of 2**-16, and what is kept is divided by
-    the rounded share, so that a value's expectation is exact. The masks depend on the state of PyTorch's global CPU generator alone; they
-    are others than those of ``torch.nn.Dropout``, which this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
+    The probability is rounded to a multiple of 2**-16, and what is kept is divided by the rounded share, so that a value's expectation is
+    exact. The masks depend on the state of PyTorch's global CPU generator alone; they are others than those of ``torch.nn.Dropout``, which
+    this is on a GPU, in compiled graphs, under ``torch.func`` and in forward mode.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """A DCRNN prepared for inference: what a request would gather, check or look up again is done once.
 
-At one row, most of a request's time is not arithmetic but the way to it: packing of weights, checks of what cannot have changed, calls. On
-a CPU one operator in C++ goes from ids and numbers to the answer; models that it does not know compute it themselves. On a GPU each of a
+On a CPU one operator in C++ goes from ids and numbers to the answer; models that it does not know compute it themselves. On a GPU each of a
 few numbers of rows has a CUDA graph, so that a request is some copies and one launch.
 """
 
@@ -24,14 +23,14 @@ from ..support.cuda_graph import CudaGraphs
 from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import inputs_checked, transformed
 from .cpu_layers import Embedding
-from .embeddings import POOLINGS
-from .layers import CrossRNN
+from .features import POOLINGS
+from .layers import CrossRNN, PartiallySharedLinear
 
 if TYPE_CHECKING:
     from .model import DCRNN
 
 ROWS = (1, 8, 64, 512)
-"""The numbers of rows that have a graph. A request takes the next larger one, whose other rows repeat earlier ids; no row reads another."""
+"""The numbers of rows that have a graph. A request takes the next larger one, whose other rows repeat earlier ids."""
 WARM_UP = 3
 """Calls before the record, of as many rows: they choose backends and compile kernels."""
 ENVIRONMENT = "DCRNN_FAST_CUDA_GRAPHS"
@@ -41,10 +40,7 @@ R = TypeVar("R")
 
 
 def recorder_for(model: DCRNN) -> CudaGraphs | None:
-    """What records requests of a model; None on a CPU, with scenarios, whose rows the CPU has to count, and where the user wants none.
-
-    Raises ValueError: the environment variable is neither 1 nor 0.
-    """
+    """What records requests of a model; None on a CPU, with scenarios, whose rows the CPU has to count, and where the user wants none."""
     device = model.features.embedding.weight.device
     wanted = os.environ.get(ENVIRONMENT, "1")
     if wanted not in ("0", "1"):
@@ -53,12 +49,9 @@ def recorder_for(model: DCRNN) -> CudaGraphs | None:
 
 
 class RequestGraphs:
-    """Computes the logits of requests of up to 512 rows by recorded work.
+    """Computes requests of up to 512 rows by recorded ``work``: the logits [B, T] of ids [B, C] and dense features [B, N] or None.
 
-    Args:
-        work: the conditional logits [B, T] of ids [B, C] and dense features [B, N] or None. Its numbers are those of a call with as many
-            rows as the graph has.
-        model: whose work it is. The graphs read the weights where they are now.
+    The graphs read the weights of the model where they are now. The numbers are those of a call with as many rows as the graph has.
     """
 
     def __init__(self, work: Callable[[Tensor, Tensor | None], Tensor], model: DCRNN, recorder: CudaGraphs) -> None:
@@ -86,10 +79,7 @@ class RequestGraphs:
         return launch, found[-1]
 
     def __call__(self, ids: Tensor, dense: Tensor | None) -> Tensor | None:
-        """Logits [B, T] of checked inputs, or None where no graph takes them.
-
-        None takes more than 512 rows or no row, numbers of another dtype, tensors on another device, and a call that is being recorded.
-        """
+        """Logits [B, T] of checked inputs; None for more than 512 rows or none, another dtype or device, and a call that is recorded."""
         rows = next((rows for rows in ROWS if len(ids) <= rows), None)
         same = ids.device == self._ids.device
         if dense is not None and self._dense is not None:
@@ -112,21 +102,10 @@ class PreparedDCRNN:
 
     It holds the model's tables and packed copies of its other weights. When the model's weights change or move, prepare again. Autocast
     does not reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
-    transform of ``torch.func`` and in forward mode it raises NotImplementedError: its derivatives would be zero.
-
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import DCRNN
-        >>> model = DCRNN({"user": 100, "item": 50}, tasks=("click", "consume"))
-        >>> prepared = model.prepare_inference()
-        >>> prepared(torch.tensor([[7, 3], [99, 0]])).shape
-        torch.Size([2, 2])
-        >>> list(prepared.predict(torch.tensor([[7, 3]])))
-        ['click', 'consume', 'consume_given_click']
+    transform of ``torch.func`` and in forward mode it raises NotImplementedError.
     """
 
-    def __init__(self, model: DCRNN, backend: str) -> None:
-        """``backend`` is the one that the model's operators use, "auto" or a name."""
+    def __init__(self, model: DCRNN) -> None:
         self.model, self._evaluated = model, evaluated(model)
         device = model.features.embedding.weight.device
         self._device = device.type
@@ -135,7 +114,7 @@ class PreparedDCRNN:
         self._graphs: RequestGraphs | None = None
         if recorder := recorder_for(model):
             self._graphs = self._without_derivatives(lambda: RequestGraphs(self._evaluated.conditional_logits, model, recorder))
-        elif device.type == "cpu" and backends.resolve(backend, device=device) == "cpp" and Request.knows(model):
+        elif device.type == "cpu" and backends.resolve(model.backend, device=device) == "cpp" and Request.knows(model):
             self._request = Request(model)
 
     def __call__(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
@@ -182,11 +161,7 @@ class PreparedDCRNN:
 
 
 class Request:
-    """What the operator ``request`` reads of a model, packed.
-
-    Args:
-        model: one that :meth:`knows`.
-    """
+    """What the operator ``request`` reads of a model that :meth:`knows`, packed."""
 
     def __init__(self, model: DCRNN) -> None:
         self._model, self._operator = model, torch.ops.dcrnn_fast.request.default
@@ -202,13 +177,14 @@ class Request:
             pooling += [POOLINGS.index(span.pooling)] * len(fields)
         bins = [None] * 4 if layer is None else [layer.lower, layer.scale, layer.weight, layer.bias]
         of_numbers = [*bins, None if layer is None or term is None else term.dense_weight]
-        (banks, options), layers = model.cross.operands(), [layer.of_tasks() for layer in (*towers.layers, towers.head)]
+        banks, options = model.cross.operands()
         projections = options["shared_projection"], options["private_projection"]
         with torch.no_grad():
             packed = torch.ops.dcrnn_fast.request_pack.default(
                 table, features.sizes, features.offsets, _whole([*starts, len(model.num_embeddings)]), _whole(pooling),
                 *[None if tensor is None else tensor.detach().to(self._exact) for tensor in of_numbers], *banks, *projections,
-                options["steps"], options["cell"], *_packed_towers(layers, self._exact), term is not None, model.relation == "chain",
+                options["steps"], options["cell"], *_packed_towers([*towers.layers, towers.head], self._exact),
+                term is not None, model.relation == "chain",
             )  # fmt: skip
         first_order = None if term is None or term.table is None or not starts else term.table.weight.detach()
         self._tables = table, first_order, packed
@@ -218,7 +194,7 @@ class Request:
         """Whether the operator computes a model: a low-rank recurrence that shares rows, towers without a transfer, numbers by bins."""
         plan, cross = model.plan, model.cross
         numbers = not model.num_dense or model.features.dense_embedding is not None
-        plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and not cross.is_reordered
+        plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and list(plan.order) == list(range(plan.dim))
         return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.towers.transfer is None
 
     def takes(self, dense: Tensor | None) -> bool:
@@ -254,17 +230,16 @@ def _whole(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
-def _packed_towers(layers: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What the operator reads of weights [T, out, in] and biases [T, out]: each task's layers in a row [T, P], the head last; the widths.
+def _packed_towers(layers: list[PartiallySharedLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the operator reads of the layers: each task's weights and biases in a row [T, P], the head last; and the hidden widths.
 
     Units of zeros fill each hidden layer up to a multiple of 16.
     """
     parts, widths, below = [], [], 0
-    for weight, bias in layers[:-1]:
-        more = -weight.shape[1] % MULTIPLE
-        parts += [pad(weight.mT, (0, more, 0, below)), pad(bias, (0, more))]
-        widths.append(weight.shape[1] + more)
+    for layer in layers:
+        width = layer.private_bias.shape[1]
+        more = 0 if layer is layers[-1] else -width % MULTIPLE
+        parts += [pad(layer.private_weight.mT, (0, more, 0, below)), pad(layer.private_bias, (0, more))]
+        widths.append(width + more)
         below = more
-    weight, bias = layers[-1]
-    parts += [pad(weight.mT, (0, 0, 0, below)), bias]
-    return torch.cat([part.detach().flatten(1) for part in parts], dim=1).to(dtype), _whole(widths)
+    return torch.cat([part.detach().flatten(1) for part in parts], dim=1).to(dtype), _whole(widths[:-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..ops.backends import require
-from ..sharing import SharingPlan, round_units
-from ..support.checks import MAX_SIZE, check_count, check_flag, check_floats, check_placement, check_ratio
+from ..sharing import SharingPlan
+from ..support.checks import check_flag, check_floats, check_placement
 
 
-def parameter(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> nn.Parameter:
+def parameter(*shape: int, **place: Any) -> nn.Parameter:
     """An uninitialised parameter. An empty one needs no gradient, so that DistributedDataParallel does not wait for it."""
-    values = torch.empty(shape, device=device, dtype=dtype)
+    values = torch.empty(shape, **place)
     return nn.Parameter(values, requires_grad=values.numel() > 0)
 
 
@@ -37,53 +37,14 @@ def reordered(units: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
     return units if len(runs) == 1 else torch.cat([units[..., first:last] for first, last in runs], dim=-1)
 
 
-class WithConstants(nn.Module):
-    """A module with constant tensors: buffers that are in no state_dict.
-
-    They are filled again when ``to_empty`` has given them new memory, and when a state_dict has brought parameters, on the device of these.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_load_state_dict_post_hook(_fill_again)
-
-    def _constants(self) -> dict[str, Tensor]:
-        """By name, on the CPU."""
-        raise NotImplementedError
-
-    def _fill_constants(self, device: torch.device) -> None:
-        for name, values in self._constants().items():
-            if name not in self._buffers or getattr(self, name).device != device:
-                self.register_buffer(name, torch.empty_like(values, device=device), persistent=False)
-            getattr(self, name).copy_(values)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        before = next(self.buffers(recurse=False), None)
-        super()._apply(fn, recurse)
-        after = next(self.buffers(recurse=False), None)
-        if after is not None and after is not before:
-            self._fill_constants(after.device)
-        return self
-
-
-def _fill_again(module: WithConstants, _: object) -> None:
-    """A model of torchrec's tables has no constants of its own. Parameters that FSDP keeps on the CPU are computed with elsewhere."""
-    for buffer in [*module.buffers(recurse=False)][:1]:
-        weight = next(module.parameters())
-        module._fill_constants(weight.device if buffer.is_meta or type(weight) is nn.Parameter else buffer.device)
-
-
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
-    Parameters: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight`` [T, W, P, G, D], ``private_bias``
-    [T, W, P, G]. W is 1 for weights tied over the steps, else the number of steps. K is D, or with a trunk its number of units. The units
-    are in the plan's ``order``, and so are the columns. Weights start uniform in +-1/sqrt(n) for n columns. Biases start at zero, so gates
-    start half open.
-
-    With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, M, G, D], ``private_projection``
-    [T, W, N, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n): they keep the size of
-    the state, so that a cell of low rank starts with updates as large as the full cell's.
+    Parameters, in the letters of :mod:`dcrnn_fast.sharing`: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight``
+    [T, W, P, G, D], ``private_bias`` [T, W, P, G], units and columns in the plan's ``order``. Weights start uniform in +-1/sqrt(n) for n
+    columns, biases at zero. With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, r, G, D], an empty
+    ``private_projection`` [T, W, 0, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n),
+    so that a cell of low rank starts with updates as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.
@@ -122,23 +83,21 @@ class CrossRNN(nn.Module):
             raise ValueError("plan: got one with scenarios, expected one without; ScenarioCrossRNN computes those")
         self.plan, self.backend, self.recompute = plan, backend, recompute
         self.distinct_tasks = plan.distinct_tasks  # which a forward need not count again
-        self._make_parameters(device, dtype)
+        self._make_parameters(device=device, dtype=dtype)
         order = plan.order
         self._to_order, self._from_order = runs_of(order), runs_of(sorted(range(plan.dim), key=order.__getitem__))
         self.reset_parameters()
 
-    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    def _make_parameters(self, **place: Any) -> None:
         plan = self.plan
         shared, private = plan.shared_shape(), plan.private_shape()
-        self.shared_weight = parameter(shared, device, dtype)
-        self.shared_bias = parameter(shared[:-1], device, dtype)
-        self.private_weight = parameter(private, device, dtype)
-        self.private_bias = parameter(private[:-1], device, dtype)
+        self.shared_weight, self.shared_bias = parameter(*shared, **place), parameter(*shared[:-1], **place)
+        self.private_weight, self.private_bias = parameter(*private, **place), parameter(*private[:-1], **place)
         if plan.rank is not None:
-            self.shared_projection = parameter(plan.shared_projection_shape(), device, dtype)
-            self.private_projection = parameter(plan.private_projection_shape(), device, dtype)
+            self.shared_projection = parameter(*plan.shared_projection_shape(), **place)
+            self.private_projection = parameter(*plan.private_projection_shape(), **place)
             if plan.kind == "trunk":
-                self.trunk_projection = parameter(plan.trunk_projection_shape(), device, dtype)
+                self.trunk_projection = parameter(*plan.trunk_projection_shape(), **place)
 
     def reset_parameters(self) -> None:
         """Draw new weights, and set the biases to zero."""
@@ -157,8 +116,7 @@ class CrossRNN(nn.Module):
 
         Where tasks share all rows, their states are one in memory: only read them.
         """
-        self._check_input(x0)
-        x0 = reordered(x0, self._to_order)
+        x0 = self._in_order(x0)
         if self.plan.kind == "trunk":
             states = self._trunk_states(x0)
             return self._with_private(x0, [] if states is None else [states])
@@ -174,31 +132,22 @@ class CrossRNN(nn.Module):
         weights = self.shared_weight, self.shared_bias, self._distinct(self.private_weight), self._distinct(self.private_bias)
         return weights, {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection()}
 
-    @property
-    def is_reordered(self) -> bool:
-        """Whether the plan's order is not that of x0's columns."""
-        return len(self._to_order) > 1
-
     def _distinct(self, private: Tensor) -> Tensor:
         """The private bank of the tasks that differ."""
         return private if self.distinct_tasks == self.plan.num_tasks else private[: self.distinct_tasks]
 
-    def _check_input(self, x0: Tensor) -> None:
+    def _in_order(self, x0: Tensor) -> Tensor:
+        """``x0``, checked, with its columns in the plan's order."""
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
+        return reordered(x0, self._to_order)
 
     def _projection(self) -> dict[str, Tensor]:
         """The operator's arguments for a cell of low rank; none for the full cell."""
         if self.plan.rank is None:
             return {}
         return {"shared_projection": self.shared_projection, "private_projection": self._distinct(self.private_projection)}
-
-    def _trunk_projection(self) -> dict[str, Tensor]:
-        """The same for the trunk, whose private bank is empty."""
-        if self.plan.rank is None:
-            return {}
-        return {"shared_projection": self.trunk_projection, "private_projection": no_private(self.trunk_projection)}
 
     def cross_rnn(self, *tensors: Tensor, **options: Any) -> Tensor:
         """The operator, on this module's backend."""
@@ -210,7 +159,9 @@ class CrossRNN(nn.Module):
         if not trunk_units:
             return None
         trunk = self.shared_weight, self.shared_bias, no_private(self.shared_weight), no_private(self.shared_bias)
-        options = {"steps": plan.steps, "cell": plan.cell, "return_states": True, **self._trunk_projection()}
+        options: dict[str, Any] = {"steps": plan.steps, "cell": plan.cell, "return_states": True}
+        if plan.rank is not None:
+            options |= {"shared_projection": self.trunk_projection, "private_projection": no_private(self.trunk_projection)}
         return self.cross_rnn(x0[:, :trunk_units], *trunk, **options)[0]
 
     def _with_private(self, x0: Tensor, above: list[Tensor]) -> Tensor:
@@ -240,74 +191,26 @@ def no_shared(private: Tensor) -> Tensor:
 
 
 class PartiallySharedLinear(nn.Module):
-    """One linear layer per task. All tasks share the first ``round(share_ratio * out_features)`` output rows.
+    """One linear layer for each of T tasks, from states [T, B, in] to [T, B, out].
 
-    Parameters: ``shared_weight`` [S, in], ``shared_bias`` [S], ``private_weight`` [T, P, in], ``private_bias`` [T, P]. They start uniform
-    in +-1/sqrt(in_features), as those of ``torch.nn.Linear`` do.
-
-    Raises TypeError, ValueError: an argument of a wrong type or outside its range.
-
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import PartiallySharedLinear
-        >>> layer = PartiallySharedLinear(in_features=8, out_features=4, num_tasks=2, share_ratio=0.5)
-        >>> layer(torch.randn(2, 5, 8)).shape
-        torch.Size([2, 5, 4])
+    Parameters: ``private_weight`` [T, out, in] and ``private_bias`` [T, out], which start uniform in +-1/sqrt(in), as those of
+    ``torch.nn.Linear`` do. Tasks share no row: ``shared_weight`` [0, in] and ``shared_bias`` [0] are empty, and keep their names in the
+    state_dict.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        num_tasks: int,
-        share_ratio: float = 0.0,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, num_tasks: int, **place: Any) -> None:
         super().__init__()
-        sizes = {"in_features": in_features, "out_features": out_features, "num_tasks": num_tasks}
-        in_features, out_features, num_tasks = (check_count(name, size, maximum=MAX_SIZE) for name, size in sizes.items())
-        check_ratio("share_ratio", share_ratio)
-        check_placement(device, dtype)
-        self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
-        shared = round_units(share_ratio, out_features)
-        private = out_features - shared
-        self.shared_weight = parameter((shared, in_features), device, dtype)
-        self.shared_bias = parameter((shared,), device, dtype)
-        self.private_weight = parameter((num_tasks, private, in_features), device, dtype)
-        self.private_bias = parameter((num_tasks, private), device, dtype)
+        self.shared_weight, self.shared_bias = parameter(0, in_features, **place), parameter(0, **place)
+        self.private_weight = parameter(num_tasks, out_features, in_features, **place)
+        self.private_bias = parameter(num_tasks, out_features, **place)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new weights and biases."""
-        bound = 1 / math.sqrt(self.in_features)
+        bound = 1 / math.sqrt(self.private_weight.shape[-1])
         for values in self.parameters():
             nn.init.uniform_(values, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, in] (or [B, in], the same for every task) to [T, B, out].
-
-        Raises TypeError or ValueError for no floats or another shape, RuntimeError for floats of another dtype than the parameters'.
-        """
-        check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
-        if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
-            expected = f"[{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]"
-            raise ValueError(f"x: got shape {list(x.shape)}, expected {expected}")
-        weight, bias = self.of_tasks()
-        return torch.baddbmm(bias.unsqueeze(1), x.expand(self.num_tasks, -1, -1), weight.mT)
-
-    def of_tasks(self) -> tuple[Tensor, Tensor]:
-        """Every task's weight [T, out, in] and bias [T, out]."""
-        return self._of_tasks(self.shared_weight, self.private_weight), self._of_tasks(self.shared_bias, self.private_bias)
-
-    def _of_tasks(self, shared: Tensor, private: Tensor) -> Tensor:
-        """Each task's rows [T, out, ...]. A layer that tasks share in whole, or not at all, needs no copy."""
-        if not shared.shape[0]:
-            return private
-        all_shared = shared.expand(self.num_tasks, *shared.shape)
-        return torch.cat([all_shared, private], dim=1) if private.shape[1] else all_shared
-
-    def extra_repr(self) -> str:
-        """The sizes and the number of shared rows."""
-        return f"{self.in_features} -> {self.out_features}, {self.num_tasks} tasks, {self.shared_weight.shape[0]} rows shared"
+        """x [T, B, in] to [T, B, out]."""
+        return torch.baddbmm(self.private_bias.unsqueeze(1), x, self.private_weight.mT)

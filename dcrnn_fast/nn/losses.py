@@ -25,17 +25,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of each task: the weighted mean over the rows whose label is known.
+    """Binary cross entropy of each task: the weighted mean over the rows whose label is known, as :meth:`dcrnn_fast.DCRNN.loss` takes them.
 
-    Args:
-        logits: [B, T].
-        labels: [B, T] in [0, 1]; NaN marks an unknown label.
-        sample_weight: [B], finite and at least 0; None gives every row the same weight.
-
-    Returns:
-        [T] in float32 (float64 for float64 logits). A task without a known label of positive weight has loss 0 and gradient 0.
-
-    Raises TypeError, ValueError: an argument of another dtype or shape, or a weight that is negative or not finite.
+    Returns [T] in float32 (float64 for float64 logits). A task without a known label of positive weight has loss 0 and gradient 0.
     """
     check_floats("logits", logits, "[B, T]")
     check_floats("labels", labels, "[B, T]", like=("logits", logits))
@@ -47,41 +39,28 @@ def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = N
         weight = weight * sample_weight.to(logits.dtype)[:, None]
     target = torch.where(known, labels, 0).to(logits.dtype)
     losses = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    total = weight.sum(dim=0)
-    return (losses * weight).sum(dim=0) / torch.where(total > 0, total, 1)
+    return (losses * weight).sum(dim=0) / _or_one(weight.sum(dim=0))
 
 
 def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """AITM's behavioural-expectation calibrator (Xi et al., KDD 2021): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks.
 
-    Args:
-        logits: [B, T], in funnel order.
-        sample_weight: [B], as in :func:`task_losses`.
-
-    Returns:
-        A scalar, without the weight 0.6. It is 0 exactly when no event is likelier than the one before it.
-
-    Raises TypeError, ValueError: an argument of another dtype or shape, or a weight that is negative or not finite.
+    A scalar, without the weight 0.6, of checked logits [B, T] in funnel order and weights [B]. It is 0 exactly when no event is likelier
+    than the one before it.
     """
-    check_floats("logits", logits, "[B, T]")
     p = torch.sigmoid(at_least_float32(logits))
     excess = torch.relu(p[:, 1:] - p[:, :-1]).sum(dim=1)
     if sample_weight is None:
         return excess.mean()
-    check_sample_weight(sample_weight, logits.shape[0])
     weight = sample_weight.to(excess.dtype)
-    total = weight.sum()
-    return (excess * weight).sum() / torch.where(total > 0, total, 1)
+    return (excess * weight).sum() / _or_one(weight.sum())
 
 
 def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | None) -> Tensor:
     """One scalar from the tasks' losses [T]: their sum, their weighted sum, or the result of a module.
 
-    Raises:
-        TypeError: ``losses`` is no floating tensor, or ``task_weight`` is neither a sequence of numbers nor a module.
-        ValueError: one of them has another shape than [T], or a weight is negative or not finite.
+    Raises TypeError, ValueError: ``task_weight`` is neither T finite numbers of at least 0 nor a module.
     """
-    check_floats("losses", losses, "[T]")
     if task_weight is None:
         return losses.sum()
     if isinstance(task_weight, nn.Module):
@@ -141,28 +120,22 @@ def counterfactual_losses(
 
     Of an event with logit z given the one before, o says whether the one before happened, r is the event's own label, p the propensity and
     l(y) = log(1 + exp(z)) - y z the log loss for a label y. By inverse propensities (IPW), the loss is the mean over all N rows of
-    o l(r) / p. With ``imputed`` labels y it is doubly robust (DR): the mean of l(y) + o (l(r) - l(y)) / p.
-
-    If p is the probability of o in each row, the expectation of both over o is the mean of l(r) over all rows. The expectation of DR is
-    that too if p is wrong but y is each row's r, or its expectation. The same holds for their gradients by z. Neither is divided by the
-    sum of the weights, which would bias the loss of a small batch.
+    o l(r) / p. With ``imputed`` labels y it is doubly robust (DR): the mean of l(y) + o (l(r) - l(y)) / p. The expectation of both is the
+    mean of l(r) over all rows if p is the probability of o in each row; that of DR also if y is each row's r, or its expectation.
 
     Args:
         z: [B, T - 1], the logits of each event but the first, given the one before.
         labels: [B, T] in [0, 1], in funnel order; NaN marks an unknown label. Rows in which o is unknown do not count. Where o is positive
             and r is not known, the other rows with o take over the weight, as if labels were lost at random.
-        propensity: [B, T - 1] in (0, 1], of each event but the last: its probability over all rows. No gradient flows to it.
+        propensity: [B, T - 1] in [0, 1], of each event but the last: its probability over all rows. No gradient flows to it.
         imputed: [B, T - 1] in [0, 1], what r is expected to be in each row; no gradient flows to it. None for IPW.
-        sample_weight: [B], as in :func:`task_losses`.
+        sample_weight: [B], finite and at least 0.
         negative_rate: the part of the rows without the first event that was kept. Below 1, the loss is that over the rows of the log
-            before, of whose rows without the first event each kept one stands for 1 / negative_rate, and the propensities are theirs too.
-        propensity_floor: a propensity below ``propensity_floor`` times the mean counts as that, which limits the variance and is biased;
-            0 leaves all of them from 1e-6 up as they are.
+            before, and the propensities are theirs too.
+        propensity_floor: a propensity below ``propensity_floor`` times the mean counts as that, which limits the variance and is biased.
 
-    Returns:
-        [T - 1] in float32 (float64 for float64 z). DR may be negative. An event before which nothing is known has loss 0.
-
-    Raises TypeError, ValueError: an argument of another dtype, shape or range.
+    Returns [T - 1] in float32 (float64 for float64 z). DR may be negative. An event before which nothing is known has loss 0. Raises
+    TypeError, ValueError: an argument of another dtype, shape or range.
 
     Example:
         >>> import torch
@@ -172,7 +145,18 @@ def counterfactual_losses(
         >>> labels, logits = torch.tensor([[1.0, 1.0], [0.0, 0.0]]), model.event_logits(z)
         >>> loss = model.loss(logits, labels) + counterfactual_losses(z[:, 1:], labels, torch.sigmoid(logits[:, :-1])).sum()
     """
-    _check_conditionals(z, labels, propensity, imputed)
+    check_floats("z", z, "[B, T - 1]")
+    check_floats("labels", labels, "[B, T]")
+    if labels.shape != (z.shape[0], z.shape[1] + 1) or labels.device != z.device or not z.shape[1]:
+        raise ValueError(
+            f"labels: got shape {list(labels.shape)} on {labels.device}, expected [B, T] on {z.device} for z [B, T - 1], of which the "
+            f"shape is {list(z.shape)}: one label more than conditionals, and at least one conditional"
+        )
+    for name, value in {"propensity": propensity, "imputed": imputed}.items():
+        if value is not None:
+            check_floats(name, value, "[B, T - 1]", like=("z", z))
+            _check_range(name, value, "probabilities")
+    _check_range("labels", labels, "0, 1, a probability, or NaN for unknown", nan=True)
     check_negative_rate(negative_rate, 1, "chain")
     check_ratio("propensity_floor", propensity_floor)
     z = at_least_float32(z)
@@ -190,31 +174,19 @@ def counterfactual_losses(
     with_label = row * happened * seen
     label_rate = with_label.sum(dim=0) / _or_one((row * happened).sum(dim=0))
     weight = with_label / p / _or_one(label_rate)
-    loss = weight * _log_loss(z, label)
+    log_loss = nn.functional.binary_cross_entropy_with_logits
+    loss = weight * log_loss(z, label, reduction="none")
     if imputed is not None:
-        loss = loss + (stands_for - weight) * _log_loss(z, imputed.detach().to(z.dtype))
+        loss = loss + (stands_for - weight) * log_loss(z, imputed.detach().to(z.dtype), reduction="none")
     return loss.sum(dim=0) / rows
-
-
-def _log_loss(z: Tensor, label: Tensor) -> Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(z, label, reduction="none")
 
 
 def _or_one(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 1)
 
 
-def _check_conditionals(z: Tensor, labels: Tensor, propensity: Tensor, imputed: Tensor | None) -> None:
-    check_floats("z", z, "[B, T - 1]")
-    check_floats("labels", labels, "[B, T]")
-    if labels.shape != (z.shape[0], z.shape[1] + 1) or labels.device != z.device or not z.shape[1]:
-        raise ValueError(
-            f"labels: got shape {list(labels.shape)} on {labels.device}, expected [B, T] on {z.device} for z [B, T - 1], of which the "
-            f"shape is {list(z.shape)}: one label more than conditionals, and at least one conditional"
-        )
-    for name, value in ({"propensity": propensity} | ({} if imputed is None else {"imputed": imputed})).items():
-        check_floats(name, value, "[B, T - 1]", like=("z", z))
-        if not inputs_are_checked() and may_read_values(value) and not bool(((value >= 0) & (value <= 1)).all()):
-            raise ValueError(f"{name}: got a value outside [0, 1], expected probabilities")
-    if not inputs_are_checked() and may_read_values(labels) and not bool(((labels >= 0) & (labels <= 1) | torch.isnan(labels)).all()):
-        raise ValueError("labels: got a value outside [0, 1], expected 0, 1, a probability, or NaN for unknown")
+def _check_range(name: str, values: Tensor, expected: str, *, nan: bool = False) -> None:
+    if inputs_are_checked() or not may_read_values(values):
+        return
+    if not bool(((values >= 0) & (values <= 1) | (torch.isnan(values) & nan)).all()):
+        raise ValueError(f"{name}: got a value outside [0, 1], expected {expected}")

@@ -14,8 +14,7 @@ from ..support import model_inputs
 from ..support.checks import check_flag, check_placement
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import SCENARIO_RATIO, Relation
-from .embeddings import FirstOrder, PiecewiseLinearEmbedding
-from .features import Features, Inputs
+from .features import Features, FirstOrder, Inputs, PiecewiseLinearEmbedding
 from .inference import PreparedDCRNN
 from .layers import CrossRNN, PartiallySharedLinear
 from .losses import CALIBRATOR_WEIGHT, combine, expectation_calibrator, task_losses
@@ -28,11 +27,10 @@ class DCRNN(nn.Module):
     """One model that predicts click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
 
     We know only the paper's abstract; the rest is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written to be read.
-
     A batch goes through four parts: ``features`` (embeddings and the first-order term), ``cross`` (the recurrence), ``towers``, and
     ``event_logits`` (the relation between tasks).
 
-    Args for what it reads:
+    Args:
         num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
         num_dense: N, the number of dense features; 0 for none.
         embedding_dim: E, the width of an embedding. The recurrence has D = (F + N) * E units.
@@ -46,8 +44,6 @@ class DCRNN(nn.Module):
             such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
         sparse: sparse gradients of the tables of ids, for :class:`dcrnn_fast.RowWiseAdagrad` or ``torch.optim.SparseAdam``.
         first_order: each id and each number also adds to the logits what it says about each task by itself.
-
-    Args for the recurrence and what tasks share of it:
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
@@ -58,8 +54,6 @@ class DCRNN(nn.Module):
         scenario: with ``sharing="trunk"``, the field (of a sequence, the position as text) whose ids are scenarios, each with a trunk of
             its own, a quarter of the units, below the trunk of all, see :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 read the trunk
             of all alone. ``share_ratio`` is then at most 0.75.
-
-    Args for towers, the relation between tasks, and where it runs:
         tower_dims: widths of each task's hidden tower layers.
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
@@ -136,8 +130,8 @@ class DCRNN(nn.Module):
             num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
         )  # fmt: skip
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, backend=backend, **place)
-        widths, transfer = [self.features.dim, *tower_dims], relation == "transfer"
-        self.towers = Towers(widths, len(self.tasks), dropout=float(dropout), transfer=transfer, **place)
+        widths = [self.features.dim, *tower_dims]
+        self.towers = Towers(widths, len(self.tasks), dropout=float(dropout), transfer=relation == "transfer", **place)
         self.event_logits = EventLogits(self.tasks, self.conditionals, relation)
 
     def reset_parameters(self) -> None:
@@ -153,12 +147,17 @@ class DCRNN(nn.Module):
 
     @property
     def negative_rate(self) -> float:
-        """That of :class:`.relations.EventLogits`: set it, and :meth:`predict` gives the probabilities of the log before its sampling."""
+        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+
+        Set it, and :meth:`predict` gives the probabilities of the log before. Logits and loss stay those of the sampled rows. Raises
+        TypeError, ValueError: another number, or r < 1 with several tasks and without a chain.
+        """
         return self.event_logits.negative_rate
 
     @negative_rate.setter
     def negative_rate(self, rate: float) -> None:
-        self.event_logits.negative_rate = rate
+        model_inputs.check_negative_rate(rate, len(self.tasks), self.relation)
+        self.event_logits.negative_rate = float(rate)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T] of each task's event over all impressions, from ids int64 [B, F] and finite dense features [B, N], or None.
@@ -198,17 +197,16 @@ class DCRNN(nn.Module):
         task_weight: Sequence[float] | Tensor | nn.Module | None = None,
         strict_funnel: bool = True,
     ) -> Tensor:
-        """The training loss: the cross entropy of each task over its known labels, plus AITM's calibrator under "transfer".
+        """The training loss, a scalar: the cross entropy of each task over its known labels, plus AITM's calibrator under "transfer".
 
         Args:
-            logits: [B, T] from :meth:`forward`.
+            logits: [B, T] from :meth:`forward`. The loss is in float32 (float64 for float64 logits).
             labels: floating [B, T] in [0, 1]; NaN marks an unknown label.
             sample_weight: [B], finite and at least 0.
             task_weight: T fixed weights, or a module from losses [T] to a scalar such as ``UncertaintyWeighting``; None adds the losses up.
             strict_funnel: under "chain", refuse a row with a later event but not the earlier one.
 
-        Returns a scalar in float32 (float64 for float64 logits). Raises TypeError, ValueError: a wrong dtype, shape or range, an empty
-        batch, or a broken funnel.
+        Raises TypeError, ValueError: a wrong dtype, shape or range, an empty batch, or a broken funnel.
         """
         model_inputs.check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
         loss = combine(task_losses(logits, labels, sample_weight), task_weight)
@@ -221,4 +219,4 @@ class DCRNN(nn.Module):
 
         On a GPU it records CUDA graphs, unless the environment has DCRNN_FAST_CUDA_GRAPHS=0. Raises RuntimeError if it cannot.
         """
-        return PreparedDCRNN(self, self.backend)
+        return PreparedDCRNN(self)

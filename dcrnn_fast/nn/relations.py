@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement
-from ..support.model_inputs import Relation, check_negative_rate
+from ..support.model_inputs import Relation
 from .losses import at_least_float32
 
 
@@ -19,15 +18,8 @@ def chain_logits(z: Tensor) -> Tensor:
     With P_t = prod_{i <= t} sigmoid(z_i) and c_t = -logit_t = log(1 / P_t - 1), the chain is exp(c_t) = exp(c_{t-1}) + exp(-z_t)
     + exp(c_{t-1} - z_t): a sum of positive terms, so large z do not cancel, and every logit and gradient is finite.
 
-    Args:
-        z: [B, T].
-
-    Returns:
-        [B, T] in float32 (float64 for float64 z). It never increases along T: P(1..t) <= P(1..t-1) holds exactly.
-
-    Raises TypeError, ValueError: z is not floating, or has another number of dimensions.
+    z [B, T] gives [B, T] in float32 (float64 for float64 z), which never increases along T: P(1..t) <= P(1..t-1) holds exactly.
     """
-    check_floats("z", z, "[B, T]")
     z = at_least_float32(z)
     u = -z
     chain = [u[:, 0]]
@@ -39,8 +31,8 @@ def chain_logits(z: Tensor) -> Tensor:
 def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
     """Logits z [B, T] learned on sampled rows to those of all rows, where rows without the first event were kept at ``negative_rate``.
 
-    Sampling divides the odds of the first event by the rate: p' = p / (p + (1 - p) / rate), which is log(rate) on its logit (He et al.,
-    2014). The other columns are events given the one before. All rows with the first event were kept, so these are as they were.
+    Sampling divides the odds of the first event by the rate, which is log(rate) on its logit (He et al., 2014). The other columns are
+    events given the one before: all rows with the first event were kept, so these are as they were.
     """
     return torch.cat([z[:, :1] + math.log(negative_rate), z[:, 1:]], dim=1)
 
@@ -48,13 +40,11 @@ def unsampled_logits(z: Tensor, negative_rate: float) -> Tensor:
 class EventLogits(nn.Module):
     """The last part of the model: from the towers' outputs z [B, T] to the logits [B, T] of the events, and to probabilities.
 
-    Args:
-        tasks: names.
-        conditionals: names of each event given the one before it.
-        relation: under "chain" z are the logits of the events given the ones before; else they are the events' own.
+    Under "chain", z are the logits of the events given the ones before, which ``conditionals`` names; else they are the events' own.
     """
 
-    _negative_rate = 1.0
+    negative_rate = 1.0
+    """Of :attr:`dcrnn_fast.DCRNN.negative_rate`."""
 
     def __init__(self, tasks: Sequence[str], conditionals: Sequence[str], relation: Relation) -> None:
         super().__init__()
@@ -67,26 +57,12 @@ class EventLogits(nn.Module):
     def probabilities(self, z: Tensor) -> dict[str, Tensor]:
         """Probabilities [B] by name, in float32, corrected by :attr:`negative_rate`."""
         z = at_least_float32(z)
-        if self._negative_rate != 1:
-            z = unsampled_logits(z, self._negative_rate)
+        if self.negative_rate != 1:
+            z = unsampled_logits(z, self.negative_rate)
         found = dict(zip(self.tasks, torch.sigmoid(self(z)).float().unbind(1), strict=True))
         if self.relation == "chain":
             found.update(zip(self.conditionals, torch.sigmoid(z[:, 1:]).float().unbind(1), strict=True))
         return found
-
-    @property
-    def negative_rate(self) -> float:
-        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
-
-        Set it, and probabilities are those of the log before. Logits and loss stay those of the sampled rows. Raises TypeError, ValueError:
-        another number, or r < 1 with several tasks and without a chain.
-        """
-        return self._negative_rate
-
-    @negative_rate.setter
-    def negative_rate(self, rate: float) -> None:
-        check_negative_rate(rate, len(self.tasks), self.relation)
-        self._negative_rate = float(rate)
 
 
 class InformationTransfer(nn.Module):
@@ -98,10 +74,6 @@ class InformationTransfer(nn.Module):
 
     def __init__(self, num_tasks: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        check_count("num_tasks", num_tasks, maximum=MAX_SIZE)
-        check_count("width", width, maximum=MAX_SIZE)
-        check_placement(device, dtype)
-        self.num_tasks, self.width = num_tasks, width
 
         def projections() -> nn.ModuleList:
             return nn.ModuleList(nn.Linear(width, width, device=device, dtype=dtype) for _ in range(num_tasks - 1))
@@ -109,10 +81,7 @@ class InformationTransfer(nn.Module):
         self.info, self.query, self.key, self.value = projections(), projections(), projections(), projections()
 
     def forward(self, states: Tensor) -> Tensor:
-        """Tower states [T, B, H] to the states after the transfer, [T, B, H]. Raises TypeError or ValueError for other states."""
-        check_floats("states", states, "[T, B, H]")
-        if (states.shape[0], states.shape[2]) != (self.num_tasks, self.width):
-            raise ValueError(f"states: got shape {list(states.shape)}, expected [{self.num_tasks}, B, {self.width}]")
+        """Tower states [T, B, H] to the states after the transfer, [T, B, H]."""
         after = [states[0]]
         for info, query, key, value, own in zip(self.info, self.query, self.key, self.value, states[1:], strict=True):
             u = torch.stack([torch.relu(info(after[-1])), own])  # [2, B, H]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..support.model_inputs import check_scenario
 from ..support.tracing import may_read_values
-from .layers import CrossRNN, no_private, no_shared, parameter, reordered
+from .layers import CrossRNN, no_private, no_shared, parameter
 
 
 class ScenarioCrossRNN(CrossRNN):
@@ -19,26 +19,20 @@ class ScenarioCrossRNN(CrossRNN):
     A *scenario* is a part of the rows, such as a channel or a country. (HiNet, Zhou et al., 2023, arXiv 2303.06095, has separate levels
     for scenarios and tasks too; its levels are mixtures of experts.) Of the D units,
 
-    - the first S = ``round(share_ratio * D)`` are the global trunk. A row of it reads the S states of the trunk;
-    - the next C, up to ``round((share_ratio + scenario_ratio) * D)``, are the scenario's trunk. A row of it reads S + C states, those of
-      the global trunk and its own. Each of the N scenarios has weights of its own, and all tasks share them;
-    - the last P = D - S - C are private. A row of them reads all D states: global, scenario, own. Each task has weights of its own, and
-      all scenarios share them.
+    - the first S are the global trunk. A row of it reads the S states of the trunk;
+    - the next C are the scenario's trunk. A row of it reads S + C states, those of the global trunk and its own. Each of the N scenarios
+      has weights of its own, and all tasks share them;
+    - the last P = D - S - C are private. A row of them reads all D states. Each task has weights of its own, and all scenarios share them.
 
-    A level reads the states of the levels above it at the same step, so the global trunk runs once for all rows, the private units once
-    for each task, and between them each row runs the trunk of its own scenario. FLOPs do not depend on N.
-
-    A row whose scenario is *unknown* (0) reads the global trunk alone: its scenario's units keep x0 at every step. This is what a trunk
-    computes whose weights and biases are zero. The scenarios' W and b start at zero, so that each scenario starts as the unknown one, and
-    training moves the frequent ones away from it.
+    A row whose scenario is *unknown* (0) reads the global trunk alone: its scenario's units keep x0 at every step. The scenarios' W and b
+    start at zero, so that each scenario starts as the unknown one, and training moves the frequent ones away from it.
 
     The arguments are those of :class:`CrossRNN`. Parameters beside its own: ``scenario_weight`` [N, W, C, G, S + C], ``scenario_bias``
     [N, W, C, G]. V starts uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection``
     [W, r, G, S + C] projects for all scenarios.
 
-    Rows are sorted by scenario, and the operator is called once for each scenario present. Where code may not read values (compiled and
-    exported graphs, captured CUDA graphs, ``vmap``), every scenario computes every row, and each row takes its own: the same result, for
-    N times the work of this level.
+    The operator is called once for each scenario present. Where code may not read values (compiled and exported graphs, captured CUDA
+    graphs, ``vmap``), every scenario computes every row, and each row takes its own.
 
     Example:
         >>> import torch
@@ -50,13 +44,12 @@ class ScenarioCrossRNN(CrossRNN):
 
     computes_scenarios = True
 
-    def _make_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        super()._make_parameters(device, dtype)
+    def _make_parameters(self, **place: Any) -> None:
+        super()._make_parameters(**place)
         shape = self.plan.scenario_shape()
-        self.scenario_weight = parameter(shape, device, dtype)
-        self.scenario_bias = parameter(shape[:-1], device, dtype)
+        self.scenario_weight, self.scenario_bias = parameter(*shape, **place), parameter(*shape[:-1], **place)
         if self.plan.rank is not None:
-            self.scenario_projection = parameter(self.plan.scenario_projection_shape(), device, dtype)
+            self.scenario_projection = parameter(*self.plan.scenario_projection_shape(), **place)
 
     def reset_parameters(self) -> None:
         """Draw new weights, and set the biases and the scenarios' W to zero."""
@@ -68,21 +61,14 @@ class ScenarioCrossRNN(CrossRNN):
             nn.init.uniform_(self.scenario_weight[:, :, :, 1:], -bound, bound)
 
     def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
-        """Each task's last state, [T, B, D].
+        """Each task's last state [T, B, D], from x0 floating [B, D] and each row's scenario, int64 or int32 [B] in [0, N]; None is 0.
 
-        Args:
-            x0: floating [B, D].
-            scenario: int64 or int32 [B], each row's scenario, from 1 to N; 0 where it is unknown. None: it is unknown for all rows.
-
-        Raises:
-            TypeError, ValueError: another dtype or shape.
-            IndexError: a scenario outside [0, N].
+        Raises TypeError, ValueError, IndexError: another dtype or shape, or a scenario outside [0, N].
         """
-        self._check_input(x0)
+        x0 = self._in_order(x0)
         if scenario is None:
             scenario = torch.zeros(x0.shape[0], dtype=torch.int64, device=x0.device)
         span = check_scenario(scenario, x0.shape[0], self.plan.num_scenarios)
-        x0 = reordered(x0, self._to_order)
         trunk = self._trunk_states(x0)
         above = [] if trunk is None else [trunk]
         if self.plan.scenario_units:
@@ -91,13 +77,15 @@ class ScenarioCrossRNN(CrossRNN):
             if span is None or not may_read_values(scenario):
                 above.append(self._of_all(own, context, scenario))
             else:
-                above.append(self._of_groups(own, context, *grouped(scenario, self.plan.num_scenarios, span)))
+                above.append(self._of_groups(own, context, scenario, several=span[0] < span[1]))
         return self._with_private(x0, above)
 
-    def _of_groups(self, x0: Tensor, context: Tensor | None, order: Tensor | None, sizes: list[int]) -> Tensor:
+    def _of_groups(self, x0: Tensor, context: Tensor | None, scenario: Tensor, *, several: bool) -> Tensor:
         """The states [L + 1, B, C] of the scenarios' units from their x0 [B, C], by one call for each scenario that has rows."""
         if not self.plan.num_scenarios:
             return self._unknown(x0)
+        sizes = torch.bincount(scenario, minlength=self.plan.num_scenarios + 1).tolist()
+        order = torch.argsort(scenario, stable=True) if several else None
         if order is not None:
             x0 = x0.index_select(0, order)
             context = None if context is None else context.index_select(1, order)
@@ -130,16 +118,3 @@ class ScenarioCrossRNN(CrossRNN):
             options["shared_projection"] = self.scenario_projection
             options["private_projection"] = no_private(self.scenario_projection, len(weight))
         return self.cross_rnn(x0, no_shared(weight), no_shared(bias), weight, bias, **options)
-
-
-def grouped(scenario: Tensor, num_scenarios: int, span: tuple[int, int]) -> tuple[Tensor | None, list[int]]:
-    """How to sort rows by scenario: their order [B], or None where all rows have the same; and the rows of each of the N + 1 scenarios.
-
-    ``span`` is the least and the greatest scenario. Rows of a scenario keep their order.
-    """
-    low, high = span
-    if low == high:
-        sizes = [0] * (num_scenarios + 1)
-        sizes[low] = scenario.numel()
-        return None, sizes
-    return torch.argsort(scenario, stable=True), torch.bincount(scenario, minlength=num_scenarios + 1).tolist()

@@ -4,7 +4,7 @@
 ``operators`` has the operators, which are the backend `reference` too.
 """
 
-from .layers import CrossRNN, DCNv2, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
+from .layers import CrossRNN, DCNv2, PiecewiseLinearEmbedding, ScenarioCrossRNN
 from .model import DCRNN
 from .operators import cross_rnn, param_gather
 
@@ -12,7 +12,6 @@ __all__ = [
     "DCRNN",
     "CrossRNN",
     "DCNv2",
-    "PartiallySharedLinear",
     "PiecewiseLinearEmbedding",
     "ScenarioCrossRNN",
     "cross_rnn",

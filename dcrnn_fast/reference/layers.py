@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..sharing import SharingPlan, round_units
-from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_floats, check_placement, check_ratio
+from ..sharing import SharingPlan
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_floats, check_placement
 from ..support.model_inputs import check_edges, check_scenario
 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
@@ -118,7 +118,7 @@ class CrossRNN(nn.Module):
 
         projection = trunk_projection = scenario_projection = None
         if plan.rank is not None:
-            projection = torch.cat([rows(self.shared_projection), rows(self.private_projection[task])])
+            projection = rows(self.shared_projection)
             trunk_projection = projection if plan.kind == "rows" else rows(self.trunk_projection)
             scenario_projection = rows(self.scenario_projection) if middle else None
         order = [*shared, *middle, *private]  # of the updates, and of the columns that a unit reads
@@ -228,55 +228,23 @@ class ScenarioCrossRNN(CrossRNN):
 
 
 class PartiallySharedLinear(nn.Module):
-    """One linear layer a task, whose first ``round(share_ratio * out_features)`` rows all tasks share.
+    """One linear layer for each task. The bank of rows that tasks share is empty, and keeps its names in the state_dict."""
 
-    Example:
-        >>> import torch
-        >>> from dcrnn_fast import reference
-        >>> layer = reference.PartiallySharedLinear(in_features=8, out_features=4, num_tasks=2, share_ratio=0.5)
-        >>> layer(torch.randn(2, 5, 8)).shape
-        torch.Size([2, 5, 4])
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        num_tasks: int,
-        share_ratio: float = 0.0,
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, num_tasks: int, **kind: Any) -> None:
         super().__init__()
-        sizes = {"in_features": in_features, "out_features": out_features, "num_tasks": num_tasks}
-        in_features, out_features, num_tasks = (check_count(name, size, maximum=MAX_SIZE) for name, size in sizes.items())
-        check_ratio("share_ratio", share_ratio)
-        check_placement(device, dtype)
-        kind: dict[str, Any] = {"device": device, "dtype": dtype}
-        shared = round_units(share_ratio, out_features)
-        self.in_features, self.num_tasks = in_features, num_tasks
-        self.shared_weight = parameter(shared, in_features, **kind)
-        self.shared_bias = parameter(shared, **kind)
-        self.private_weight = parameter(num_tasks, out_features - shared, in_features, **kind)
-        self.private_bias = parameter(num_tasks, out_features - shared, **kind)
+        self.shared_weight, self.shared_bias = parameter(0, in_features, **kind), parameter(0, **kind)
+        self.private_weight = parameter(num_tasks, out_features, in_features, **kind)
+        self.private_bias = parameter(num_tasks, out_features, **kind)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new weights and biases, as ``torch.nn.Linear`` does."""
         for values in self.parameters():
-            draw(values, 1 / math.sqrt(self.in_features))
+            draw(values, 1 / math.sqrt(self.private_weight.shape[2]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, in], or [B, in] for all tasks, to [T, B, out]."""
-        check_floats("x", x, "[B, in]" if isinstance(x, Tensor) and x.dim() == 2 else "[T, B, in]")
-        if x.shape[-1] != self.in_features or (x.dim() == 3 and x.shape[0] not in (1, self.num_tasks)):
-            raise ValueError(f"x: got shape {list(x.shape)}, expected [{self.num_tasks}, B, {self.in_features}] or [B, {self.in_features}]")
-        outputs = []
-        for task, own in enumerate(x.expand(self.num_tasks, -1, -1)):
-            weight = torch.cat([self.shared_weight, self.private_weight[task]])
-            outputs.append(linear(own, weight, torch.cat([self.shared_bias, self.private_bias[task]])))
-        return torch.stack(outputs)
+        """x [T, B, in] to [T, B, out]."""
+        return torch.stack([linear(*own) for own in zip(x, self.private_weight, self.private_bias, strict=True)])
 
 
 class PiecewiseLinearEmbedding(nn.Module):

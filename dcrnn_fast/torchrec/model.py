@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,8 +20,7 @@ from torchrec.distributed.types import ShardingType
 from torchrec.optim import RowWiseAdagrad
 
 from ..nn import model
-from ..nn.embeddings import FirstOrder
-from ..nn.features import EMBEDDING, FIRST_ORDER, Features, Inputs
+from ..nn.features import EMBEDDING, FIRST_ORDER, Features, FirstOrder, Inputs
 from ..support.checks import check_deviation, check_placement, check_tensor
 from ..support.model_inputs import check_dense
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
@@ -46,11 +45,14 @@ class Part(NamedTuple):
 class KeyedFeatures(Features):
     """:class:`dcrnn_fast.nn.features.Features` that read collections of torchrec's tables."""
 
-    def _make_tables(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        if sparse:
+    def _make_tables(self, *, first_order: bool, **options: Any) -> None:
+        device, dtype = options["device"], options["dtype"]
+        if options["sparse"]:
             raise ValueError("sparse=True: expected False, because torchrec has optimisers of its own for its tables; see shard")
         if dtype not in (None, torch.float32):
             raise ValueError(f"dtype={dtype}: expected torch.float32 with tables of torchrec")
+        bins = max(1, self.dense_bins)
+        self.first_order = FirstOrder(None, self.num_tasks, self.num_dense, bins, device=device, dtype=dtype) if first_order else None
         self.fields = fields_of(self)
         readers: dict[str, list[str]] = {}  # by column with rows of its own: the fields that read them
         for field in self.fields:
@@ -65,7 +67,7 @@ class KeyedFeatures(Features):
         start = partial(nn.init.normal_, std=self.embedding_init_std)
         self.embedding = self._collection(self.embedding_dim, start, device)
         self.first_order_tables: EmbeddingBagCollection | None = None
-        if self.first_order is not None:
+        if first_order:
             width = self.num_tasks + -self.num_tasks % 4
             self.first_order_tables = self._collection(width, nn.init.zeros_, device, after="_first_order")
 
@@ -85,9 +87,6 @@ class KeyedFeatures(Features):
             for name, (size, names) in self.tables.items()
         ]
         return EmbeddingBagCollection(tables=configs, device=torch.get_default_device() if device is None else torch.device(device))
-
-    def _first_order(self, *, sparse: bool, device: torch.device | str | None, dtype: torch.dtype | None) -> FirstOrder:
-        return FirstOrder(None, self.num_tasks, self.num_dense, max(1, self.dense_bins), device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """Draw new embeddings of the ids."""
@@ -123,11 +122,10 @@ class KeyedFeatures(Features):
         if not ids.stride():
             raise ValueError("ids: got no rows, expected at least one, as torchrec's tables do")
         check_dense(dense, ids.stride(), self.num_dense)
-        bins = self._bins(dense)
-        x0 = torch.cat([self._read(self.embedding, ids).flatten(1), *self._of_numbers(dense, bins)], dim=1)
-        of_ids = None if self.first_order_tables is None else self._read(self.first_order_tables, ids).sum(1)[:, : self.num_tasks]
+        x0 = self._read(self.embedding, ids).flatten(1)
+        term = None if self.first_order_tables is None else self._read(self.first_order_tables, ids).sum(1)[:, : self.num_tasks]
         scenario = None if self.scenario_column is None else ids[self.field_names[self.scenario_column]].values()
-        return Inputs(x0, self._with_numbers(of_ids, bins), scenario)
+        return Inputs(*self._with_numbers([x0], term, dense), scenario)
 
     def _read(self, collection: nn.Module, ids: KeyedJaggedTensor) -> Tensor:
         """What a collection holds for each field, [B, F, width]: of a field with several values, the sum or mean of theirs."""

@@ -43,7 +43,6 @@ from .init import (
     next_encoding,
     read_earlier,
 )
-from .loop.build import build_trainer, resumed_trainer
 from .loop.job import Job
 from .loop.progress import Report
 from .loop.trainer import Trainer
@@ -170,10 +169,10 @@ def _train(
     with deterministic(config.threads):
         if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
-            trainer = resumed_trainer(job, newest)
+            trainer = Trainer.resumed(job, newest)
         else:
             before = None if earlier is None else known_before(earlier, dataset.meta)
-            trainer = build_trainer(job, before)
+            trainer = Trainer(job, before)
             for line in start_from_vectors(trainer.model.state_dict()[EMBEDDING], config.pretrained, dataset.meta):
                 report.note(line)
             if earlier is not None:

@@ -39,8 +39,8 @@ from dcrnn_fast.training.evaluate.calibration_file import read_calibration
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.tensors import canonical_json
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
-from dcrnn_fast.training.loop.build import resumed_trainer
 from dcrnn_fast.training.loop.job import Job
+from dcrnn_fast.training.loop.trainer import Trainer
 from tests.fuzz.damaged import changed_bytes, changed_value
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
@@ -194,7 +194,7 @@ def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], A
 
 
 def resume_from(originals: Originals, folder: Path) -> None:
-    resumed_trainer(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), folder)
+    Trainer.resumed(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), folder)
 
 
 def checkpoint_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:

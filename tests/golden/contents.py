@@ -24,7 +24,7 @@ from dcrnn_fast.training import evaluate, load_config, train
 
 MODULES = ("dcrnn_fast", "dcrnn_fast.reference", "dcrnn_fast.data", "dcrnn_fast.training", "dcrnn_fast.serving")
 INSIDE = {
-    "features", "dense_features", "scenarios_of", "logits_of", "cross_rnn", "param_gather", "operands", "of_tasks", "extra_repr", "no_rows",
+    "features", "dense_features", "scenarios_of", "logits_of", "cross_rnn", "param_gather", "operands", "extra_repr", "no_rows",
     "encode_pieces", "part", "computed_digest", "first_columns",
 }  # fmt: skip
 """Methods that one part of the package has for another: no page and no example names them, so they are no promise."""
@@ -147,7 +147,6 @@ def layer_numbers():
     layers = {
         "CrossRNN": (lambda: dcrnn_fast.CrossRNN(plan, recompute=True), x),
         "ScenarioCrossRNN": (lambda: dcrnn_fast.ScenarioCrossRNN(scenarios), x.reshape(3, 8), torch.tensor([0, 2, 1])),
-        "PartiallySharedLinear": (lambda: dcrnn_fast.PartiallySharedLinear(6, 5, 2, share_ratio=0.5), torch.stack([x, -x])),
         "DCNv2": (lambda: dcrnn_fast.DCNv2(6, 2), x),
         "GDCN": (lambda: dcrnn_fast.GDCN(6, 2, rank=2), x),
         "PiecewiseLinearEmbedding": (lambda: reference.PiecewiseLinearEmbedding(6, 3, 4), x),

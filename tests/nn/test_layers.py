@@ -1,4 +1,4 @@
-"""CrossRNN and PartiallySharedLinear: sharing as a computation."""
+"""CrossRNN, sharing as a computation, and the towers' layer."""
 
 import itertools
 from dataclasses import replace
@@ -8,7 +8,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from dcrnn_fast import CrossRNN, PartiallySharedLinear, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast.nn.layers import PartiallySharedLinear
 from tests.operators.problems import DOUBLE
 
 PLANS = {
@@ -20,18 +21,15 @@ PLANS = {
 }
 for kind in ("rows", "trunk"):
     PLANS[f"{kind}-by-field"] = SharingPlan.from_fields(kind, 3, [2, 1, 2, 1], [1, 2])
-    for ratio, tied, projection in itertools.product((0, 0.5, 1), (True, False), (0, 0.5, 1)):
-        low_rank = {"steps": 3, "tied": tied, "rank": 4, "projection_share_ratio": projection}
-        PLANS[f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}-projection{projection}"] = SharingPlan.from_ratio(
-            kind, 3, 6, ratio, **low_rank
-        )
+    for ratio, tied in itertools.product((0, 0.5, 1), (True, False)):
+        name = f"{kind}-rank4-{'tied' if tied else 'untied'}-share{ratio}"
+        PLANS[name] = SharingPlan.from_ratio(kind, 3, 6, ratio, steps=3, tied=tied, rank=4)
     PLANS[f"{kind}-cross-rank2"] = SharingPlan.from_ratio(kind, 3, 6, 0.5, cell="cross", rank=2)
 
 
-def full_rows(module, task, weight, trunk):
+def full_rows(module, weight, trunk):
     """The weights [W, n, G, r] of a low-rank cell as rows of full matrices [W, n, G, K]: each times the projection of its step."""
-    projection = module.trunk_projection if trunk else torch.cat([module.shared_projection, module.private_projection[task]], dim=1)
-    return torch.einsum("wngr,wrgk->wngk", weight, projection)
+    return torch.einsum("wngr,wrgk->wngk", weight, module.trunk_projection if trunk else module.shared_projection)
 
 
 def dense_weights(module, task):
@@ -45,7 +43,7 @@ def dense_weights(module, task):
         (False, private, order, module.private_weight[task], module.private_bias[task]),
     ):
         if plan.rank is not None and units:
-            rows = full_rows(module, task, rows, of_trunk)
+            rows = full_rows(module, rows, of_trunk)
         for step, (row, unit) in itertools.product(range(steps), enumerate(units)):
             weight[step, :, unit, read] = rows[step, row]
             bias[step, :, unit] = biases[step, row]
@@ -101,10 +99,9 @@ def test_where_tasks_share_all_rows_their_states_are_one_in_memory():
     assert h[0].data_ptr() == h[1].data_ptr()
 
 
-@pytest.mark.parametrize(("projection_share_ratio", "tasks"), [(None, 1), (1.0, 1), (0.5, 3)])
-def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, projection_share_ratio, tasks):
-    low_rank = {} if projection_share_ratio is None else {"rank": 2, "projection_share_ratio": projection_share_ratio}
-    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, **low_rank)), []
+@pytest.mark.parametrize("rank", [None, 2])
+def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, rank):
+    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, rank=rank)), []
     run = module.cross_rnn
 
     def watched(*tensors, **options):
@@ -113,7 +110,7 @@ def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch
 
     monkeypatch.setattr(module, "cross_rnn", watched)
     assert module(torch.randn(5, 8)).shape == (3, 5, 8)
-    assert [len(h) for h in computed] == [tasks] == [module.plan.distinct_tasks]
+    assert [len(h) for h in computed] == [1] == [module.plan.distinct_tasks]
 
 
 def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
@@ -124,29 +121,10 @@ def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
     assert max(sizes) < 1.3 * min(sizes)
 
 
-@pytest.mark.parametrize("share_ratio", [0, 0.4, 1])
-def test_a_partially_shared_linear_is_one_linear_layer_a_task(share_ratio):
-    layer = PartiallySharedLinear(4, 5, 3, share_ratio, dtype=DOUBLE)
-    x = torch.randn(3, 6, 4, dtype=DOUBLE)
-    expected = []
-    for task in range(3):
-        weight = torch.cat([layer.shared_weight, layer.private_weight[task]])
-        bias = torch.cat([layer.shared_bias, layer.private_bias[task]])
-        expected.append(x[task] @ weight.T + bias)
+def test_the_towers_layer_is_one_linear_layer_a_task():
+    layer, x = PartiallySharedLinear(4, 5, 3, dtype=DOUBLE), torch.randn(3, 6, 4, dtype=DOUBLE)
+    expected = [x[task] @ layer.private_weight[task].T + layer.private_bias[task] for task in range(3)]
     torch.testing.assert_close(layer(x), torch.stack(expected))
-    assert layer.shared_weight.shape[0] == round(share_ratio * 5)
-
-
-@pytest.mark.parametrize("share_ratio", [0, 1])
-def test_a_layer_shared_wholly_or_not_at_all_copies_no_weight(share_ratio):
-    layer = PartiallySharedLinear(20, 9, 2, share_ratio)
-    weight, _ = layer.of_tasks()
-    assert weight.data_ptr() == (layer.shared_weight if share_ratio else layer.private_weight).data_ptr()
-
-
-def test_a_partially_shared_linear_takes_one_input_for_all_tasks():
-    layer, x = PartiallySharedLinear(4, 5, 3, 0.4), torch.randn(6, 4)
-    torch.testing.assert_close(layer(x), layer(x.expand(3, -1, -1)))
 
 
 def test_modules_move_between_dtypes_and_devices_as_a_whole():

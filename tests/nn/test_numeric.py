@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from dcrnn_fast import DCRNN, reference
-from dcrnn_fast.nn.embeddings import PiecewiseLinearEmbedding
+from dcrnn_fast.nn.features import PiecewiseLinearEmbedding
 from tests.nn.models import SIZES, batch
 
 DOUBLE = torch.float64

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import dcrnn_fast
-from dcrnn_fast import DCRNN, CrossRNN, DCNv2, PartiallySharedLinear, ScenarioCrossRNN, SharingPlan, reference
-from dcrnn_fast.nn import embeddings, features, layers, model, relations
+from dcrnn_fast import DCRNN, CrossRNN, DCNv2, ScenarioCrossRNN, SharingPlan, reference
+from dcrnn_fast.nn import features, model, relations
 from dcrnn_fast.nn.cpu_layers import Dropout
-from dcrnn_fast.nn.embeddings import FirstOrder, PiecewiseLinearEmbedding
+from dcrnn_fast.nn.features import FirstOrder, PiecewiseLinearEmbedding
+from dcrnn_fast.nn.layers import PartiallySharedLinear
 from dcrnn_fast.nn.relations import EventLogits, InformationTransfer
 from dcrnn_fast.nn.towers import Towers
 from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout, same
@@ -23,17 +24,16 @@ def test_both_drop_out_alike():
 
 
 def test_the_reference_has_no_fast_class_among_its_bases():
-    fast = DCRNN, CrossRNN, ScenarioCrossRNN, DCNv2, PartiallySharedLinear, PiecewiseLinearEmbedding
+    fast = DCRNN, CrossRNN, ScenarioCrossRNN, DCNv2, PiecewiseLinearEmbedding
     for one in fast:
         plain = getattr(reference, one.__name__)
         assert plain not in one.__mro__
         assert one not in plain.__mro__
 
 
-PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4, projection_share_ratio=0.5)
+PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4)
 LAYERS = {f"DCN-v2, rank {rank}": ("DCNv2", (5, 3), {"rank": rank}) for rank in (None, 1, 3)} | {
-    "rows shared in part": ("PartiallySharedLinear", (5, 4, 3, 0.5), {}),
-    "projections shared in part": ("CrossRNN", (PLAN,), {}),
+    "a trunk of low rank": ("CrossRNN", (PLAN,), {}),
 }
 
 
@@ -139,10 +139,7 @@ DEFECTS = {
     "dropout does not make up for what it drops": lambda patch: after(
         patch, Dropout, "forward", lambda out, self, x: out * (1 - self.p) if self.training else out
     ),
-    "a tower shares a row too many": lambda patch: patch(layers, "round_units", lambda ratio, units: min(round(ratio * units) + 1, units)),
-    "a tower's rows are off by one": lambda patch: after(
-        patch, PartiallySharedLinear, "of_tasks", lambda rows, _: [bank.roll(1, 1) for bank in rows]
-    ),
+    "a tower's rows are off by one": lambda patch: after(patch, PartiallySharedLinear, "forward", lambda out, *_: out.roll(1, 2)),
     "towers are linear": lambda patch: patch(Towers, "forward", without_relu),
     "tasks own each other's rows": lambda patch: recurrence(patch, lambda given: {"private_weight": given["private_weight"].flip(0)}),
     "the first row that tasks share serves all units": lambda patch: recurrence(
@@ -164,8 +161,8 @@ DEFECTS = {
     "an unknown scenario is the first": lambda patch: before(
         patch, ScenarioCrossRNN, "forward", lambda self, x0, scenario: (self, x0, scenario.clamp(min=1))
     ),
-    "the mean divides by all columns": lambda patch: patch(embeddings, "pool_span", mean_of_all_columns),
-    "id 0 is a value": lambda patch: before(patch, embeddings, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
+    "the mean divides by all columns": lambda patch: patch(features, "pool_span", mean_of_all_columns),
+    "id 0 is a value": lambda patch: before(patch, features, "pool_span", lambda embedded, ids, kind: (embedded, ids + 1, kind)),
     "a shared field reads the first rows": lambda patch: after(
         patch,
         features,

@@ -13,7 +13,6 @@ from dcrnn_fast import (
     CrossRNN,
     DCNv2,
     DcrnnFastError,
-    PartiallySharedLinear,
     RowWiseAdagrad,
     SharingPlan,
     UncertaintyWeighting,
@@ -22,8 +21,7 @@ from dcrnn_fast import (
 )
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
 from dcrnn_fast.nn.cpu_layers import Embedding
-from dcrnn_fast.nn.losses import combine, expectation_calibrator, task_losses
-from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
+from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.ops import backends
 from dcrnn_fast.reference import PiecewiseLinearEmbedding
 from dcrnn_fast.training import evaluate, load_config, load_model, train
@@ -45,15 +43,11 @@ NO_VECTORS = [None, [1, 0, 1], VECTOR[:, None], VECTOR.astype(str), VECTOR * np.
 TENSORS = {
     "logits": [
         lambda bad: task_losses(bad, LABELS),
-        expectation_calibrator,
         lambda bad: DCRNN([2]).loss(bad, LABELS),
     ],
     "labels": [lambda bad: task_losses(Z, bad), lambda bad: DCRNN([2]).loss(Z, bad)],
-    "losses": [lambda bad: combine(bad, None), UncertaintyWeighting(2)],
-    "z": [chain_logits],
+    "losses": [UncertaintyWeighting(2)],
     "x0": [CrossRNN(PLAN), reference.CrossRNN(PLAN), DCNv2(4, 2), reference.DCNv2(4, 2)],
-    "x": [PartiallySharedLinear(4, 2, 2)],
-    "states": [InformationTransfer(2, 4)],
 }
 
 
@@ -64,7 +58,7 @@ def test_a_tensor_of_another_type_or_shape_is_named(name, call):
             call(bad)
 
 
-@pytest.mark.parametrize("weigh", [lambda w: task_losses(Z, LABELS, w), lambda w: expectation_calibrator(Z, w)])
+@pytest.mark.parametrize("weigh", [lambda w: task_losses(Z, LABELS, w), lambda w: DCRNN([2]).loss(Z, LABELS, sample_weight=w)])
 @pytest.mark.parametrize("weight", ["x", [1.0], Z, Z[:, 0].to(torch.complex64), Z[:, 0] - 1])
 def test_a_sample_weight_that_is_none_is_named(weigh, weight):
     with pytest.raises((TypeError, ValueError), match=r"^sample_weight: got "):
@@ -84,11 +78,7 @@ ARGUMENTS = [
     ("recompute", lambda: CrossRNN(PLAN, recompute="x")),
     ("device", lambda: CrossRNN(PLAN, device="x")),
     ("dtype", lambda: CrossRNN(PLAN, dtype=torch.int8)),
-    ("dtype", lambda: PartiallySharedLinear(4, 2, 2, dtype=torch.int8)),
-    ("out_features", lambda: PartiallySharedLinear(4, 2**40, 2)),
     ("device", lambda: UncertaintyWeighting(2, device="x")),
-    ("num_tasks", lambda: InformationTransfer(0, 4)),
-    ("width", lambda: InformationTransfer(2, "4")),
     *((name, lambda kind=kind, sizes=sizes: kind(*sizes)) for kind in (DCNv2, GDCN, reference.DCNv2) for name, sizes in [
         ("in_features", (0, 3)), ("in_features", ("5", 3)), ("num_layers", (5, 0)), ("num_layers", (5, None)), ("num_layers", (5, 2**62)),
     ]),
@@ -191,8 +181,6 @@ TABLE = [
     row("an input of another width",
         lambda: CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 0.5))(torch.randn(5, 7)),
         ValueError, r"x0: got shape \[5, 7\], expected \[B, 8\]"),
-    row("floats of another dtype than a layer's parameters",
-        lambda: PartiallySharedLinear(4, 4, 2)(torch.zeros(3, 4).double()), RuntimeError, "dtype"),
     *rows("edges that bound no bins are refused by number",
         lambda edges: PiecewiseLinearEmbedding(2, 3, bins=2).set_edges(edges), ValueError, cases=[
         ([torch.tensor([0.0, 1.0])], "got 1 tensors, expected one for each of the 2 dense features"),

@@ -21,7 +21,6 @@ def plans():
         cell=st.sampled_from(["gated", "cross"]),
         tied=st.booleans(),
         rank=st.none() | st.integers(1, 9),
-        projection_share_ratio=st.floats(0, 1),
     )
 
 
@@ -29,8 +28,7 @@ def plans():
 def test_the_banks_hold_each_unit_and_each_row_of_the_rank_once(plan):
     assert sorted(plan.order) == list(range(plan.dim))
     assert plan.shared_shape()[1] + plan.private_shape()[2] == plan.dim
-    rows = plan.shared_projection_shape()[1] + plan.private_projection_shape()[2]
-    assert rows == (plan.rank or 0 if plan.private_units or plan.kind == "rows" else 0)
+    assert plan.shared_projection_shape()[1] == (plan.rank or 0 if plan.private_units or plan.kind == "rows" else 0)
     shapes = plan.shared_shape(), plan.private_shape()[1:], plan.shared_projection_shape(), plan.private_projection_shape()[1:]
     assert {shape[0] for shape in shapes} == {plan.weight_steps}
 
@@ -121,7 +119,6 @@ def test_a_share_ratio_outside_0_to_1_is_refused_by_name(ratio):
         ({"steps": 2.0}, TypeError, "steps=2.0"),
         ({"rank": 0}, ValueError, "rank=0"),
         ({"rank": 2.5}, TypeError, "rank=2.5"),
-        ({"projection_share_ratio": 1.1}, ValueError, "projection_share_ratio=1.1"),
         ({"shared_units": (1, 0)}, ValueError, "shared_units"),
         ({"shared_units": (8,)}, ValueError, "shared_units"),
     ],

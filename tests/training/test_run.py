@@ -13,7 +13,7 @@ from dcrnn_fast.training.device import select_precision
 from dcrnn_fast.training.evaluate.plots import write_curves
 from dcrnn_fast.training.folder.layout import RunFolder, stored_config
 from dcrnn_fast.training.folder.tensors import read_safetensors
-from dcrnn_fast.training.loop import build
+from dcrnn_fast.training.loop import trainer
 from tests.training.tiny import fake_validation, newest_checkpoint, tiny_config, write_table
 
 
@@ -119,7 +119,7 @@ def test_every_epoch_has_its_own_row_order_from_the_seed(schema, tmp_path, monke
                 asked.append((self.shuffle, self.seed, epoch, start))
             return super().batches(epoch, start)
 
-    monkeypatch.setattr(build, "BlockLoader", Loader)
+    monkeypatch.setattr(trainer, "BlockLoader", Loader)
     train(tiny_config(schema, seed=7), tmp_path / "run")
     assert asked == [(True, 7, 0, 0), (True, 7, 1, 0), (True, 7, 2, 0)]
 

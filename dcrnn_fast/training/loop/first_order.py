@@ -1,8 +1,7 @@
 """Where the first-order term starts: at logistic regression on the ids, in which each field is as strong as the train rows show.
 
 An effect of an id is drawn from a normal distribution with mean 0 and the variance of its field, as in a mixed model. A field that tells
-nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects. Needs NumPy
-only.
+nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from ...data.inspect.base_rates import event_labels
 from ...support.model_inputs import table_rows
 
 Floats = npt.NDArray[np.float64]
+Counts = Floats | float
 BLOCK, MOST_ROWS = 2**20, 2**25
 """Rows that are read at a time, and train rows that count at most; of more, evenly spaced ones are taken."""
 SWEEPS = 12
@@ -70,19 +70,16 @@ class Field(NamedTuple):
         """Its part of the table."""
         return slice(self.start, self.start + self.size)
 
-    def cells(self, ids: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.int32], Floats | None, Floats | None]]:
-        """Of each column its ids [B], what an effect counts there, and that times the sum over the columns; None: 1."""
-        counts: list[Floats | None] = []
+    def cells(self, ids: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.int32], Counts, Counts]]:
+        """Of each column its ids [B], what an effect counts there, and that times the sum over the columns: of each row [B], or of all."""
+        counts: list[Counts] = []
         for column, pool in zip(self.columns, self.pooling, strict=True):
-            if pool is None:
-                counts.append(None)
-            else:
-                held = (ids[:, column] != 0).astype(np.float64)
-                counts.append(held / np.maximum((ids[:, pool[1]] != 0).sum(axis=1), 1) if pool[0] == "mean" else held)
-        together = None if len(counts) == 1 and counts[0] is None else sum(1.0 if one is None else one for one in counts)
+            held = 1.0 if pool is None else (ids[:, column] != 0).astype(np.float64)
+            values = (ids[:, pool[1]] != 0).sum(axis=1) if pool is not None and pool[0] == "mean" else 1
+            counts.append(held / np.maximum(values, 1))
+        together = sum(counts)
         for column, count in zip(self.columns, counts, strict=True):
-            bound = together if count is None or together is None else count * together
-            yield np.ascontiguousarray(ids[:, column]), count, None if bound is None else np.broadcast_to(bound, len(ids))
+            yield np.ascontiguousarray(ids[:, column]), count, count * together
 
 
 def start_of(
@@ -96,22 +93,20 @@ def start_of(
 ) -> Start:
     """Fit the effects to the train rows, task by task.
 
-    With ``before``, of an earlier run, the effects are what to add to that run's: an id moves the less, the more was known of it, and a new
-    one as far as its field's variance lets it. The curvatures add up, and of a field without effects the scores.
-
     Args:
         dataset: its train rows count.
         chain: whether the model multiplies conditionals: then a task is fitted to the rows in which the one before it happened.
         weighted: whether the rows' weights count.
         ids: whether there are effects; if not, there are intercepts alone.
-        before: in the tables of this data set; new ids have zeros.
+        before: of an earlier run, in the tables of this data set; new ids have zeros. The effects are then what to add to that run's: an id
+            moves the less, the more was known of it. The curvatures add up, and of a field without effects the scores.
         logits: [rows, T], those of the heads of the model that the effects are added to.
     """
     meta, rows = dataset.meta, dataset.split("train")
     fields, size = fields_of(meta)
     asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
     cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
-    weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else None
+    weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else np.ones(len(labels))
     effects, intercepts = np.zeros((size, len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
     of_fields = np.zeros((len(fields), len(meta.tasks)), np.float32)
     start = before or Start(effects, intercepts, effects, effects, of_fields)
@@ -120,19 +115,18 @@ def start_of(
     for task, name in enumerate(head_names(meta.tasks, chain=chain)):
         known = ~np.isnan(events[name])
         some = slice(None) if known.all() else known
-        found = _Regression(cells[some], events[name][some].astype(np.float64), None if weight is None else weight[some])
+        found = _Regression(cells[some], events[name][some].astype(np.float64), weight[some])
         if logits is not None:
             found.logits += logits[asked][some, task]
-        if before is not None:
-            both = (before.curvatures, before.scores)
-            found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
-            found.variances = {field.name: float(before.variances[at, task]) for at, field in enumerate(fields)}
-            found.learned = {name for name, variance in found.variances.items() if variance}
+        both = (start.curvatures, start.scores)
+        found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
+        found.variances = {field.name: float(start.variances[at, task]) for at, field in enumerate(fields)}
+        found.learned = {name for name, variance in found.variances.items() if variance}
         is_fitted = found.fit(fields if ids else [], starts=logits is None)
         intercepts[task] = found.intercept
         begin = found.effects.keys() - found.learned  # what was added up without their effects holds no longer
         for at, field in enumerate(fields if ids and is_fitted else []):
-            variances[at, task] = found.variances.get(field.name, 0.0)
+            variances[at, task] = found.variances[field.name]
             gradient, curvature = found.derivatives(field)
             if field.name not in found.before or (begin and field.name not in found.effects):
                 curvatures[field.rows, task] = scores[field.rows, task] = 0
@@ -145,11 +139,7 @@ def start_of(
 
 
 def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
-    """What each head of a model predicts, by the names of ``DCRNN.predict``.
-
-    >>> head_names(("click", "buy"), chain=True)
-    ['click', 'buy_given_click']
-    """
+    """What each head of a model predicts, by the names of ``DCRNN.predict``: of a chain each task but the first given the one before."""
     return [f"{task}_given_{tasks[at - 1]}" if chain and at else task for at, task in enumerate(tasks)]
 
 
@@ -169,9 +159,9 @@ def fields_of(meta: PackedMeta) -> tuple[list[Field], int]:
 
 
 class _Regression:
-    """Logistic regression of labels [N] on ids [N, C], field by field."""
+    """Logistic regression of labels [N] on ids [N, C] with weights [N], field by field."""
 
-    def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats | None) -> None:
+    def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats) -> None:
         self.ids, self.labels, self.weight = ids, labels, weight
         self.effects: dict[str, Floats] = {}
         self.before: dict[str, tuple[Floats, ...]] = {}
@@ -182,8 +172,7 @@ class _Regression:
 
     def fit(self, fields: list[Field], *, starts: bool) -> bool:
         """Whether there are rows of both labels, to fit to. ``starts``: the intercept starts at the rate, and not at 0."""
-        total = len(self.labels) if self.weight is None else float(self.weight.sum())
-        positive = float(self.labels.sum() if self.weight is None else self.weight @ self.labels)
+        total, positive = float(self.weight.sum()), float(self.weight @ self.labels)
         if starts:
             self._add(float(np.log((positive + 0.5) / (total - positive + 0.5))))
         if not 0 < positive < total:
@@ -205,10 +194,7 @@ class _Regression:
         for start in range(0, len(self.labels), BLOCK):
             rows = slice(start, start + BLOCK)
             p = 1 / (1 + np.exp(-self.logits[rows]))
-            gradient, curvature = self.labels[rows] - p, p * (1 - p)
-            if self.weight is not None:
-                gradient, curvature = gradient * self.weight[rows], curvature * self.weight[rows]
-            yield rows, gradient, curvature
+            yield rows, (self.labels[rows] - p) * self.weight[rows], p * (1 - p) * self.weight[rows]
 
     def _centre(self) -> None:
         """Move the intercept to where the rows are likeliest. Steps are bounded: where most logits are large, Newton's go far beyond."""
@@ -224,14 +210,14 @@ class _Regression:
         gradient, curvature = np.zeros(field.size), np.zeros(field.size)
         for rows, of_row, curve in self._blocks():
             for ids, count, bound in field.cells(self.ids[rows]):
-                gradient += np.bincount(ids, of_row if count is None else of_row * count, field.size)
-                curvature += np.bincount(ids, curve if bound is None else curve * bound, field.size)
+                gradient += np.bincount(ids, of_row * count, field.size)
+                curvature += np.bincount(ids, curve * bound, field.size)
         return gradient, curvature
 
     def _step(self, field: Field) -> None:
         gradient, curvature = self.derivatives(field)
         known, score = self.before.get(field.name, (np.zeros(field.size), np.zeros(field.size)))
-        effects, variance, whole = self.effects.get(field.name), self.variances.get(field.name, 0.0), curvature + known
+        effects, variance, whole = self.effects.get(field.name), self.variances[field.name], curvature + known
         if field.name not in self.learned:  # its variance is not that of an earlier run
             if effects is None and self.effects.keys() - self.learned:  # what a copy of such a field has added up is no news
                 self.before.pop(field.name, None)
@@ -249,16 +235,13 @@ class _Regression:
         self.effects[field.name], self.variances[field.name] = effects + step, variance
         for rows in (slice(start, start + BLOCK) for start in range(0, len(self.labels), BLOCK)):
             for ids, count, _ in field.cells(self.ids[rows]):
-                self.logits[rows] += step[ids] if count is None else step[ids] * count
+                self.logits[rows] += step[ids] * count
 
 
 def likeliest_variance(gradient: Floats, curvature: Floats) -> float:
     """The variance of the effects of a field's ids, from the log-likelihood's derivatives [n] at no effects; 0 unless one gains enough.
 
     To the second order, the gradient of an id with curvature h is normal with mean 0 and variance h + h^2 v, where v is the effects'.
-
-    >>> likeliest_variance(np.array([1.0, -1.0, 0.5]), np.array([1.0, 1.0, 1.0])), likeliest_variance(np.full(9, 9.0), np.full(9, 9.0)) > 0
-    (0.0, True)
     """
     decided = curvature * VARIANCES[:, None]
     gain: Any = 0.5 * (gradient**2 * VARIANCES[:, None] / (1 + decided) - np.log1p(decided)).sum(axis=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,55 +11,31 @@ from torch import Tensor, nn
 
 from ...data import Batch
 from ...data.packed.loader import part_of
-from ...nn.features import Features, Inputs
+from ...nn.features import Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
+from ...nn.towers import Towers
 from ..config import RunConfig
 from ..device import autocast
 from ..ranks import Ranks
 
 
-class Imputation(nn.Module):
-    """A tower for each conditional of a chain, whose logit says what its label is expected to be, in rows without it too.
-
-    It reads the recurrence's states of the conditional's task, and no gradient flows back to them: the model is trained as if the imputed
-    labels were given. It has no dropout, because its outputs are targets.
-    """
-
-    def __init__(self, conditionals: int, dim: int, tower_dims: tuple[int, ...], device: torch.device) -> None:
-        super().__init__()
-
-        def tower() -> nn.Sequential:
-            hidden = [(nn.Linear(below, width, device=device), nn.ReLU()) for below, width in pairwise([dim, *tower_dims])]
-            return nn.Sequential(*(layer for pair in hidden for layer in pair), nn.Linear([dim, *tower_dims][-1], 1, device=device))
-
-        self.towers = nn.ModuleList(tower() for _ in range(conditionals))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """States [T - 1, B, D] to logits [B, T - 1]."""
-        return torch.cat([tower(state) for tower, state in zip(self.towers, states.detach(), strict=True)], dim=1)
-
-
 class CounterfactualObjective(nn.Module):
     """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`BatchGradient` it is the model.
 
-    Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, of which the loss is computed more exactly than of the
-    events' logits, and behind them the logits of :class:`Imputation`.
+    Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, and behind them those of the imputation: of a tower for
+    each conditional, which says what its label is expected to be in rows without it too. It has no dropout, because its outputs are
+    targets, and no gradient flows back to the recurrence's states that it reads.
     """
 
     def __init__(self, config: RunConfig, model: DCRNN) -> None:
         super().__init__()
-        self.negative_rate, self.model = config.negative_rate or 1.0, model
+        self.negative_rate, self.model, self.features = config.negative_rate or 1.0, model, model.features
         self.imputation = None
         if config.loss.cvr == "dr":
-            place = model.features.embedding.weight.device
-            self.imputation = Imputation(len(model.tasks) - 1, model.plan.dim, config.model.tower_dims, place)
-
-    @property
-    def features(self) -> Features:
-        """Those of the model."""
-        return self.model.features
+            widths, place = [model.plan.dim, *config.model.tower_dims], model.features.embedding.weight.device
+            self.imputation = Towers(widths, len(model.tasks) - 1, dropout=0.0, transfer=False, device=place)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """The outputs, with the arguments and errors of the model."""
@@ -70,14 +45,13 @@ class CounterfactualObjective(nn.Module):
         """The outputs, from what the model's features give."""
         states = self.model.states(inputs)
         z: Tensor = self.model.towers(states, inputs.first_order)
-        return z if self.imputation is None else torch.cat([z, self.imputation(states[1:])], dim=1)
+        return z if self.imputation is None else torch.cat([z, self.imputation(states[1:].detach())], dim=1)
 
     def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
         """The model's loss with these options, plus the conditionals' losses, plus the imputation's.
 
         The propensity of a conditional is the model's own probability of the event before it; with a ``negative_rate``, of the log before
-        it was sampled. The imputation minimises its own log loss over all rows by the same propensities; no gradient
-        of it reaches the model.
+        it was sampled. The imputation minimises its own log loss over all rows by the same propensities.
         """
         tasks = len(self.model.tasks)
         z, imputation = outputs[:, :tasks], outputs[:, tasks:]
@@ -103,19 +77,14 @@ def _probability(logits: Tensor) -> Tensor:
 class BatchGradient:
     """Computes the gradient of a batch whose rows the ranks divide.
 
-    The model sees this rank's rows. The loss sees the logits and labels of all rows on every rank, so that it is the loss of one process
-    whatever it is: a mean over known labels is no mean of the ranks' means. Its gradient reaches the weights through the rank's own rows,
-    and the sum over the ranks is the gradient of one process. The gradient of a learned loss weighting is whole on every rank.
+    The model sees this rank's rows, the loss the logits and labels of all rows on every rank: a mean over known labels is no mean of the
+    ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient of one process.
+    The gradient of a learned loss weighting is whole on every rank.
 
     Several micro-batches need the memory of one: a first pass computes the logits without gradients, and a second one, with the same random
-    numbers, the gradient of each micro-batch from that of its logits. So the loss is that of the whole batch here too.
+    numbers, the gradient of each micro-batch from that of its logits.
 
-    Args:
-        config: of the run; from its seed and the step, each of several ranks draws random numbers of its own.
-        model: a DCRNN, on ``device``; it computes in ``precision``.
-        task_weight: that of the loss, see :func:`.optim.build_weighting`.
-        forward: computes the model's logits; the model itself, or its compiled form.
-        ranks: those that call this together.
+    ``model`` is a DCRNN or its objective, on ``device``; ``forward`` computes its logits in ``precision``, if the model itself does not.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
 from ...errors import ConfigError
-from ...nn.features import Inputs
 from ...ops import auto
 from ...ops.backends import requested
 from ..device import autocast
@@ -20,9 +19,9 @@ from .job import Job
 
 
 def measured_backends(job: Job, model: nn.Module, loader: BlockLoader, precision: str) -> str:
-    """Let ``auto`` measure what training steps and evaluations need, and return what it takes: a graph that is traced cannot measure.
+    """Let ``auto`` measure what steps of the ``loader`` and evaluations need: a traced graph cannot. Returns what it takes.
 
-    ``loader`` has the batches of the steps. "" where ``auto`` does not choose. The model's gradients and random states stay as they are.
+    "" where ``auto`` does not choose. The model's gradients and random states stay as they are.
     """
     if job.device.type not in auto.DEVICES or requested(job.config.backend) != "auto":
         return ""
@@ -53,17 +52,16 @@ def compiled(
 ) -> Callable[[Tensor, Tensor | None], Tensor]:
     """``model.forward`` of a DCRNN or its objective in training mode; everything after its ``features`` is one compiled graph.
 
-    The lookups in the tables of ids stay as they are: they check ids and dense values, and their gradients, which may be sparse, are added
-    up in a fixed order. The graph is made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes;
-    ``without_gradients`` makes the graph of a forward without gradients too. It changes no weight and no random number. Raises
-    :class:`ConfigError` if it cannot be made here.
+    The lookups in the tables of ids stay as they are: their gradients, which may be sparse, are added up in a fixed order. The graph is
+    made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes; ``without_gradients`` makes that of a
+    forward without gradients too. It changes no weight and no random number. Raises :class:`ConfigError` if it cannot be made here.
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
-    graph = torch.compile(lambda *inputs: of_model.outputs(Inputs(*inputs)), dynamic=True, fullgraph=True)
+    graph = torch.compile(of_model.outputs, dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
-        return graph(*of_model.features(ids, dense))
+        return graph(of_model.features(ids, dense))
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

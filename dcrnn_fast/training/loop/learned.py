@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known
 from .first_order import Start, fields_of, head_names, start_of
 from .job import Job
 from .optim import Optimisers
-from .start import start_heads, started
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
@@ -28,20 +28,29 @@ CLEARLY = 2.0
 """Standard errors of the mean difference of the validation rows' losses."""
 
 
+@torch.no_grad()
+def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
+    """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
+    for parameter, values in zip(started(model), (start.intercepts[:, None], start.effects), strict=False):
+        parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
+
+
+def started(model: DCRNN) -> list[Tensor]:
+    """What :func:`start_heads` sets: the heads' biases and, if the model has one, the first-order term's table of ids."""
+    table = model.features.first_order.table if model.features.first_order is not None else None
+    return [model.towers.head.get_parameter("private_bias"), *([] if table is None else [table.weight])]
+
+
 class Learned:
     """What is known of ids and by the optimisers: ``before`` the run, None for a new one, and of the ``first_order`` term within it.
 
-    A run that goes on has constant rates: those of its optimisers' schedule would start anew. A step of fewer rows than the earlier run's
-    has a lower rate, so that an epoch of either goes as far.
-
-    Args:
-        before: of an earlier run of this model, from whose state the optimisers go on.
-        job, optimiser, model: of the run.
+    A run that goes on starts from its optimisers' state, at constant rates. A step of fewer rows than the earlier run's has a lower rate,
+    so that an epoch of either goes as far.
     """
 
     def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, model: DCRNN) -> None:
         self.before, self.job, self.optimiser, self.model = before, job, optimiser, model
-        self.first_order: dict[str, Tensor] = {}
+        self.steps_before, self.first_order = before.steps if before else 0, dict[str, Tensor]()
         self._weighted, self._chain = job.config.loss.sample_weight, model.relation == "chain"
         self._has_ids = model.features.first_order is not None
         if before is not None:
@@ -50,17 +59,19 @@ class Learned:
                 for group in part.param_groups if isinstance(part, RowWiseAdagrad) else ():
                     group["lr_scale"] *= TABLE_RATE / DENSE_RATE
 
-    @property
-    def steps_before(self) -> int:
-        """Steps of the runs before this one."""
-        return self.before.steps if self.before else 0
-
     def rate(self, lr: float, batch: int) -> float | None:
         """The learning rate of a run that goes on, with ``batch`` rows a step; None for a new run."""
         return None if self.before is None else DENSE_RATE * lr * min(1.0, batch / self.before.batch)
 
-    def start(self) -> None:
-        """Let a new model be logistic regression on the ids; on validation rows that are better off with the constant, let it be that."""
+    @contextmanager
+    def start(self) -> Iterator[None]:
+        """Within the block a new model is logistic regression on the ids, or the constant if validation rows are better off with it.
+
+        The heads' weights are 0 then. After it the model lacks the effects of :meth:`.first_order.Start.settled`, which training finds.
+        """
+        weight = self.model.towers.head.get_parameter("private_weight").detach()
+        drawn = weight.clone()
+        weight.zero_()
         found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=self._has_ids)
         start_heads(self.model, found)
         own = self._predictions("valid")
@@ -70,18 +81,15 @@ class Learned:
             start_heads(self.model, found)
         if self._has_ids:
             self._keep(found)
+        yield
+        weight.copy_(drawn)
         fields, _ = fields_of(self.job.dataset.meta)
-        self._settled = found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts)
-
-    def release(self) -> None:
-        """Take the effects of :meth:`.first_order.Start.settled` from a model that :meth:`start` has made, for training to find them."""
-        start_heads(self.model, self._settled, add=True)
+        start_heads(self.model, found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts), add=True)
 
     def go_on(self) -> None:
         """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
 
-        They stay as they were if the validation rows are clearly worse off. Of a day they are few: by chance alone, every other step
-        forward would look like one back.
+        They stay as they were if the validation rows are clearly worse off: by chance alone, every other step forward looks like one back.
         """
         if self.before is None:
             return

@@ -1,9 +1,7 @@
-"""Prepares a model for its first step: logistic regression, edges of the numeric embeddings, and dropout of ids."""
+"""What the train rows say of a model before its first step: edges of the numeric embeddings, and dropout of ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
@@ -15,60 +13,15 @@ from ...data import PackedDataset
 from ...data.codes.numbers import bucket_edges
 from ...data.inspect.oov import LEAST, categorical_columns, dropped, id_counts, oov_strengths
 from ...data.inspect.repeats import NEARLY_UNIQUE, unique_fields
-from ...nn.model import DCRNN
-from .first_order import Start
 
 MOST_ROWS = 1_000_000
 """Rows from which edges are learnt at most; of more rows, evenly spaced ones are taken."""
 
 
-@contextmanager
-def silent_towers(model: DCRNN) -> Iterator[None]:
-    """Within the block, the heads' weights are 0: the model is its first-order term and the heads' biases."""
-    weight = model.towers.head.get_parameter("private_weight").detach()
-    before_the_block = weight.clone()
-    weight.zero_()
-    try:
-        yield
-    finally:
-        weight.copy_(before_the_block)
-
-
-@torch.no_grad()
-def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
-    """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
-    for parameter, values in zip(started(model), (start.intercepts[:, None], start.effects), strict=False):
-        parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
-
-
-def started(model: DCRNN) -> list[Tensor]:
-    """What :func:`start_heads` sets: the heads' biases and, if the model has one, the first-order term's table of ids."""
-    table = model.features.first_order.table if model.features.first_order is not None else None
-    return [model.towers.head.get_parameter("private_bias"), *([] if table is None else [table.weight])]
-
-
-def first_order_of_ids_alone(model: DCRNN) -> None:
-    """Keep the first-order term of dense columns as it starts, at zero.
-
-    Where rows are few or dense columns many, it fits noise before the network learns: see docs/evidence/columns.md, "Numbers".
-    """
-    term = model.features.first_order
-    if term is not None and term.dense_weight is not None:
-        term.dense_weight.requires_grad_(False)
-
-
-def set_edges(model: DCRNN, dense: npt.NDArray[np.float32] | None, bins: int) -> None:
-    """Give the embeddings of numbers, if the model has them, the edges of the train rows' ``dense`` columns."""
-    embedding = model.features.dense_embedding
-    if embedding is not None and dense is not None:
-        embedding.set_edges(dense_edges(dense, bins))
-
-
 def dense_edges(dense: npt.NDArray[np.float32], bins: int) -> list[Tensor]:
-    """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32.
+    """For each dense column of ``dense`` [R, N] the rising edges of at most ``bins`` bins, as float32, from the least to the largest value.
 
-    Between the smallest and the largest value they are the edges of :func:`dcrnn_fast.data.codes.numbers.bucket_edges`: quantiles, with
-    frequent values kept apart. A column of one value gets one bin above it.
+    Between them they are those of :func:`dcrnn_fast.data.codes.numbers.bucket_edges`. A column of one value gets one bin above it.
     """
     rows = dense[:: -(-len(dense) // MOST_ROWS)]
     return [torch.from_numpy(_edges(rows[:, column].astype(np.float64), bins)) for column in range(dense.shape[1])]
@@ -86,18 +39,11 @@ def _edges(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float32
 class OOVDropout:
     """Reads an id that the train rows hold ``n`` times as out of vocabulary with probability ``strength / (strength + n)``.
 
-    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. Each id adds about ``strength`` reads of the out-of-vocabulary
-    row to an epoch. What fields that share their embeddings hold counts together. Bucketed and hashed fields, whose id 0 means missing, are
-    left as they are. With ``"auto"``, :func:`dcrnn_fast.data.inspect.oov.oov_strengths` chooses: training then reads as many cells as
-    unseen as the validation rows hold.
+    This is the word dropout of Kiperwasser and Goldberg (2016), section 4. What fields that share their embeddings hold counts together,
+    and so do the ``reads`` [rows of the table] of earlier runs. Bucketed and hashed fields, whose id 0 means missing, are left as they are.
 
-    Args:
-        dataset: its train rows give the counts, and its validation rows the part that is unseen.
-        strength: at least 0, of each field; or "auto".
-        device: where the ids will be.
-        reads: how often the rows of earlier runs hold each id, [rows of the table]; they count too.
-
-    ``strengths`` has the strength of each categorical field; of a field with several values, that of all its columns.
+    With ``"auto"``, training reads as many cells as unseen as the validation rows hold. ``strengths`` has the strength of each categorical
+    field; of a field with several values, that of all its columns.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a training step depends on, written to a checkpoint and read back: how far the run is, and tensors by name."""
+"""What a run's further steps depend on, written to a checkpoint and read back: how far it is, when it stops, and tensors by name."""
 
 from __future__ import annotations
 
@@ -33,25 +33,36 @@ class Position:
     curve: list[tuple[int, float]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def end_epoch(self) -> None:
-        """All batches of the epoch are done and evaluated."""
-        self.epoch, self.batch, self.loss_sum, self.loss_rows = self.epoch + 1, 0, 0.0, 0
+
+@dataclass
+class EarlyStopping:
+    """Takes one value an evaluation. A tie is no improvement: of equal evaluations the earliest counts as the best."""
+
+    larger_is_better: bool
+    patience: int
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+
+    def update(self, value: float, step: int) -> bool:
+        """Take the value after ``step`` steps and say whether it is the best so far."""
+        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+        if better:
+            self.best, self.best_step, self.waited = value, step, 0
+        else:
+            self.waited += 1
+        return better
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether ``patience`` evaluations have passed without a better value, or three times as many while the start is the best."""
+        return self.waited >= self.patience * (1 if self.best_step else 3)
 
 
 class MeanWeights:
-    """A running mean of a module's parameters.
+    """A running mean of a module's parameters: ``values``, by their names and on the CPU, empty before the first update.
 
-    ``values``, by the parameters' names and on the CPU, is empty before the first update, which takes the newest ones. A parameter and its
-    mean change places, so that a table needs no more memory on its device.
-
-    >>> layer, mean = nn.Linear(1, 1, bias=False), MeanWeights()
-    >>> for newest in (1.0, 3.0):
-    ...     _ = layer.weight.data.fill_(newest)
-    ...     with mean.in_place_of(layer, decay=0.5):
-    ...         print(layer.weight.item(), end=" ")
-    ...     print(layer.weight.item())
-    1.0 1.0
-    2.0 3.0
+    A parameter and its mean change places, so that a table needs no more memory on its device.
     """
 
     def __init__(self) -> None:
@@ -61,8 +72,7 @@ class MeanWeights:
     def in_place_of(self, module: nn.Module, decay: float) -> Iterator[None]:
         """Update the mean, and let the module have it for the block. Afterwards the module has its own parameters again, bit by bit.
 
-        ``decay`` in [0, 1] is the part that the mean before keeps in the new one. With 0 the module has its newest parameters, and there
-        is no mean.
+        ``decay`` in [0, 1] is the part that the mean before keeps in the new one; with 0 there is no mean.
         """
         if not decay:
             self.values = {}

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations, early stopping and checkpoints. :mod:`.policies` says when; :mod:`.build` makes a trainer.
+"""The training loop: steps, evaluations, early stopping and checkpoints.
 
 A resumed run ends with the same bits as an uninterrupted one: :meth:`Trainer.save` stores everything that a later step depends on,
 and the row order and the learning rate are functions of the position alone.
@@ -9,64 +9,115 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
-from ...errors import DataError, TrainingDivergedError
+from ...errors import CheckpointError, DataError, TrainingDivergedError
 from ...nn.model import DCRNN
 from ...support.model_inputs import checked
+from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
-from ..folder.checkpoint import Checkpoint, save_checkpoint
+from ..folder.checkpoint import STEPS, CheckpointPace, load_checkpoint, save_checkpoint
+from ..folder.optimiser_file import READS, Known
 from ..folder.tensors import all_finite, total
-from ..folder.weights import export_weights
+from ..folder.weights import build_model, describe, export_weights
+from .gradient import BatchGradient, CounterfactualObjective
+from .graph import compiled, measured_backends
 from .job import Job
 from .learned import Learned
-from .optim import learning_rate
-from .policies import CheckpointPolicy, EarlyStopping, EvaluationPolicy
+from .optim import build_optimiser, build_weighting, learning_rate
 from .progress import Scalars
-from .start import OOVDropout, silent_towers
-from .state import MeanWeights, Position, capture, restore, select
-from .step import TrainingStep
+from .start import OOVDropout, dense_edges
+from .state import EarlyStopping, MeanWeights, Position, capture, restore, select
+from .step import TrainingStep, recorder_for
+
+EVALUATIONS = 4
+"""An epoch, unless ``early_stopping.every_steps`` says how often."""
+HALF_LIVES = 12
+"""Of the mean of the weights: a run so far is at least so many, or the mean of a short one would still hold its first weights."""
 
 
-@dataclass
 class Trainer:
-    """Trains the model of a job. ``at``, ``best``, ``mean``, ``stopping`` and what the parts hold change as it trains."""
+    """Trains the model of a job. It writes nothing before it is told to.
 
-    job: Job
-    about: dict[str, Any]
-    """The description of the model in its weight file."""
-    environment: dict[str, Any]
-    """What, apart from the configuration, may change the last bits."""
-    model: DCRNN
-    modules: nn.ModuleDict
-    """All that has parameters: the ``model``, a ``weighting`` of the losses, an ``imputation``."""
-    oov_dropout: OOVDropout
-    loader: BlockLoader
-    training_step: TrainingStep
-    learned: Learned
-    epochs: int
-    evaluations: EvaluationPolicy
-    stopping: EarlyStopping
-    checkpoints: CheckpointPolicy
-    scalars: Scalars
-    init: dict[str, Any] | None = None
-    """Of a run that starts from an earlier one's weights: how the two compare."""
-    at: Position = field(default_factory=Position)
-    best: dict[str, Tensor] = field(default_factory=dict)
-    mean: MeanWeights = field(default_factory=MeanWeights)
-    started: float = field(default_factory=time.perf_counter)
-    """When the run would have started without a stop."""
+    With ``before``, what an earlier run knows, it goes on from that for one epoch by default, see :class:`.learned.Learned`; ``init`` then
+    says how the two compare. ``about`` is the model's description in its weight file, ``environment`` what may change the last bits apart
+    from the configuration. ``modules`` hold all that has parameters: the ``model``, a ``weighting`` of the losses, an ``imputation``.
+    """
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of a run that is not stopped early."""
-        return len(self.loader) * self.epochs
+    def __init__(self, job: Job, before: Known | None = None) -> None:
+        config, dataset, device, ranks = job.config, job.dataset, job.device, job.ranks
+        rows, precision = dataset.split("train"), select_precision(config.precision, device)
+        self.job, self.about = job, describe(config, dataset)
+        torch.manual_seed(config.seed)
+
+        self.model = model = cast(DCRNN, build_model(self.about, device=device, backend=config.backend))
+        if model.features.dense_embedding is not None and rows.dense is not None:
+            model.features.dense_embedding.set_edges(dense_edges(rows.dense, config.model.dense_bins))
+        if model.features.first_order is not None and model.features.first_order.dense_weight is not None:
+            # Where rows are few or dense columns many, it fits noise before the network learns: docs/evidence/columns.md, "Numbers".
+            model.features.first_order.dense_weight.requires_grad_(False)
+        self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device, before.tensors[READS] if before else None)
+        if any(self.oov_dropout.strengths.values()):
+            model.features.id_dropout = self.oov_dropout
+
+        objective = model if config.loss.cvr == "entire_space" else CounterfactualObjective(config, model)
+        task_weight = build_weighting(config, dataset.meta.tasks, device)
+        trained = {"model": model, "weighting": task_weight, "imputation": getattr(objective, "imputation", None)}
+        self.modules = nn.ModuleDict({name: module for name, module in trained.items() if isinstance(module, nn.Module)})
+        optimiser = build_optimiser(config, self.modules, device)
+        self.learned = Learned(before, job, optimiser, model)
+
+        batch_size = config.optimiser.rows_a_step(len(rows))
+        self.loader = BlockLoader(rows, batch_size, shuffle=True, seed=config.seed, shards=ranks.count, shard=ranks.rank)
+        backend = measured_backends(job, model, self.loader, precision) or select_backend(config.backend, device)
+        forward = None
+        if config.compile:
+            micro = config.optimiser.micro_batches > 1
+            forward = compiled(objective, next(self.loader.batches()), precision, device, without_gradients=micro)
+        gradient = BatchGradient(config, objective, task_weight, forward=forward, precision=precision, device=device, ranks=ranks)
+        self.training_step = TrainingStep(gradient, optimiser, config.optimiser.clip_norm, recorder_for(job), batch_size)
+        versions = {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+        self.environment: dict[str, Any] = versions | {"backend": backend, "precision": precision, "ranks": ranks.count}
+
+        self.epochs = (config.optimiser.epochs or 1) if before else config.optimiser.epochs_of(len(self.loader))
+        self.total_steps = len(self.loader) * self.epochs  # of a run that is not stopped early
+        self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
+        self.pace, self.scalars = CheckpointPace(), Scalars(job.folder.tensorboard, writes=ranks.is_first)
+        self.init: dict[str, Any] | None = None
+        self.at, self.best, self.mean = Position(), dict[str, Tensor](), MeanWeights()
+        self.started = time.perf_counter()  # when the run would have started without a stop
+
+    @classmethod
+    def resumed(cls, job: Job, source: Path) -> Trainer:
+        """A trainer at the position of a checkpoint.
+
+        Raises :class:`CheckpointError` if the checkpoint is damaged, or belongs to other data or another model, and :class:`ConfigError`
+        if it was written with another configuration.
+        """
+        tensors, state = load_checkpoint(source)
+        job.folder.check_config(state["config"], job.config, source)
+        if state["data_digest"] != job.dataset.meta.digest:
+            raise CheckpointError(
+                f"checkpoint {source} was trained on other rows than {job.dataset.meta.name} holds; restore the data, or start a new run"
+            )
+        trainer = cls(job, Known(select(tensors, "before."), *state["before"]) if "before" in state else None)
+        for key, now in trainer.environment.items():
+            was = state["environment"].get(key)
+            if was != now:
+                by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
+                job.report.note(f"note: {key} was {was} and is {now}: the weights may differ {by} from an uninterrupted run")
+        trainer.at, trainer.stopping = Position(**state["position"]), EarlyStopping(**state["stopping"])
+        trainer.init, trainer.learned.first_order = state.get("start"), select(tensors, "known.")
+        trainer.best, trainer.mean.values = select(tensors, "best."), select(tensors, "mean.")
+        restore(tensors, trainer.modules, trainer.training_step.optimiser, job.device, source)
+        return trainer
 
     @property
     def is_done(self) -> bool:
@@ -91,26 +142,34 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Train to the end of the epoch, or until early stopping ends the run inside it."""
+        config = self.job.config
         for batch in self.loader.batches(self.at.epoch, start=self.at.batch):
             self._train_step(batch)
-            checkpoint_is_due = self.checkpoints.is_due(self.at.step)
-            if checkpoint_is_due or self.at.step % self.job.config.log_every == 0:
+            checkpoint_is_due = self.at.step % (config.checkpoint_every or STEPS) == 0
+            if checkpoint_is_due or self.at.step % config.log_every == 0:
                 self._log()
-            if self.evaluations.is_due(self.at.batch, self.at.step):
+            if self._evaluation_is_due():
                 self.evaluate()
-            if checkpoint_is_due and not self.checkpoints.is_left_out():
+            # Without an interval of its own, a run leaves out what would take too much of the time; all ranks decide together.
+            if checkpoint_is_due and (config.checkpoint_every or self.job.ranks.from_first(self.pace.allows)):
                 self.save()
             if self.job.on_step:
                 self.job.on_step(self.at.step)
             if self.is_done:
                 return
         self.evaluate()
-        self.at.end_epoch()
+        self.at.epoch, self.at.batch, self.at.loss_sum, self.at.loss_rows = self.at.epoch + 1, 0, 0.0, 0
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether one belongs here within the epoch; another one always ends it."""
+        batch, epoch, every = self.at.batch, len(self.loader), self.job.config.early_stopping.every_steps
+        if every:
+            return batch < epoch and self.at.step % every == 0
+        return batch < epoch and batch * EVALUATIONS // epoch > (batch - 1) * EVALUATIONS // epoch
 
     def _train_step(self, batch: Batch) -> None:
-        started, options = time.perf_counter(), self.job.config.optimiser
+        started, options, loss = time.perf_counter(), self.job.config.optimiser, self.job.config.loss
         rate = self.learned.rate(options.lr, self.loader.batch_size) or learning_rate(options, self.at.step, self.total_steps)
-        loss = self.job.config.loss
         weight = batch.weight if loss.sample_weight else None
         with ExitStack() as checks:  # while the batch is on the CPU, so that nothing waits for a GPU
             try:
@@ -143,10 +202,8 @@ class Trainer:
     def _evaluate_start(self) -> None:
         """Evaluate what the run keeps if training brings nothing better: logistic regression, or an earlier run's weights."""
         if self.init is None:
-            with silent_towers(self.model):
-                self.learned.start()
+            with self.learned.start():
                 self.evaluate()
-            self.learned.release()
         else:
             self.save()  # from here on the run no longer needs the earlier one
             self.learned.go_on()
@@ -157,8 +214,9 @@ class Trainer:
         self._log()
         self._check_weights()
         since = self.at.step - self.at.history[-1]["step"] if self.at.history else 0
-        decay = self.evaluations.decay(since, self.at.step + self.learned.steps_before)
-        with self.mean.in_place_of(self.model, decay):
+        longest = self.job.config.early_stopping.ema_half_life * len(self.loader)
+        half_life = min(longest, (self.at.step + self.learned.steps_before) / HALF_LIVES)
+        with self.mean.in_place_of(self.model, decay=0.5 ** (since / half_life) if half_life else 0.0):
             self._evaluate()
         self.model.train()
 
@@ -204,21 +262,8 @@ class Trainer:
             **({} if self.init is None else {"start": self.init}),
             **self.learned.state(),
         }
-        with self.checkpoints.pace.writing():
+        with self.pace.writing():
             return save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
-
-    def load(self, checkpoint: Checkpoint, source: Path) -> None:
-        """Take the position, the weights and all else that :meth:`save` has stored; :func:`.build.resumed_trainer` calls it."""
-        tensors, state = checkpoint
-        for key, now in self.environment.items():
-            before = state["environment"].get(key)
-            if before != now:
-                by = "by the random numbers of dropout" if key == "ranks" else "in the last bits"
-                self.job.report.note(f"note: {key} was {before} and is {now}: the weights may differ {by} from an uninterrupted run")
-        self.at, self.stopping, self.init = Position(**state["position"]), EarlyStopping(**state["stopping"]), state.get("start")
-        self.best, self.mean.values = select(tensors, "best."), select(tensors, "mean.")
-        self.learned.first_order = select(tensors, "known.")
-        restore(tensors, self.modules, self.training_step.optimiser, self.job.device, source)
 
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks. Equal weights have equal sums, other weights hardly ever."""

@@ -11,8 +11,8 @@ from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.tensors import read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights
-from dcrnn_fast.training.loop.build import resumed_trainer
 from dcrnn_fast.training.loop.job import Job
+from dcrnn_fast.training.loop.trainer import Trainer
 
 
 def test_a_model_is_loaded_from_its_file_or_from_the_run_folder(finished):
@@ -29,7 +29,7 @@ def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
     predictions = finite_predictions(model, dataset.split("test"), dataset.meta, torch.device("cpu"))
     assert set(predictions) == {"click", "buy", "buy_given_click"}
     folder, cpu = RunFolder(finished), torch.device("cpu")
-    again = resumed_trainer(Job(load_config(folder.config), dataset, folder, Report(), cpu), folder.newest_checkpoint())
+    again = Trainer.resumed(Job(load_config(folder.config), dataset, folder, Report(), cpu), folder.newest_checkpoint())
     again.model.load_state_dict(again.best)
     for name, expected in finite_predictions(again.model, dataset.split("test"), dataset.meta, cpu).items():
         np.testing.assert_array_equal(predictions[name], expected, err_msg=name)

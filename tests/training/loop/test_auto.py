@@ -10,7 +10,7 @@ import torch
 from dcrnn_fast.ops import auto, backends
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.loop import build
+from dcrnn_fast.training.loop import trainer
 from tests.training.runs import Notes
 from tests.training.tiny import tiny_config
 
@@ -60,14 +60,14 @@ def test_the_graph_of_a_first_run_holds_the_kernel_that_was_measured(schema, tmp
 
 
 def test_what_evaluation_computes_is_measured_before_the_first_step(schema, tmp_path, on_gpu, kernels_win, monkeypatch):
-    measured, at_start = build.measured_backends, []
+    measured, at_start = trainer.measured_backends, []
 
     def counted(*arguments):
         found = measured(*arguments)
         at_start.extend(auto.known)
         return found
 
-    monkeypatch.setattr(build, "measured_backends", counted)
+    monkeypatch.setattr(trainer, "measured_backends", counted)
     run(schema, tmp_path / "run", backend="auto", **{"optimiser.batch_size": 8})
     assert {key.batch for key in at_start if not key.needs and key.batch} > {key.batch for key in at_start if key.needs and key.batch}
     assert set(auto.known) == set(at_start), "nothing was measured later"

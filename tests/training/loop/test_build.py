@@ -3,42 +3,31 @@
 import pytest
 import torch
 
-from dcrnn_fast.training import Report
-from dcrnn_fast.training.config import StoppingConfig
+from dcrnn_fast.training import Report, train
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.loop.build import build_trainer, resumed_trainer
 from dcrnn_fast.training.loop.job import Job
-from dcrnn_fast.training.loop.policies import CheckpointPolicy, EvaluationPolicy
-from dcrnn_fast.training.ranks import ONE
-from tests.training.tiny import tiny_config
+from dcrnn_fast.training.loop.trainer import Trainer
+from tests.training.tiny import newest_checkpoint, tiny_config
 
 
 def test_a_trainer_that_has_not_run_saves_what_another_one_resumes(schema, dataset, tmp_path):
     job = Job(tiny_config(schema), dataset, RunFolder(tmp_path), Report(), torch.device("cpu"))
-    trainer = build_trainer(job)
+    trainer = Trainer(job)
     trainer.evaluate()
     trainer.model.towers.head.private_bias.data += 1
-    again = resumed_trainer(job, trainer.save())
+    again = Trainer.resumed(job, trainer.save())
     assert [record["step"] for record in again.at.history] == [0]
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
 def test_a_trainer_that_is_built_has_written_nothing(schema, dataset, tmp_path):
-    build_trainer(Job(tiny_config(schema), dataset, RunFolder(tmp_path / "run"), Report(), torch.device("cpu")))
+    Trainer(Job(tiny_config(schema), dataset, RunFolder(tmp_path / "run"), Report(), torch.device("cpu")))
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("every", "steps"), [(None, [2, 4, 6]), (3, [3, 6])])
-def test_evaluations_within_an_epoch_are_due_four_times_or_after_so_many_steps(every, steps):
-    policy = EvaluationPolicy(StoppingConfig(every_steps=every), epoch_steps=8)
-    assert [step for step in range(1, 9) if policy.is_due(step, step)] == steps
-
-
-def test_a_checkpoint_that_the_configuration_asks_for_is_never_left_out(monkeypatch):
-    asked, free = CheckpointPolicy(3, ONE), CheckpointPolicy(None, ONE)
-    for policy in (asked, free):
-        monkeypatch.setattr(policy.pace, "allows", lambda: False)
-    assert [step for step in range(1, 10) if asked.is_due(step)] == [3, 6, 9]
-    assert free.is_due(200)
-    assert (asked.is_left_out(), free.is_left_out()) == (False, True)
+@pytest.mark.parametrize(("every", "steps"), [(None, [0, 2, 4, 6, 8]), (3, [0, 3, 6, 8])])
+def test_evaluations_within_an_epoch_are_due_four_times_or_after_so_many_steps(schema, tmp_path, every, steps):
+    train(tiny_config(schema, early_stopping__every_steps=every, optimiser__epochs=1), tmp_path / "run")
+    history = newest_checkpoint(tmp_path / "run").state["position"]["history"]
+    assert [record["step"] for record in history] == steps

@@ -9,7 +9,7 @@ from dcrnn_fast.data import PackedDataset, PackedSplit
 from dcrnn_fast.data.packed.meta import PackedMeta
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.first_order import fields_of, start_of
-from dcrnn_fast.training.loop.start import silent_towers, start_heads
+from dcrnn_fast.training.loop.learned import start_heads
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
 
 
@@ -127,18 +127,17 @@ def test_blocks_of_rows_give_the_same_effects(log, monkeypatch):
     np.testing.assert_allclose(fitted(dataset).effects, whole.effects, atol=1e-6)
 
 
-def test_with_silent_towers_a_model_is_logistic_regression(log):
+def test_with_heads_of_zeros_a_model_is_logistic_regression(log):
     item, _, _, logits = log
     dataset = drawn({"item": item}, logits)
     found, ids = fitted(dataset), torch.from_numpy(dataset.split("train").ids[:50]).long()
     model = dcrnn_fast.DCRNN(dataset.meta.fields, embedding_dim=4, tower_dims=(8,), tasks=("click",)).eval()
     start_heads(model, found)
-    expected, own = torch.from_numpy(found.effects[item[:50], 0] + found.intercepts[0]).float(), model(ids)
-    with silent_towers(model):
-        torch.testing.assert_close(model(ids)[:, 0], expected)
-        start_heads(model, found, add=True)
-        torch.testing.assert_close(model(ids)[:, 0], 2 * expected)
-    torch.testing.assert_close(model(ids)[:, 0], own[:, 0] + expected)
+    torch.nn.init.zeros_(model.towers.head.private_weight)
+    expected = torch.from_numpy(found.effects[item[:50], 0] + found.intercepts[0]).float()
+    torch.testing.assert_close(model(ids)[:, 0], expected)
+    start_heads(model, found, add=True)
+    torch.testing.assert_close(model(ids)[:, 0], 2 * expected)
 
 
 def test_effects_that_many_rows_decide_are_left_to_training(log, rng):

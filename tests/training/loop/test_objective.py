@@ -49,7 +49,7 @@ def test_a_step_minimises_the_models_loss_and_those_of_its_conditionals(schema, 
     if cvr == "ipw":
         expected = expected + counterfactual_losses(z[:, 1:], batch.labels, p, **about).sum()
     else:
-        imputation = objective.imputation(model.cross(model.features(batch.ids, batch.dense).x0)[1:])
+        imputation = objective.imputation(model.cross(model.features(batch.ids, batch.dense).x0)[1:].detach())
         y = torch.sigmoid(imputation)
         expected = expected + counterfactual_losses(z[:, 1:], batch.labels, p, y, **about).sum()
         expected = expected + counterfactual_losses(imputation, batch.labels, p, **about).sum()

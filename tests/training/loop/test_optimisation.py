@@ -8,7 +8,7 @@ from dcrnn_fast.training import train
 from dcrnn_fast.training.config import OptimiserConfig
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.optim import build_optimiser, learning_rate
-from dcrnn_fast.training.loop.policies import EarlyStopping
+from dcrnn_fast.training.loop.state import EarlyStopping
 from tests.training.runs import UNCERTAINTY
 from tests.training.tiny import newest_checkpoint, tiny_config
 

@@ -11,7 +11,7 @@ from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.checkpoint import CheckpointPace
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.loop import policies
+from dcrnn_fast.training.loop import trainer
 from tests.damage import truncate
 from tests.processes import run_python
 from tests.training.runs import StoppedError, interrupted, outcome, stop_at
@@ -35,7 +35,7 @@ def test_a_run_that_was_killed_before_it_kept_its_schema_gets_it_from_the_next(s
 
 
 def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(policies, "STEPS", 3)
+    monkeypatch.setattr(trainer, "STEPS", 3)
     monkeypatch.setattr(CheckpointPace, "allows", lambda self: False)
     interrupted(tiny_config(schema, checkpoint_every=None), tmp_path / "run", 15)
     assert RunFolder(tmp_path / "run").newest_checkpoint().name == "step-00000008", "the end of an epoch is not put off"
