@@ -109,6 +109,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
     GUIDE / "biased-logs.md": {
+        "position": study("position"),
         "selection bias": excerpt(
             study("selection_bias"),
             lines="; ".join(
@@ -117,7 +118,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
                 for setting in ("entire_space", "clicked rows", "ipw", "dr")
             ),
             columns="all rows: AUC; all rows: log loss; P(click): log loss",
-        )
+        ),
     },
     GUIDE / "sizing.md": {"sizing": sizes.sizing, "five billion": sizes.five_billion},
     EVIDENCE / "performance.md": {

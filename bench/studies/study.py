@@ -28,7 +28,7 @@ from ..quality.data_sets import write_log, write_movielens
 from ..quality.runner import one_thread_in_new_processes
 
 NAMES = (
-    "ablation", "continuing", "first_order", "large_log", "late_labels", "rank", "redrawn", "scenarios", "selection_bias",
+    "ablation", "continuing", "first_order", "large_log", "late_labels", "position", "rank", "redrawn", "scenarios", "selection_bias",
     "synthetic_tasks",
 )  # fmt: skip
 MOVIELENS = "movielens-100k"

@@ -174,6 +174,7 @@ class Features(nn.Module):
 
     sizes: Tensor
     offsets: Tensor
+    without_embedding: Tensor
     id_dropout: Callable[[Tensor], Tensor] | None = None
     """In training mode, changes the ids [B, C] whose embeddings are read. The first-order term reads them as they are."""
 
@@ -192,6 +193,7 @@ class Features(nn.Module):
         scenario_column: int | None,
         sparse: bool,
         first_order: bool,
+        first_order_only: Sequence[str] = (),
         **place: Any,
     ) -> None:
         super().__init__()
@@ -199,6 +201,7 @@ class Features(nn.Module):
         self.embedding_dim, self.embedding_init_std, self.dense_bins = embedding_dim, embedding_init_std, dense_bins
         self.shared_embeddings, self.pooled, self.scenario_column = shared_embeddings, pooled, scenario_column
         self.spans = spans(field_names, pooled)
+        self.first_order_only = [name in first_order_only for name in field_names]
         self.rows, self._first_rows = table_rows(field_names, num_embeddings, shared_embeddings)
         self._make_tables(sparse=sparse, first_order=first_order, **place)
         self.dense_projection = nn.Linear(num_dense, embedding_dim, **place) if num_dense and not dense_bins else None
@@ -219,6 +222,9 @@ class Features(nn.Module):
         """The columns' sizes and first rows, as buffers that are in no state_dict."""
         for name, values in (("sizes", self.num_embeddings), ("offsets", self._first_rows)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64, device=device), persistent=False)
+        if any(self.first_order_only):
+            columns = torch.tensor(self.first_order_only, device=device).unsqueeze(1)
+            self.register_buffer("without_embedding", columns, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         """The constants are filled again where ``to_empty`` has given them new memory."""
@@ -233,6 +239,14 @@ class Features(nn.Module):
         """Draw new embeddings of the ids."""
         self._fill_constants(self.embedding.weight.device)
         nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
+        for rows in self.unread_rows:
+            nn.init.zeros_(rows)
+
+    @property
+    def unread_rows(self) -> list[Tensor]:
+        """The embeddings of the fields that the first-order term alone reads: zeros, which no step moves."""
+        starts_sizes = zip(self._first_rows, self.num_embeddings, self.first_order_only, strict=True)
+        return [self.embedding.weight.narrow(0, start, size) for start, size, only in starts_sizes if only]
 
     @property
     def id_tables(self) -> list[Tensor]:
@@ -247,7 +261,10 @@ class Features(nn.Module):
         read = ids if self.id_dropout is None or not self.training else self.id_dropout(ids)
         rows, of_ids = self._rows(read, in_range), []
         if self.num_embeddings:
-            of_ids.append(pool(self.embedding(rows), read, self.spans))
+            embedded = self.embedding(rows)
+            if any(self.first_order_only):
+                embedded = embedded.masked_fill(self.without_embedding, 0)
+            of_ids.append(pool(embedded, read, self.spans))
         term = None
         if self.first_order is not None:
             term = self.first_order.of_ids(rows if read is ids else self._rows(ids, in_range), ids, self.spans)

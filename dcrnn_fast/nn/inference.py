@@ -195,6 +195,7 @@ class Request:
         plan, cross = model.plan, model.cross
         numbers = not model.num_dense or model.features.dense_embedding is not None
         plain = type(model.features.embedding) is Embedding and type(cross) is CrossRNN and list(plan.order) == list(range(plan.dim))
+        plain = plain and not any(bool(rows.any()) for rows in model.features.unread_rows)  # it reads every embedding
         return plain and numbers and plan.kind == "rows" and plan.rank is not None and model.towers.transfer is None
 
     def takes(self, dense: Tensor | None) -> bool:

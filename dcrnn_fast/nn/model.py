@@ -44,6 +44,8 @@ class DCRNN(nn.Module):
             such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
         sparse: sparse gradients of the tables of ids, for :class:`dcrnn_fast.RowWiseAdagrad` or ``torch.optim.SparseAdam``.
         first_order: each id and each number also adds to the logits what it says about each task by itself.
+        first_order_only: fields that say something in that way alone, and have an embedding of zeros: the position at which an item was
+            shown, whose effect is then a number that :meth:`predict` may read as that of another position.
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
@@ -88,6 +90,7 @@ class DCRNN(nn.Module):
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
         first_order: bool = True,
+        first_order_only: Sequence[str] = (),
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = STEPS,
         cell: Cell = "gated",
@@ -113,6 +116,9 @@ class DCRNN(nn.Module):
         self.pooled = model_inputs.check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
+        first_order_only = model_inputs.check_first_order_only(
+            first_order_only, self.field_names, self.shared_embeddings, self.pooled, first_order=first_order
+        )
         self.tasks, self.conditionals = model_inputs.check_tasks(tasks)
         tower_dims = model_inputs.check_towers(tower_dims, dropout, relation)
         self.scenario_column = model_inputs.check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
@@ -122,7 +128,8 @@ class DCRNN(nn.Module):
         self.features = self.features_type(
             self.field_names, self.num_embeddings, len(self.tasks), num_dense=self.num_dense, embedding_dim=int(embedding_dim),
             embedding_init_std=float(embedding_init_std), dense_bins=int(dense_bins), shared_embeddings=self.shared_embeddings,
-            pooled=self.pooled, scenario_column=self.scenario_column, sparse=sparse, first_order=first_order, **place,
+            pooled=self.pooled, scenario_column=self.scenario_column, sparse=sparse, first_order=first_order,
+            first_order_only=first_order_only, **place,
         )  # fmt: skip
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(

@@ -26,6 +26,7 @@ from ..support.model_inputs import (
     SCENARIO_RATIO,
     Relation,
     check_features,
+    check_first_order_only,
     check_labels,
     check_negative_rate,
     check_pooled,
@@ -62,6 +63,7 @@ class DCRNN(nn.Module):
         pooled: Mapping[str, Mapping[str, Any]] | None = None,
         sparse: bool = False,
         first_order: bool = True,
+        first_order_only: Sequence[str] = (),
         tasks: Sequence[str] = ("click", "consume"),
         steps: int = STEPS,
         cell: Cell = "gated",
@@ -84,6 +86,9 @@ class DCRNN(nn.Module):
         self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
+        first_order_only = check_first_order_only(
+            first_order_only, self.field_names, self.shared_embeddings, self.pooled, first_order=first_order
+        )
         self.tasks, self.conditionals = check_tasks(tasks)
         tower_dims = check_towers(tower_dims, dropout, relation)
         self.scenario_column = check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
@@ -95,7 +100,8 @@ class DCRNN(nn.Module):
 
         self.features = Features(
             self.field_names, self.num_embeddings, len(self.tasks), num_dense, embedding_dim, embedding_init_std, dense_bins,
-            self.shared_embeddings, self.pooled, sparse=sparse, first_order=first_order, **kind,
+            self.shared_embeddings, self.pooled, sparse=sparse, first_order=first_order,
+            first_order_only=first_order_only, **kind,
         )  # fmt: skip
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(

@@ -25,11 +25,12 @@ class Features(nn.Module):
 
     def __init__(
         self, names: Sequence[str], sizes: Sequence[int], num_tasks: int, num_dense: int, embedding_dim: int, embedding_init_std: float,
-        dense_bins: int, shared: Mapping[str, str], pooled: Mapping[str, Any], *, sparse: bool, first_order: bool, **kind: Any,
+        dense_bins: int, shared: Mapping[str, str], pooled: Mapping[str, Any], *, sparse: bool, first_order: bool,
+        first_order_only: Sequence[str] = (), **kind: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.names, self.sizes, self.num_dense, self.pooled = tuple(names), tuple(sizes), num_dense, pooled
-        self.embedding_init_std = embedding_init_std
+        self.embedding_init_std, self.first_order_only = embedding_init_std, first_order_only
 
         # One table holds the rows of one field after those of another. A field that shares embeddings reads the rows of another field.
         own = {name: size for name, size in zip(names, sizes, strict=True) if name not in shared}
@@ -51,14 +52,21 @@ class Features(nn.Module):
         self.dim = (len(self.columns) + (num_dense if dense_bins else bool(num_dense))) * embedding_dim
 
     def reset_parameters(self) -> None:
-        """Draw new embeddings of the ids."""
+        """Draw new embeddings of the ids; those of fields that the first-order term alone reads are zeros."""
         nn.init.normal_(self.embedding.weight, std=self.embedding_init_std)
+        for start, size, name in zip(self.starts, self.sizes, self.names, strict=True):
+            if name in self.first_order_only:
+                nn.init.zeros_(self.embedding.weight[start : start + size])
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Inputs:
         """The embeddings of all fields side by side, then the dense features, embedded or projected; and what each says by itself."""
         check_ids(ids, self.sizes, self.names)
         check_dense(dense, ids.shape[0], self.num_dense)
-        parts = [self.by_field(self.embedding, ids).flatten(1)]
+        embedded = self.by_field(self.embedding, ids)  # [B, F, E]
+        for place, name in enumerate(self.columns):
+            if name in self.first_order_only:
+                embedded[:, place] = 0
+        parts = [embedded.flatten(1)]
         if dense is not None and self.dense_projection is not None:
             parts.append(self.dense_projection(dense.to(self.dense_projection.weight.dtype)))
         if dense is not None and self.dense_embedding is not None:

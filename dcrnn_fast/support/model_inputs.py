@@ -67,6 +67,24 @@ def check_towers(tower_dims: Sequence[int], dropout: float, relation: str) -> tu
     return widths
 
 
+def check_first_order_only(
+    fields: Sequence[str],
+    names: Sequence[str],
+    shared: Mapping[str, str],
+    pooled: Mapping[str, Mapping[str, Any]],
+    *,
+    first_order: bool,
+) -> tuple[str, ...]:
+    """The fields. Raise TypeError or ValueError unless they have embeddings of their own, and the model has a first-order term."""
+    check_sequence("first_order_only", fields, "names of fields")
+    others = {*shared, *shared.values(), *(column for field in pooled.values() for column in field["columns"])}
+    for field in fields:
+        check_choice("first_order_only", field, [name for name in names if name not in others])
+    if fields and not first_order:
+        raise ValueError(f"first_order_only={list(fields)!r} with first_order=False: expected first_order=True, the term that reads them")
+    return tuple(fields)
+
+
 def check_scenario_field(
     scenario: str | None, share_ratio: float, sharing: str, names: Sequence[str], pooled: Mapping[str, Mapping[str, Any]]
 ) -> int | None:

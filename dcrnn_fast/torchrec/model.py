@@ -46,6 +46,8 @@ class KeyedFeatures(Features):
     """:class:`dcrnn_fast.nn.features.Features` that read collections of torchrec's tables."""
 
     def _make_tables(self, *, first_order: bool, **options: Any) -> None:
+        if any(self.first_order_only):
+            raise ValueError("first_order_only: got fields, expected none: torchrec's tables have an embedding of every field")
         device, dtype = options["device"], options["dtype"]
         if options["sparse"]:
             raise ValueError("sparse=True: expected False, because torchrec has optimisers of its own for its tables; see shard")

@@ -32,6 +32,11 @@ std::string text_of(std::string_view name, std::string_view key, const json::val
 
 Derived read_one(std::string_view name, const json::value& definition) {
   const json::object* const object = definition.if_object();
+  if (const json::value* const constant = object && object->size() == 1 ? object->if_contains("constant") : nullptr) {
+    Derived derived;
+    derived.name = name, derived.kind = Derived::constant, derived.text = text_of(name, "constant", *constant);
+    return derived;
+  }
   const json::value* const cross = object ? object->if_contains("cross") : nullptr;
   if (!object || (cross ? object->size() != 1 || !cross->is_array() || cross->get_array().size() < 2 : !object->contains("column")))
     refuse(name, "is defined by " + shown(definition) + ", expected a column with a value or a part of its time, or a cross of columns");
@@ -279,8 +284,11 @@ std::vector<Derived> read_derived(const json::value& definitions) {
   while (!waiting.empty()) {
     const auto next = std::ranges::find_if(waiting, [&](const Derived& one) { return std::ranges::none_of(one.sources, made_later); });
     if (next == waiting.end()) refuse(waiting.front().name, "needs itself; export the run again");
-    const bool of_derived = std::ranges::any_of(ordered, [&](const Derived& one) { return one.name == next->sources[0]; });
-    if (next->kind != Derived::cross && of_derived) refuse(next->name, "reads a column that is derived, expected one of the request");
+    const auto made = [&](const std::string& source) {
+      return std::ranges::any_of(ordered, [&](auto& one) { return one.name == source; });
+    };
+    if (next->kind != Derived::cross && std::ranges::any_of(next->sources, made))
+      refuse(next->name, "reads a column that is derived, expected one of the request");
     ordered.push_back(std::move(*next));
     waiting.erase(next);
   }
@@ -311,6 +319,12 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
     }
     if (any) out.cells[row] = Cell(std::string_view(text));
   }
+  return out;
+}
+
+Column constant_column(const Derived& derived) {
+  Column out{{derived.name, {}, true}, std::vector<Cell>(1), {derived.text}};
+  out.cells[0] = Cell(std::string_view(out.texts[0]));
   return out;
 }
 

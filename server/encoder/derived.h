@@ -13,10 +13,11 @@
 namespace dcrnn_fast::server {
 
 struct Derived {
-  enum Kind { cross, value, hour, weekday, day };
+  enum Kind { cross, value, hour, weekday, day, constant };
   std::string name;
   Kind kind = cross;
-  std::vector<std::string> sources;  // of one that is no cross, a single column
+  std::vector<std::string> sources;  // of one that is no cross, a single column; of a constant none
+  std::string text;                  // of a constant
   std::string separator;             // empty where there is none
   std::size_t position = 0;
   std::string unit;           // empty where there is none
@@ -29,6 +30,9 @@ std::vector<Derived> read_derived(const boost::json::value& definitions);
 
 // The text of several columns' cells, for a cross.
 Column crossed(const Derived& derived, std::span<const Column* const> columns, std::size_t rows);
+
+// The same text in all rows, of a column that is known in training alone.
+Column constant_column(const Derived& derived);
 
 // Hour, weekday (Monday: 0) or day of the month, in UTC.
 Column part_of_time(const Derived& derived, const Column& times);

@@ -303,8 +303,12 @@ std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, st
     if (wanted_by_derived[at] && wanted_as_cells[at]) columns[at] = single_values(sources[at], true);
   std::map<std::pair<std::size_t, std::string_view>, Values> values;
   for (const Derived& one : derived) {
-    const std::size_t source = column(one.sources[0]);
     Column& made = columns[column(one.name)];
+    if (one.kind == Derived::constant) {
+      made = constant_column(one);
+      continue;
+    }
+    const std::size_t source = column(one.sources[0]);
     if (one.kind == Derived::cross) {
       std::vector<const Column*> sources;
       for (const std::string& name : one.sources) sources.push_back(&columns[column(name)]);

@@ -27,6 +27,7 @@ CONFIGURATIONS = {
             "lasts": {"columns": ["last[0]"], "pooling": "sum"},
         },
     },
+    "a field of the first-order term alone": {"first_order_only": ["item"]},
     "funnel of sampled rows": {"negative_rate": 0.1},
 }
 CONFIGURATIONS |= {

@@ -211,6 +211,10 @@ class Case:
                 add("all", [], [], 99_999)
                 del self.kinds["all"]
                 self.kinds["another"] = scalar
+        if random.random() < 0.3:
+            derived["position"] = {"constant": random.choice(["a", "1"])}
+            add("position", [], ["<oov>", "1", "2"])
+            del self.kinds["position"]
         self.encoding = {"vocabulary": vocabulary, "scaling": scaling}
         self.encoding |= {key: value for key, value in {"shared": shared, "derived": derived, "pooled": pooled}.items() if value}
         self.about = {"fields": [list(item) for item in fields.items()], "dense": dense, "names": ["click"]}

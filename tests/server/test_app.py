@@ -200,6 +200,7 @@ def log_ranker(tmp_path_factory):
             "city": ["x", "y", "x", None] * 30,
             "user": ["u1", "u2", None, "u3"] * 30,
             "time": [1_700_000_000 + 3600 * row for row in range(120)],
+            "position": [1, 2, 3, 4] * 30,
             "click": [0, 1, 1, 0] * 30,
         }
     ).to_csv(folder / "log.csv", index=False)
@@ -209,7 +210,14 @@ def log_ranker(tmp_path_factory):
         "tasks": [{"name": "click", "column": "click"}],
         "derived": [{"name": "hour", "column": "time", "as": "hour"}, {"name": "both", "cross": ["city", "hour"]}],
         "min_count": 1,
-        "categorical": ["city", "both", {"column": "user", "hash_buckets": 10}, {"column": "tags", "max_values": 2, "separator": "|"}],
+        "categorical": [
+            "city",
+            "both",
+            "position",
+            {"column": "user", "hash_buckets": 10},
+            {"column": "tags", "max_values": 2, "separator": "|"},
+        ],
+        "train_only": [{"column": "position", "score_as": 1}],
         "numeric": [{"column": "hour", "buckets": 4}],
     }
     (folder / "log.yaml").write_text(yaml.safe_dump(schema))

@@ -247,6 +247,12 @@ CASES = [
         derived={"second": {"column": "tags", "value": 1}},
     ),
     case(
+        "a field that is known in training alone",
+        {"city": ["Oslo", None], "position": ["9", "x"]},
+        texts={"city": ["Oslo"], "position": ["1", "2"]},
+        derived={"position": {"constant": "2"}},
+    ),
+    case(
         "crosses",
         {
             "city": ["Oslo", "a|b", "a", "\\", None, None, "<missing>", "Oslo"],

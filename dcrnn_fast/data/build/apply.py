@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ...errors import DataError, shown
 from ..codes.numbers import float32
+from ..codes.texts import constant_ids
 from ..packed.arrays import Progress
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
@@ -83,6 +84,13 @@ class FittedSchema:
         finally:
             for one in numeric:  # after an error nobody wants them
                 one.cancel()
+        entries = {name: category.entries() for name, category in categories.items()}
+        sizes = {name: category.num_embeddings for name, category in categories.items()}
+        for name, id_ in constant_ids(sizes, entries, schema.derived_features).items():
+            if not id_:
+                read = next(known.score_as for known in schema.train_only if known.column == name)
+                held = f"expected one of its values in the train rows: {', '.join(map(str, entries[name][1:21]))}"
+                raise DataError(f"data set {schema.name!r}: train_only: scoring reads {name!r} as {read!r}, {held}")
         times = sorted({str(one.column) for one in schema.derived if one.part is not None})
         zoned = {name: found for name in times if (found := rows.zoned(name)) is not None}
         return cls(schema, (*_with_shared(schema, categories), *learned[: len(bucketed)]), tuple(learned[len(bucketed) :]), zoned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -28,6 +28,19 @@ def truth_ids(vocabulary: Sequence[str]) -> dict[str, int]:
         return {}
     firsts = [(spellings, text) for spellings in TRUTHS for text in reversed(spellings) if text in known]  # the last one counts
     return {text: vocabulary.index(first) for spellings, first in firsts for text in spellings if text not in known}
+
+
+def constant_ids(
+    fields: Mapping[str, int], vocabulary: Mapping[str, Sequence[Any]], derived: Mapping[str, Mapping[str, Any]]
+) -> dict[str, int]:
+    """By field that scoring reads as a constant, its id; 0 of a constant that the vocabulary does not hold.
+
+    >>> constant_ids({"position": 3}, {"position": ["<oov>", "1", "2"]}, {"position": {"constant": "2"}})
+    {'position': 2}
+    """
+    constants = {name: definition["constant"] for name, definition in derived.items() if name in fields and "constant" in definition}
+    lookups = {name: text_ids(list(vocabulary[name]), fields[name]) for name in constants}
+    return {name: lookup.ids([constants[name]])[0] for name, lookup in lookups.items() if lookup is not None}
 
 
 class Categories:

@@ -16,7 +16,7 @@ from ...errors import DataError, one_line, shown
 from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
 from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
-from ..codes.texts import Categories, Hashes, text_ids
+from ..codes.texts import Categories, Hashes, constant_ids, text_ids
 from ..packed.meta import META, read_meta, whole_vocabulary
 from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
 from .run_folder import ENCODER, read_run
@@ -41,7 +41,8 @@ class Encoder:
     """Makes a model's inputs of rows in memory, with the bits that `prepare` gives for the same rows. It learns nothing.
 
     `num_embeddings` maps each field, in order, to its number of ids. `dense` names the dense columns, in order, `tasks` the tasks, `shared`
-    maps fields to those whose ids they have, `pooled` those with several values to their columns. `columns` are the columns that a table
+    maps fields to those whose ids they have, `pooled` those with several values to their columns. `constants` holds the id of each field
+    that is known in training alone, which all rows have. `columns` are the columns that a table
     must hold; a file holds the `text_columns` among them as text, and cells of the `list_columns` have several values. `watch`, if it is
     set, gets all rows that are encoded. A model is built from the encoder:
     `DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared,
@@ -97,8 +98,9 @@ class Encoder:
                 self._lookups[field] = lookup
         self._scaling = scaling
         self.watch: Watch | None = None
-        self._arrange(fields, tuple(dense), _derived(derived or {}))
-        made = {one.name for one in self._derived}
+        self.constants = constant_ids(fields, vocabulary, derived or {})
+        self._arrange(fields, tuple(dense), tuple(one for one in _derived(derived or {}) if one.constant is None))
+        made = {one.name for one in self._derived} | self.constants.keys()
         sources = [source for one in self._derived for source in one.sources()]
         self.columns = tuple(name for name in dict.fromkeys([*fields, *self.dense, *sources]) if name not in made)
         self.text_columns = frozenset({*self._lookups, *sources} - made)
@@ -109,7 +111,9 @@ class Encoder:
         self.num_embeddings, self.dense, self._derived = fields, dense, derived
         self._names = tuple(fields)
         position = {field: place for place, field in enumerate(fields)}
-        self._texts = [(position[field], field, lookup) for field, lookup in self._lookups.items() if field in fields]
+        read = {field: lookup for field, lookup in self._lookups.items() if field in fields and field not in self.constants}
+        self._texts = [(position[field], field, lookup) for field, lookup in read.items()]
+        self._fixed = [(position[field], id_) for field, id_ in self.constants.items() if field in fields]
         edges = {field: cuts for field, cuts in self._edges.items() if field in fields}
         self._numbers = tuple(dict.fromkeys([*edges, *dense]))
         self._buckets = [(position[field], self._numbers.index(field), cuts) for field, cuts in edges.items()]
@@ -168,7 +172,8 @@ class Encoder:
     def part(self, columns: Collection[str]) -> Encoder:
         """An encoder that gives only the ids and dense values that can be made of these columns.
 
-        A derived column that reads others too is in no part. The part shares this encoder's vocabularies.
+        A derived column that reads others too is in no part, nor is a field that is known in training alone. The part shares this
+        encoder's vocabularies.
 
         >>> encoder = Encoder(
         ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
@@ -192,6 +197,8 @@ class Encoder:
         if self._derived:
             piece = derived_too(piece, self._derived)
         ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
+        for position, id_ in self._fixed:
+            ids[:, position] = id_
         is_watched = self.watch is not None and piece.rows > 1
         varied = []
         for position, column, lookup in self._texts:
@@ -278,7 +285,7 @@ class UserItems:
         if not self._items.columns:
             raise DataError("user has every column that is read; give it the user's alone, and the others in items")
         of_user, of_items, of_both = (len(one.num_embeddings) + len(one.dense) for one in (self._user, self._items, encoder))
-        self._is_mixed = of_user + of_items < of_both  # a derived column reads columns of both
+        self._is_mixed = of_user + of_items + len(encoder.constants) < of_both  # a derived column reads columns of both
 
     def encode(self, user: Mapping[str, Any], items: Any) -> Encoded:
         """The items' rows, with the user's ids and numbers in each. The user's cells are encoded once, unless a derived column reads both.
@@ -295,6 +302,8 @@ class UserItems:
         fields, numbers = list(self._encoder.num_embeddings), list(self._encoder.dense)
         ids = torch.empty(len(of_items.ids), len(fields), dtype=torch.int64)
         dense = torch.empty(len(of_items.ids), len(numbers), dtype=torch.float32) if numbers else None
+        for name, id_ in self._encoder.constants.items():
+            ids[:, fields.index(name)] = id_
         for part, encoded in ((self._user, of_user), (self._items, of_items)):
             ids[:, [fields.index(name) for name in part.num_embeddings]] = encoded.ids
             if dense is not None and encoded.dense is not None:

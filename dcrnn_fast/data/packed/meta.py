@@ -93,6 +93,11 @@ class PackedMeta:
         given = {key: getattr(self, key) for key in _OF_ENCODING if getattr(self, key)}
         return {"vocabulary": self._once(), "scaling": self.scaling} | given
 
+    @property
+    def train_only(self) -> tuple[str, ...]:
+        """The fields that are known in training alone."""
+        return tuple(name for name, definition in self.derived.items() if "constant" in definition)
+
     def _once(self) -> dict[str, list[str] | list[float]]:
         again = {column for pool in self.pooled.values() for column in pool["columns"] if column in self.shared}
         return {name: entries for name, entries in self.vocabulary.items() if name not in again}

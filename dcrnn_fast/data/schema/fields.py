@@ -42,9 +42,15 @@ class Derived(Strict):
     value: int | None = Field(default=None, ge=0, lt=MAX_VALUES, strict=True)
     separator: str | None = Field(default=None, min_length=1)
     cross: tuple[Column, ...] | None = None
+    constant: str | None = None
+    """What an encoder of rows in memory reads in every row; a schema states it under `train_only`."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Derived:
+        if self.constant is not None:
+            if given := [key for key in ("column", "cross", *_KEYS) if self._is_given(key)]:
+                raise ValueError(f"derived column {self.name!r}: `constant` and `{given[0]}` exclude each other")
+            return self
         if self.cross is not None:
             given = [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]
             if given:
@@ -67,6 +73,8 @@ class Derived(Strict):
 
     def sources(self) -> tuple[str, ...]:
         """The columns that it reads."""
+        if self.constant is not None:
+            return ()
         return self.cross if self.cross is not None else (str(self.column),)
 
     def definition(self) -> dict[str, Any]:
@@ -115,6 +123,22 @@ def in_order(derived: Sequence[Derived]) -> tuple[Derived, ...]:
     except CycleError as error:
         circle = " is read by ".join(map(repr, error.args[1]))
         raise ValueError(f"derived columns need themselves: {circle}; give one another name") from None
+
+
+class TrainOnly(Strict):
+    """A categorical column that is known in training alone, such as the position of an item: scoring reads it as `score_as` in every row.
+
+    >>> TrainOnly(column="position", score_as=1).score_as
+    '1'
+    """
+
+    column: Column
+    score_as: Annotated[str, BeforeValidator(lambda value: _spelled(value))]
+
+
+def _spelled(value: Any) -> Any:
+    """A truth value or whole number as a vocabulary spells it."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value
 
 
 class Categorical(Strict):

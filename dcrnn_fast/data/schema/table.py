@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from ...errors import DataError, shown
 from ...support import strict_yaml
-from .fields import TASK_NAME, Categorical, Derived, History, Rule, Task, check_histories, in_order
+from .fields import TASK_NAME, Categorical, Derived, History, Rule, Task, TrainOnly, check_histories, in_order
 from .files import DECIMAL, Column, Csv, Files, Split, Strict
 
 
@@ -71,6 +71,7 @@ class TableSchema(Strict):
     categorical: tuple[Annotated[Categorical, BeforeValidator(_column_shorthand)], ...] = ()
     histories: tuple[History, ...] = ()
     numeric: tuple[Numeric, ...] = ()
+    train_only: tuple[TrainOnly, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
     group: Column | None = None
     weight: Column | None = None
@@ -117,6 +118,7 @@ class TableSchema(Strict):
                     origin = "" if column == name else f", from which {name!r} is derived,"
                     raise ValueError(f"column {column!r}{origin} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
+        self._check_train_only()
         known = self._used | {one.name for one in self.all_derived}
         check_histories(self.histories, self.categorical, [task.name for task in self.tasks], known)
         self._check_values(fields)
@@ -134,7 +136,23 @@ class TableSchema(Strict):
                 own = [column for column in columns if column not in shared]
                 raise ValueError(f"column {name!r}: `same_ids_as` names {owner!r}, which {has}; expected one of {', '.join(own) or 'none'}")
 
+    def _check_train_only(self) -> None:
+        shared = {c.same_ids_as for c in self.categorical}
+        plain = [c.column for c in self.categorical if c.max_values is None and c.same_ids_as is None and c.column not in shared]
+        plain = [name for name in plain if name not in {one.name for one in self.derived} | {one.of for one in self.histories}]
+        names = [one.column for one in self.train_only]
+        for name in names:
+            if name not in plain or names.count(name) > 1:
+                allowed = ", ".join(plain) or "none"
+                raise ValueError(f"`train_only` names {name!r}, expected, once, a categorical column with ids of its own: {allowed}")
+            if readers := [one.name for one in self.derived if name in one.sources()]:
+                raise ValueError(f"`train_only` names {name!r}, from which {readers[0]!r} is derived: scoring could not make that")
+            if name in self.number_columns():
+                raise ValueError(f"`train_only` names {name!r}, which is a number too: name it as categorical alone")
+
     def _check_derived(self) -> None:
+        if constants := [one.name for one in self.derived if one.constant is not None]:
+            raise ValueError(f"derived column {constants[0]!r}: `constant` is for columns that `train_only` names; leave it out")
         crosses = {one.name for one in self.derived if one.cross is not None}
         for column in sorted(self.number_columns()):
             if column in crosses:
@@ -213,12 +231,14 @@ class TableSchema(Strict):
     def derived_features(self) -> dict[str, dict[str, Any]]:
         """By name, the definitions of the derived columns that fields and dense values are made of.
 
-        Those of a history say how its columns of ids are made of lists, which rows in memory hold.
+        Those of a history say how its columns of ids are made of lists, which rows in memory hold; those of a column that is known in
+        training alone are a constant.
         """
         features = [c.column for c in self.categorical] + [n.column for n in self.numeric]
         needed = {column for name in features for column in self._behind(name)}
         needed.update(column for c in self._several for column in c.value_columns)
         found = {one.name: one.definition() for one in self.all_derived if one.name in needed}
+        found |= {one.column: {"constant": one.score_as} for one in self.train_only}
         return found | {one.name: one.definition() for c in self._of_histories for one in c.derived()}
 
     @property

@@ -61,7 +61,8 @@ def evaluate(
         device: replaces the run's device.
         backend: replaces the run's backend.
         as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
-            ``negative_rate``, for rows of which none were left out. Otherwise evaluate the model's own on rows sampled like the run's.
+            ``negative_rate``, for rows of which none were left out, with fields that are known in training alone read as it reads them.
+            Otherwise evaluate the model's own on rows sampled like the run's.
         bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration, and the groups for
             those of GAUC, NDCG, MRR and hit rate: in the metrics ``intervals``, by name, each with its low and high end.
         k: the ranks that NDCG and the hit rate look at, where the data has a group.
@@ -141,7 +142,8 @@ def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[s
     rates, negative_rate = {} if run.config.loss.sample_weight else about["base_rates"], about["negative_rate"]
     cast(DCRNN, run.model).negative_rate = negative_rate if as_served else 1.0
     with deterministic(run.config.threads):
-        predicted = finite_predictions(run.model, run.dataset.split(split), meta, run.device, progress=run.progress)
+        rows = run.dataset.split(split)
+        predicted = finite_predictions(run.model, rows, meta, run.device, progress=run.progress, as_served=as_served)
     if as_served:
         rates = unsampled_rates(rates, meta.tasks, negative_rate)
         if calibration := read_calibration(run.folder.calibration, about, run.weights):

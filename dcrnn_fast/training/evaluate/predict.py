@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...data import BlockLoader, PackedMeta, PackedSplit
+from ...data.codes.texts import constant_ids
 from ...data.inspect.base_rates import event_labels
 from ...data.packed.arrays import Progress, no_progress
 from ...data.packed.loader import part_of
@@ -28,9 +29,18 @@ BATCH = 8192
 
 @torch.no_grad()
 def finite_predictions(
-    model: nn.Module, split: PackedSplit, meta: PackedMeta, device: torch.device, ranks: Ranks = ONE, progress: Progress = no_progress
+    model: nn.Module,
+    split: PackedSplit,
+    meta: PackedMeta,
+    device: torch.device,
+    ranks: Ranks = ONE,
+    progress: Progress = no_progress,
+    *,
+    as_served: bool = False,
 ) -> dict[str, Array]:
     """``model.predict`` over all rows of a split, in their order: arrays [N] float32 by name. Leaves the model in evaluation mode.
+
+    Fields that are known in training alone are read as they are, or ``as_served`` as scoring reads them.
 
     Each of several ranks computes its part of the batches of one process, and gets the predictions of all. Raises
     :class:`TrainingDivergedError` if a prediction is not finite.
@@ -39,9 +49,13 @@ def finite_predictions(
     loader = BlockLoader(split, BATCH)
     own = part_of(len(loader), ranks.count, ranks.rank)
     parts, done = dict[str, list[Array]](), 0
+    fixed = constant_ids(meta.fields, meta.vocabulary, meta.derived) if as_served else {}
     for batch in islice(loader.batches(start=own.start), own.stop - own.start) if own.start < own.stop else [loader.no_rows()]:
         dense = None if batch.dense is None else batch.dense.to(device)
-        for name, value in model.predict(batch.ids.to(device), dense).items():  # type: ignore[operator]
+        ids = batch.ids.clone() if fixed else batch.ids
+        for field, id_ in fixed.items():
+            ids[:, list(meta.fields).index(field)] = id_
+        for name, value in model.predict(ids.to(device), dense).items():  # type: ignore[operator]
             parts.setdefault(name, []).append(value.cpu().numpy())
         done += len(batch.ids)
         progress("predicting rows", done, len(split))

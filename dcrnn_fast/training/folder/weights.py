@@ -73,6 +73,7 @@ class _Description(BaseModel):
     id_shares: _Shares
     valid_shares: _Shares = {}
     dense_ranges: dict[str, Annotated[tuple[float, float], Field(strict=False)]] = {}
+    first_order_only: list[str] = []
 
     @model_validator(mode="after")
     def _sizes(self) -> _Description:
@@ -125,6 +126,7 @@ def describe(config: RunConfig, dataset: PackedDataset) -> dict[str, Any]:
         "valid_shares": {} if valid is None else id_shares(valid, meta),
         "dense_ranges": _dense_ranges(rows, meta.dense),
         "negative_rate": config.negative_rate or 1.0,
+        **({"first_order_only": list(meta.train_only)} if meta.train_only else {}),
     }
 
 
@@ -149,6 +151,7 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
             tasks=tuple(about["tasks"]),
             shared_embeddings=about["shared"],
             pooled=about["pooled"],
+            first_order_only=about.get("first_order_only", ()),
             backend=backend,
             device=device,
             **options,
@@ -204,7 +207,8 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend:
         part of positive labels among the training rows, by task), ``id_shares`` (the parts of the training rows that are out of
         vocabulary and missing, by field), ``valid_shares`` (the same of the validation rows), ``dense_ranges`` (the 1% and 99% quantiles
         of the scaled training values, by dense column), ``shared`` (by field with the embeddings of another: that field), ``pooled`` (by
-        field with several values: its columns and its pooling) and ``negative_rate``, by which the model's ``predict`` is corrected.
+        field with several values: its columns and its pooling), ``negative_rate``, by which the model's ``predict`` is corrected, and
+        ``first_order_only`` (the fields that are known in training alone), if there are any.
 
     Raises:
         CheckpointError: the file is missing, damaged or tampered with, or does not fit the model that it describes. It takes little more
