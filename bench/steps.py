@@ -13,7 +13,7 @@ from dcrnn_fast.data import Batch, BlockLoader, PackedDataset
 from dcrnn_fast.training import RunConfig, load_config
 from dcrnn_fast.training.device import autocast
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop.graph import compiled
+from dcrnn_fast.training.loop.gradient import compiled
 from dcrnn_fast.training.loop.optim import build_optimiser
 
 CPU = torch.device("cpu")

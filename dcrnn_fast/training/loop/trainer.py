@@ -27,8 +27,7 @@ from ..folder.checkpoint import STEPS, CheckpointPace, load_checkpoint, save_che
 from ..folder.optimiser_file import READS, Known
 from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
-from .gradient import BatchGradient, CounterfactualObjective
-from .graph import compiled, measured_backends
+from .gradient import BatchGradient, CounterfactualObjective, compiled, measured_backends
 from .job import Job
 from .learned import Learned
 from .optim import build_optimiser, build_weighting, learning_rate

@@ -9,8 +9,7 @@ from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop.gradient import BatchGradient, CounterfactualObjective
-from dcrnn_fast.training.loop.graph import compiled
+from dcrnn_fast.training.loop.gradient import BatchGradient, CounterfactualObjective, compiled
 from dcrnn_fast.training.ranks import ONE
 from tests.training.runs import interrupted, outcome
 from tests.training.tiny import tiny_config
