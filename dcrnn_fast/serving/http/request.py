@@ -15,7 +15,7 @@ from ...errors import shown
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
 MAX_DIGITS = 4300
-"""The most characters of an integer, as in Python."""
+"""The most digits of an integer, as in Python."""
 _EXPECTED = '{"columns": {"NAME": [cell, ...]}, "shared": {"NAME": cell}}'
 _PLAIN = {str, int, float, bool, NoneType}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -158,7 +158,8 @@ class _Beyond:
 
 
 def _integer(digits: str) -> Any:
-    return int(digits) if len(digits) <= MAX_DIGITS else _Beyond(digits, f"an integer of {len(digits):,} digits")
+    size = len(digits.removeprefix("-"))
+    return int(digits) if size <= MAX_DIGITS else _Beyond(digits, f"an integer of {size:,} digits")
 
 
 def _float(digits: str) -> Any:
