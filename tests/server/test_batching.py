@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast.serving.http.batching import Batcher, Job, Refused
+from dcrnn_fast.serving.http.batching import Batcher, Job
+from dcrnn_fast.serving.http.request import Refused
 
 
 class Slow:

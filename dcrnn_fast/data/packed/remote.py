@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from ...errors import DataError, one_line
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
-from .arrays import PackedDataset, Progress, file_sha256, open_packed
-from .folders import LOCK
-from .meta import META, SCHEMA, PackedMeta, UnreadableError, read_meta
+from .arrays import PackedDataset, Progress, file_sha256, open_packed, open_whole
+from .folders import lock_of
+from .meta import META, SCHEMA, PackedMeta, read_meta
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -64,12 +64,11 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     except (OSError, ValueError) as error:
         raise DataError(f"{address} cannot be read: {one_line(error)}") from error
     folder = cache / f"fetched-{hashlib.sha256(content).hexdigest()[:32]}"
-    if (folder / META).is_file():  # which is written last
-        with suppress(DataError):
-            return open_packed(folder)
+    if (whole := open_whole(folder)) is not None:
+        return whole
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / LOCK, wait=True):  # other processes of this machine wait for what this one fetches
+        with locked(lock_of(folder), wait=True):  # other processes of this machine wait for what this one fetches
             _complete(system, root, folder, _checked(content, address, folder), progress)
             if schema is not None:
                 write_bytes(folder / SCHEMA, schema)
@@ -80,16 +79,10 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
 
 
 def _checked(content: bytes, address: str, folder: Path) -> PackedMeta:
-    beside = folder / f".{META}"
-    write_bytes(beside, content)
     try:
-        meta = read_meta(beside)
-    except UnreadableError:
-        raise
+        meta = read_meta(folder / META, content)
     except DataError as error:
-        raise DataError(str(error).replace(str(beside), f"{address}/{META}").replace(str(folder), address)) from error
-    finally:
-        beside.unlink()
+        raise DataError(str(error).replace(str(folder), address)) from error
     if outside := [path for path in meta.shards if os.path.isabs(path) or ".." in Path(path).parts]:
         raise DataError(f"{address} has the part {outside[0]!r}, expected parts in its folder; what lies elsewhere is not fetched")
     return meta

@@ -18,14 +18,7 @@ from torch import Tensor
 from ...support.model_inputs import inputs_checked
 from ..export.load import ExportedRanker
 from ..ranker import Ranker, Scores
-
-
-class Refused(Exception):  # noqa: N818 (it is an answer, not a failure)
-    """A request that is not scored. ``reason``: "overload", the queue is full; "deadline", it waited too long; "stopping"."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+from .request import unavailable
 
 
 @dataclass(eq=False)
@@ -33,7 +26,7 @@ class Job:
     """Encoded rows that wait for their scores: ids [B, F] int64, dense [B, Nd] float32 or None, B >= 1.
 
     ``ranker`` has encoded them, and scores them. ``deadline`` is the value of :func:`time.monotonic` until which scoring must begin, or
-    None. ``done`` receives the scores, a :class:`Refused`, or what the ranker raised. Made while an event loop runs.
+    None. ``done`` receives the scores, a refusal, or what the ranker raised. Made while an event loop runs.
     """
 
     ranker: Ranker | ExportedRanker
@@ -74,14 +67,12 @@ class Batcher:
         self._threads = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))
 
     def submit(self, job: Job) -> None:
-        """Let a job wait. Raises :class:`Refused` where the queue cannot take its rows, or is closed."""
+        """Let a job wait. Raises a :class:`dcrnn_fast.serving.http.request.Refused` if the queue is closed or cannot take its rows."""
         if self._closed:
-            raise Refused("stopping", "the server is stopping; ask another one")
+            raise unavailable("stopping", "the server is stopping; ask another one")
         if self._rows + job.rows > self._max_queue_rows:
-            raise Refused(
-                "overload",
-                f"{self._rows:,} rows are waiting, and with {job.rows:,} more they would be over {self._max_queue_rows:,}; ask again",
-            )
+            most = f"and with {job.rows:,} more they would be over {self._max_queue_rows:,}"
+            raise unavailable("overload", f"{self._rows:,} rows are waiting, {most}; ask again")
         self._jobs.append(job)
         self._count(job.rows)
         asyncio.get_running_loop().call_soon(self._score)  # with those that have come at the same time
@@ -99,7 +90,7 @@ class Batcher:
     def _refuse(self, job: Job, reason: str, message: str) -> None:
         self._count(-job.rows)
         if not job.done.done():
-            job.done.set_exception(Refused(reason, message))
+            job.done.set_exception(unavailable(reason, message))
 
     def _score(self) -> None:
         """Give free threads what waits."""
