@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from fastapi_offline import FastAPIOffline
 
 from ...data.encoder.encoder import Encoded
-from ...errors import DataError, printable
+from ...errors import DataError
 from ..export.load import ExportedRanker
 from ..ranker import Ranker
-from .batching import Batcher, Job
+from .batching import Batcher, Job, Limits
 from .metrics import Metrics
 from .request import Refused, read_request, unavailable
 from .schema import describe_api
-from .served import Served
+from .served import Served, told
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -40,20 +39,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class Limits(NamedTuple):
-    """A server's limits: bytes of a body, rows of a request, rows that wait, rows that are scored together, and connections.
-
-    With one thread, up to ``inline_rows`` rows are scored on that of the event loop.
-    """
-
-    body_bytes: int = 1_048_576
-    rows: int = 10_000
-    queue_rows: int = 100_000
-    batch_rows: int = 512
-    connections: int = 1000
-    inline_rows: int = 512
-
-
 class Application:
     """Answers requests with the ranker of ``load``, which is called at once, and again by :meth:`reload`.
 
@@ -66,14 +51,7 @@ class Application:
         self._load, self.limits, self.served = load, limits, load()
         self.metrics, self.is_stopping = Metrics(self.served.id), False
         self.connections: Collection[Any] = ()
-        self.batcher = Batcher(
-            max_queue_rows=limits.queue_rows,
-            max_batch_rows=limits.batch_rows,
-            threads=threads,
-            inline_rows=limits.inline_rows if threads == 1 else 0,
-            scored=self.metrics.batch_rows.observe,
-            waiting=self.metrics.queue_rows.set,
-        )
+        self.batcher = Batcher(limits, self.metrics, threads)
         self._body_bytes = 0
         self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
         self._pages = FastAPIOffline(title="dcrnn_fast", redoc_url=None)  # Swagger UI, and its files
@@ -188,8 +166,7 @@ class Application:
         try:
             self.served = self._load()
         except Exception as error:
-            sys.stderr.write(printable(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n"))
-            sys.stderr.flush()
+            told(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on")
             self.metrics.reloads.labels("failed").inc()
         else:
             self.metrics.set_model(self.served.id)

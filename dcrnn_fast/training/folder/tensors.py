@@ -97,7 +97,7 @@ def read_safetensors(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Tensor
 def write_sealed(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str) -> str:
     """Write tensors as safetensors; the metadata holds, under ``key``, JSON values and a digest over both, which is returned."""
     digest = tensor_digest(tensors, about)
-    write_file(path, pack_tensors(tensors, {key: json.dumps({"about": about, "digest": digest}, sort_keys=True)}))
+    write_file(path, pack_tensors(tensors, {key: json.dumps({"about": about, "digest": digest})}))
     return digest
 
 
