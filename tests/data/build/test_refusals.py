@@ -136,7 +136,7 @@ TABLE = [
         ({"where": 3}, r"histories\.0\.where.*got 3"),
         ({"where": {"column": "kind", "threshold": 1, "positive": ["a"]}},
          "a history's `where`: `positive` and `threshold` exclude each other"),
-        ({"where": {"column": "kind", "positives": ["a"]}}, r"unknown key 'positives'; the known keys are column, positive, threshold"),
+        ({"where": {"column": "kind", "positives": ["a"]}}, r"unknown key 'positives'; did you mean 'positive'\?"),
         ({"name": "item"}, "field named twice: item"),
         ({"name": "user"}, "history 'user' has the name of a column that the schema reads"),
         ({"name": "hour"}, "history 'hour' has the name of a column that the schema reads or derives"),
