@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -96,10 +97,12 @@ def scratch_folder() -> Iterator[Path]:
         with suppress(OSError), locked(lock) as is_left:
             if is_left:
                 _remove_scratch(lock)
-    lock = Path(tempfile.mkdtemp(prefix=SCRATCH) + LOCK)
+    folder = Path(tempfile.gettempdir(), f"{SCRATCH}{secrets.token_hex(8)}")
+    lock = folder.with_name(folder.name + LOCK)
     try:
-        with locked(lock, wait=True):
-            yield lock.with_suffix("")
+        with locked(lock, wait=True):  # first: another process deletes a folder whose lock it finds free
+            folder.mkdir(mode=0o700)
+            yield folder
     finally:
         _remove_scratch(lock)
 
