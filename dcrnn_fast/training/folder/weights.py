@@ -21,10 +21,9 @@ from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
 from ...support.model_inputs import SCENARIO_RATIO, check_negative_rate, check_pooled, check_shared_embeddings
-from ..config import ModelConfig, RunConfig
+from ..config import ModelConfig, RunConfig, in_words
 from ..device import select_backend, select_device
 from .layout import RunFolder
-from .run_files import first_problem
 from .tensors import check_tensors, load_tensors, read_sealed, write_sealed
 
 KEY = "dcrnn_fast"
@@ -101,7 +100,7 @@ def check_description(about: Any, path: Path) -> None:
     try:
         _Description.model_validate(about)
     except ValidationError as error:
-        problem = first_problem(error, "the description")
+        problem = in_words(error.errors()[0], "the description")
         raise CheckpointError(f"{path} describes no model: {problem}; give the model.safetensors of a run folder") from error
 
 
