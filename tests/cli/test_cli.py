@@ -116,7 +116,7 @@ def test_the_package_offers_a_command_the_same_names():
         (["train", "--config", "absent.yaml"], "absent.yaml: cannot be read"),
         (["train"], "--data is missing: give an embedded data set (census-income, hillstrom), the schema of your own table"),
         (["train", "--data", "log.csv"], "log.csv is a table: draft its schema by `dcrnn-fast inspect --input "),
-        (["train", "--data", "hillstrom", "--set", "model.share_ratio=1.5"], "model.share_ratio is 1.5: Input should be less than or equal to 1"),
+        (["train", "--data", "hillstrom", "--set", "model.share_ratio=1.5"], "model.share_ratio is 1.5: Input should be less than"),
         (["train", "--data", "hillstrom", "--set", "model.steps"], "expected KEY=VALUE"),
         (["train", "--data", "hillstrom", "--backend", "abacus"], "backend='abacus'"),
         (["train", "--data", "hillstrom", "--device", "cuda:99"], "device is 'cuda:99'"),
