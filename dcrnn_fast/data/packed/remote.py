@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -52,8 +52,8 @@ def file_system(address: str | Path) -> tuple[FileSystem, str]:
 def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     """Open the packed folder at an address, of which the cache gets what it does not hold yet.
 
-    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called every
-    second with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or
+    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called after
+    each with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or
     has parts outside the folder.
     """
     (system, root), schema = file_system(address), None
@@ -102,17 +102,15 @@ def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta, pro
         _fetch(system, f"{root}/{name}", file, expected, stopped)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        left = {pool.submit(fetch, *file) for file in meta.checksums.items()}
+        files = [pool.submit(fetch, *file) for file in meta.checksums.items()]
         try:
-            while left:
-                progress("fetching files", len(meta.checksums) - len(left), len(meta.checksums))
-                ended, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
-                for one in ended:
-                    one.result()
+            progress("fetching files", 0, len(files))
+            for done, one in enumerate(as_completed(files), start=1):
+                one.result()
+                progress("fetching files", done, len(files))
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
-    progress("fetching files", len(meta.checksums), len(meta.checksums))
 
 
 def _fetch(system: FileSystem, source: str, file: Path, expected: str, stopped: Event) -> None:

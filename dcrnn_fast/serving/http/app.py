@@ -70,13 +70,14 @@ class Application:
         if path.startswith(PAGES) and scope["method"] in ("GET", "HEAD"):
             await self._pages(scope, receive, send)
             return
-        status, more = 200, dict[str, str]()
+        status, kind, more = 200, JSON, dict[str, str]()
         try:
-            content = await self._answer(scope, path, receive, arrived)
+            answer = await self._answer(scope, path, receive, arrived)
+            kind, body = (PROMETHEUS, answer) if isinstance(answer, bytes) else (JSON, _json(answer))
         except ConnectionResetError:  # nobody hears an answer
             return
         except Refused as error:
-            status, content, more = error.status, {"error": str(error)}, error.headers
+            status, body, more = error.status, _json({"error": str(error)}), error.headers
             if error.reason:
                 self.metrics.rejected.labels(error.reason).inc()
             if any(name == b"expect" for name, _ in scope["headers"]):  # a client that asked whether to send a body may not send it
@@ -84,10 +85,8 @@ class Application:
         except Exception:
             logging.getLogger("uvicorn.error").exception("a request failed")
             self.metrics.rejected.labels("failed").inc()
-            status, content, more = 503, {"error": "the server failed, and its log says how; report this"}, {"retry-after": "1"}
-        is_text = isinstance(content, bytes)
-        body = content if is_text else orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-        headers = {"content-type": PROMETHEUS if is_text else JSON, "content-length": str(len(body))} | more
+            status, body, more = 503, _json({"error": "the server failed, and its log says how; report this"}), {"retry-after": "1"}
+        headers = {"content-type": kind, "content-length": str(len(body))} | more
         if self.is_stopping:
             headers["connection"] = "close"
         self.metrics.requests.labels(str(status)).inc()
@@ -190,6 +189,10 @@ class Application:
             "torch": served.torch,
             "limits": {"body_bytes": limits.body_bytes, "rows": limits.rows, "queue_rows": limits.queue_rows},
         }
+
+
+def _json(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _check_type(kind: str, encoding: str) -> None:
