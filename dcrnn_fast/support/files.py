@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import DataError
 from .locks import locked
 
-SCRATCH, LOCK = "dcrnn_fast.scratch-", ".lock"
+SCRATCH, LOCK = "dcrnn_fast-scratch-", ".lock"
 """How the names of temporary folders begin, and how that of the file beside each ends which is locked while the folder is used."""
 
 
