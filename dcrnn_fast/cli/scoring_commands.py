@@ -130,11 +130,5 @@ def serve(
     pyarrow.array([None])  # imports pandas, if it is installed, before a request waits for that
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
-    usual = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)  # the event loop waits for its turn at each read and write; the usual one is 5 ms
-    try:
-        application = Application(load, limits, threads=threads)
-        Server(application, bound, grace=grace, asked=asked).serve_until_stopped()
-    finally:
-        sys.setswitchinterval(usual)
-        gc.unfreeze()
+    Server(Application(load, limits, threads=threads), bound, grace=grace, asked=asked).serve_until_stopped()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, shown
 from ..support.checks import check_count, label_columns
 from ..support.files import path_of, scratch_folder
-from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_or_discard, open_packed
+from .packed.arrays import PackedDataset, Progress, file_sha256, no_progress, open_packed, open_whole
 from .packed.folders import remove_leftovers
 from .packed.meta import FORMAT_VERSION, META, check_encoding
 from .packed.remote import is_remote, open_remote
@@ -127,14 +127,9 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     target = cache / f"{schema.name}-{digest[:16]}"
-    try:
-        cached = target.exists()
-    except OSError as error:
-        raise DataError(
-            f"the cache folder {cache} cannot be read: {error.strerror or error}; choose another cache folder (DCRNN_FAST_CACHE)"
-        ) from error
-    remove_leftovers(cache, but="" if cached else target.name)
-    if cached and (data_set := open_or_discard(target)):
+    data_set = open_whole(target)
+    remove_leftovers(cache, but=target.name if data_set is None else "")
+    if data_set is not None:
         return data_set
     build(target, schema, paths, **options, progress=progress)
     return open_packed(target)
@@ -204,8 +199,7 @@ def prepare_folder(
     each core that the process may use, at most 8; their number changes no bit. `progress` is called with what is being done, how much of it
     is done, and how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow
     with the table, but for a few bytes a row; while it works, the disk holds the columns twice. If the process is killed, the next call
-    does not read again the files that this one has read whole: on Linux, until the machine restarts or a file changes, and unless another
-    process writes packed data to the folder above.
+    does not read again the files that this one has read whole: on Linux, until the machine restarts or a file changes.
 
     Raises DataError as `prepare` does, and for an `output` that exists; TypeError or ValueError for `workers` outside 1 to 1024.
     """

@@ -6,22 +6,21 @@ What a user names as an output is checked before the work (:func:`output_path`),
 from __future__ import annotations
 
 import errno
-import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
 from .locks import locked
 
-SCRATCH, IN_USE = "dcrnn_fast.scratch-", ".in-use"
-"""How the names of temporary folders begin, and the file in each that is locked while it is used. No user's folder has both."""
+SCRATCH, LOCK = "dcrnn_fast-scratch-", ".lock"
+"""How the names of temporary folders begin, and how that of the file beside each ends which is locked while the folder is used."""
 
 
 def path_of(name: str, value: object) -> Path:
@@ -94,33 +93,24 @@ def scratch_folder() -> Iterator[Path]:
 
     Raises OSError if it cannot be made or locked.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        with suppress(OSError):
-            if left.is_symlink() or left.stat().st_uid != os.getuid():
-                continue
-            if not (left / IN_USE).is_file():
-                left.rmdir()  # Its process was killed before it locked it. A user's folder, which holds something, stays.
-                continue
-            with locked(left / IN_USE) as is_left:
-                if is_left:
-                    _remove_scratch(left)
-    with ExitStack() as stack:
-        while True:
-            folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
-            stack.callback(_remove_scratch, folder)
-            with suppress(FileNotFoundError):  # another process found it between the making of its lock and the locking
-                if stack.enter_context(locked(folder / IN_USE)):
-                    break
-        yield folder
+    for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*{LOCK}"):
+        with suppress(OSError), locked(lock) as is_left:
+            if is_left:
+                _remove_scratch(lock)
+    folder = Path(tempfile.gettempdir(), f"{SCRATCH}{secrets.token_hex(8)}")
+    lock = folder.with_name(folder.name + LOCK)
+    try:
+        with locked(lock, wait=True):  # first: another process deletes a folder whose lock it finds free
+            folder.mkdir(mode=0o700)
+            yield folder
+    finally:
+        _remove_scratch(lock)
 
 
-def _remove_scratch(folder: Path) -> None:
-    """Delete a temporary folder if the system lets it. The lock goes last: what a kill leaves without one is empty."""
-    with suppress(OSError):
-        for inside in folder.iterdir():
-            if inside.name != IN_USE:
-                shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove_scratch(lock: Path) -> None:
+    """Delete a temporary folder, if the system lets it, and then its lock, by which a later process finds what a kill leaves of it."""
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def leftovers(path: Path) -> Iterator[Path]:
@@ -146,13 +136,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def update_json(path: Path, content: Callable[[], dict[str, Any]]) -> None:
-    """Replace a JSON file by what ``content`` returns, which reads the old one: no other process writes between the two.
-
-    Raises OSError if it cannot be written or locked. What ``content`` raises comes unchanged, and the file stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{path.name}.lock"), wait=True):
-        write_text(path, json.dumps(content(), indent=1) + "\n")

@@ -234,7 +234,7 @@ def read_config(values: Any, source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_explain(source, dict(problem)) for problem in error.errors()))
+        problems = [_explain(source, dict(problem)) for problem in error.errors()]
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("; ".join(problems[:5]) + more) from None
     if (relation := config.model.relation) not in (None, "chain") and config.loss.cvr != "entire_space":
@@ -266,21 +266,6 @@ def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[s
     return "; ".join(f"{key} is {new[key]!r} and was {old[key]!r}" for key in old if key not in but and new[key] != old[key])
 
 
-def allowed(dotted: str) -> str:
-    """The values that a key of the configuration accepts, in words, such as ``"number in [0, 1]"``."""
-    schema = RunConfig.model_json_schema()
-    node: Any = schema
-    for key in dotted.split("."):
-        if key.isdigit():
-            continue
-        node = node.get("properties", {}).get(key) or node.get("additionalProperties")
-        if not node:
-            return "a known key"
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return _in_words(node)
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """What :meth:`RunConfig.to_dict` gives, by dotted key."""
     for key, value in values.items():
@@ -308,40 +293,29 @@ _BRANCHES = ("constrained-float", "literal['auto']")
 """How pydantic names the types of ``oov_dropout`` behind the key: it reports a value that fits neither of them once for each."""
 
 
-def _explain(source: str, problem: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    if location[-1] in _BRANCHES:
-        location.pop()
-    dotted = ".".join(location)
+def in_words(problem: Mapping[str, Any], whole: str = "the whole") -> str:
+    """The place of a problem that pydantic found, what stands there, and what is wrong with it; ``whole`` is the place of the whole value.
+
+    >>> from pydantic import TypeAdapter
+    >>> try:
+    ...     TypeAdapter(dict[str, int]).validate_python({"rows": "many"}, strict=True)
+    ... except ValidationError as error:
+    ...     print(in_words(error.errors()[0]))
+    rows is 'many': Input should be a valid integer
+    """
+    place = ".".join(str(part) for part in problem["loc"] if part not in _BRANCHES) or whole
     if problem["type"] == "missing":
-        return f"{source}: {dotted} is missing, expected {allowed(dotted)}"
-    if problem["type"] == "extra_forbidden":
-        section: Any = RunConfig
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        known = list(section.model_fields)
-        hint = did_you_mean(location[-1], known) or f"; known keys: {', '.join(known)}"
-        return f"{source}: {dotted} (value {shown(problem['input'])}) is an unknown key{hint}"
-    return f"{source}: {dotted} is {shown(problem['input'])}, expected {allowed(dotted)}"
+        return f"{place} is missing"
+    return f"{place} is {shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
 
 
-def _in_words(node: Mapping[str, Any]) -> str:
-    if "anyOf" in node:
-        return " or ".join(_in_words(option) for option in node["anyOf"])
-    if "const" in node:
-        return str(node["const"])
-    if "enum" in node:
-        return "one of " + ", ".join(map(str, node["enum"]))
-    if "pattern" in node:  # only that of paths
-        return "text without a null character"
-    if isinstance(node.get("additionalProperties"), dict):
-        return f"a mapping of fields to {_in_words(node['additionalProperties'])}"
-    kind = {"null": "null", "object": "a section of keys", "string": "text", "boolean": "true or false"}.get(node["type"], node["type"])
-    if node["type"] == "array":
-        most = f"a list of at most {node['maxItems']}" if "maxItems" in node else "a list of"
-        return f"{most}: {_in_words(node['items'])}"
-    low = next(((sign, node[name]) for name, sign in (("minimum", "["), ("exclusiveMinimum", "(")) if name in node), None)
-    high = next(((node[name], sign) for name, sign in (("maximum", "]"), ("exclusiveMaximum", ")")) if name in node), None)
-    if low and high:
-        return f"{kind} in {low[0]}{low[1]:g}, {high[0]:.10g}{high[1]}"
-    return f"{kind} {'>=' if low[0] == '[' else '>'} {low[1]:g}" if low else str(kind)
+def _explain(source: str, problem: Mapping[str, Any]) -> str:
+    if problem["type"] != "extra_forbidden":
+        return f"{source}: {in_words(problem)}"
+    *sections, key = problem["loc"]
+    section: Any = RunConfig
+    for part in sections:
+        section = section.model_fields[part].annotation
+    known = list(section.model_fields)
+    hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
+    return f"{source}: {'.'.join(problem['loc'])} (value {shown(problem['input'])}) is an unknown key{hint}"

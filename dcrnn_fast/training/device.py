@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 
@@ -55,29 +53,14 @@ def select_backend(name: str, device: torch.device) -> str:
         raise ConfigError(str(error)) from error
 
 
-def default_threads(system: Path = Path("/")) -> int:
-    """PyTorch's number of CPU threads, but no more than the CPUs, rounded up, that a container or another control group grants the process.
+def default_threads() -> int:
+    """PyTorch's number of CPU threads, but no more than the CPUs that a container grants the process.
 
     PyTorch starts one thread a core, whatever the limit. Linux lets them use up what is granted, and then stops all of them together.
     """
-    granted = float(torch.get_num_threads())
-    with suppress(OSError, ValueError):  # no such file, or no such lines
-        for line in (system / "proc/self/cgroup").read_text(errors="surrogateescape").rstrip("\n").split("\n"):
-            _, controllers, path = line.split(":", 2)  # "4:cpu,cpuacct:/a/b", and in version 2 "0::/a/b"
-            if not controllers or "cpu" in controllers.split(","):
-                top = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
-                granted = min(granted, *(_granted_cpus(top / str(group).lstrip("/")) for group in (Path(path), *Path(path).parents)))
-    return max(1, math.ceil(granted))
+    import joblib
 
-
-def _granted_cpus(group: Path) -> float:
-    """The limit of one control group, of version 2 or 1."""
-    for names in ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"):
-        with suppress(OSError, ValueError):  # no such file, or "max"
-            quota, period = (float(word) for name in names for word in (group / name).read_text().split())
-            if quota > 0 and period > 0:
-                return quota / period
-    return math.inf
+    return min(torch.get_num_threads(), joblib.cpu_count())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ..data.encoder.run_folder import read_encoding
 from ..data.read.columns import texts_of, without_views
 from ..errors import ConfigError, DataError, did_you_mean, one_line
 from ..nn.features import EMBEDDING
-from ..support.files import output_path, path_of, regular_file, writing_output
+from ..support.files import output_path, path_of, writing_output
 from ..support.model_inputs import table_rows
 from ..support.pooled_fields import first_columns
 from .folder.layout import RunFolder
@@ -106,7 +106,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
     known, vectors = np.zeros(size, dtype=bool), np.zeros((size, width), np.float32)
     place = Place(path, 0)
     try:
-        with pq.ParquetFile(regular_file(path)) as file:
+        with pq.ParquetFile(path) as file:
             if missing := {field, VECTOR} - set(file.schema_arrow.names):
                 raise DataError(
                     f"{path} lacks the column {min(missing)!r}; pretrained.{field} needs the columns {field!r} and {VECTOR!r}, and it has "

@@ -7,7 +7,10 @@
 #include <boost/json/parse_options.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_stack.hpp>
+#include <charconv>
+#include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
@@ -19,8 +22,8 @@ namespace json = boost::json;
 using Error = boost::system::error_code;
 
 constexpr std::size_t kMaxDepth = 32, kMaxDigits = 4300;  // Python reads no more digits
-// No text that was parsed holds this key, for it is no UTF-8.
-constexpr std::string_view kBigInteger = "\xff integer";
+// No text that was parsed holds these keys, for they are no UTF-8.
+constexpr std::string_view kBigInteger = "\xff integer", kBeyond = "\xff beyond";
 
 // Makes values of what the parser meets. Boost's own handler takes the last of two equal keys, and rounds an integer beyond 64 bits.
 class Builder {
@@ -60,6 +63,7 @@ class Builder {
   bool on_uint64(std::uint64_t, json::string_view digits, Error&) { return push_big_integer(digits); }
   bool on_double(double value, json::string_view text, Error&) {
     if (text.find_first_of(".eE") == text.npos) return push_big_integer(text);
+    if (!std::isfinite(value)) return push_text(kBeyond, beginning(text) + ", a number beyond float64");
     return stack_.push_double(value), true;
   }
   bool on_bool(bool value, Error&) { return stack_.push_bool(value), true; }
@@ -68,12 +72,21 @@ class Builder {
   json::value take() { return stack_.release(); }
 
  private:
-  bool push_big_integer(json::string_view digits) {
-    if (digits.size() - digits.starts_with('-') > kMaxDigits)
-      throw BadRequest("the JSON holds an integer of more than 4,300 digits; write it as text");
-    stack_.push_key(kBigInteger);
-    stack_.push_string(digits);
+  bool push_big_integer(json::string_view text) {
+    const std::size_t digits = text.size() - text.starts_with('-');
+    if (digits > kMaxDigits) return push_text(kBeyond, beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
+    return push_text(kBigInteger, text);
+  }
+
+  bool push_text(std::string_view key, std::string_view text) {
+    stack_.push_key(key);
+    stack_.push_string(text);
     return stack_.push_object(1), true;
+  }
+
+  static std::string beginning(std::string_view number) {
+    constexpr std::size_t kBeginning = 20;
+    return std::string(number.substr(0, kBeginning)) + (number.size() > kBeginning ? "..." : "");
   }
 
   json::value_stack stack_;
@@ -88,12 +101,23 @@ std::string cut(std::string_view text, std::size_t limit) {
   return std::string(text.substr(0, limit)) + "...";
 }
 
+// The text of a value that stands for a number by that key; nullptr for any other value.
+const json::string* number_text(const json::value& value, std::string_view key) {
+  const json::object* const object = value.if_object();
+  return object && object->size() == 1 && object->begin()->key() == key ? &object->begin()->value().get_string() : nullptr;
+}
+
 constexpr std::size_t kShown = 60;
 
 // Appends a value's JSON; of a long value the beginning alone.
 void append(std::string& out, const json::value& value) {
   if (const json::string* const digits = big_integer(value)) {
     out += cut(*digits, kShown);
+  } else if (const json::string* const number = number_text(value, kBeyond)) {
+    out += *number;
+  } else if (const double* const number = value.if_double()) {
+    char text[32];
+    out.append(text, std::to_chars(text, std::end(text), *number).ptr);
   } else if (const json::array* const list = value.if_array()) {
     out += '[';
     for (std::size_t at = 0; at < list->size() && out.size() <= kShown; ++at) {
@@ -140,10 +164,9 @@ json::value parse_json(std::string_view text) {
   return value;
 }
 
-const json::string* big_integer(const json::value& value) {
-  const json::object* const object = value.if_object();
-  return object && object->size() == 1 && object->begin()->key() == kBigInteger ? &object->begin()->value().get_string() : nullptr;
-}
+const json::string* big_integer(const json::value& value) { return number_text(value, kBigInteger); }
+
+bool is_number_text(const json::value& value) { return big_integer(value) || number_text(value, kBeyond); }
 
 std::string shown(const json::value& value) { return cut(json_of(value), kShown); }
 

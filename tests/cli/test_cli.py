@@ -116,7 +116,7 @@ def test_the_package_offers_a_command_the_same_names():
         (["train", "--config", "absent.yaml"], "absent.yaml: cannot be read"),
         (["train"], "--data is missing: give an embedded data set (census-income, hillstrom), the schema of your own table"),
         (["train", "--data", "log.csv"], "log.csv is a table: draft its schema by `dcrnn-fast inspect --input "),
-        (["train", "--data", "hillstrom", "--set", "model.share_ratio=1.5"], "model.share_ratio is 1.5, expected number in [0, 1]"),
+        (["train", "--data", "hillstrom", "--set", "model.share_ratio=1.5"], "model.share_ratio is 1.5: Input should be less than"),
         (["train", "--data", "hillstrom", "--set", "model.steps"], "expected KEY=VALUE"),
         (["train", "--data", "hillstrom", "--backend", "abacus"], "backend='abacus'"),
         (["train", "--data", "hillstrom", "--device", "cuda:99"], "device is 'cuda:99'"),
@@ -139,18 +139,9 @@ def test_unknown_options_and_splits_exit_with_2(command):
     assert command("evaluate", "--run", ".", "--split", "future")[0] == 2
 
 
-def newest_file(run, name):
+def tear_the_checkpoint(run):
     (run / "metrics.json").unlink()
-    return sorted((run / "checkpoints").iterdir())[-1] / name
-
-
-def tear_the_tensors(run):
-    newest_file(run, "tensors.safetensors").write_bytes(b"torn")
-
-
-def write_nan(run):
-    state = newest_file(run, "state.json")
-    state.write_text(state.read_text().replace("true", "NaN", 1))
+    sorted((run / "checkpoints").iterdir())[-1].write_bytes(b"torn")
 
 
 RESUME, EVALUATE = ("train", "--resume", "--output"), ("evaluate", "--run")
@@ -160,12 +151,11 @@ RESUME, EVALUATE = ("train", "--resume", "--output"), ("evaluate", "--run")
     ("damage", "arguments", "said"),
     [
         (lambda run: (run / "metrics.json").unlink(), ("train", "--seed", 9, "--resume", "--output"), r"error: .*seed is 9 and was 0.*\n"),
-        (tear_the_tensors, RESUME, r"resuming .*\nerror: .*; delete the folder {run}/\S+ and use --resume again .*\n"),
-        (write_nan, RESUME, r"resuming .*\nerror: checkpoint {run}/checkpoints/step-\d+/state\.json cannot be read .*\n"),
+        (tear_the_checkpoint, RESUME, r"resuming .*\nerror: {run}/checkpoints/\S+ is damaged .*; delete it and use --resume again .*\n"),
         (lambda run: truncate(run / "model.safetensors"), EVALUATE, r"error: {run}/model\.safetensors is damaged.*\n"),
         (lambda run: flip_a_bit(run / "model.safetensors"), EVALUATE, r"error: {run}/model\.safetensors was changed after .*\n"),
     ],
-    ids=["other settings", "torn checkpoint", "NaN in a checkpoint", "truncated weights", "changed weights"],
+    ids=["other settings", "torn checkpoint", "truncated weights", "changed weights"],
 )
 def test_a_run_that_cannot_be_resumed_or_evaluated_ends_with_one_error(command, copied, damage, arguments, said):
     damage(copied)

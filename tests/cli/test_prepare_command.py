@@ -51,7 +51,7 @@ def test_a_killed_prepare_leaves_nothing_that_opens_and_the_next_one_is_whole(ta
         open_packed(packed)
     prepare_folder(schema, packed)
     assert sum(open_packed(packed, verify=True).meta.rows.values()) == 90
-    assert {path.name for path in table.folder.iterdir()} - before == {"packed", ".lock"}
+    assert {path.name for path in table.folder.iterdir()} - before == {"packed", ".packed.lock"}
 
 
 @pytest.mark.parametrize(

@@ -193,15 +193,14 @@ def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], A
     return score
 
 
-def resume_from(originals: Originals, folder: Path) -> None:
-    Trainer.resumed(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), folder)
+def resume_from(originals: Originals, file: Path) -> None:
+    Trainer.resumed(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), file)
 
 
 def checkpoint_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    folder = originals.copy(originals.run.newest_checkpoint())
-    file = draw(st.sampled_from(sorted(folder.iterdir())))
+    file = originals.copy(originals.run.newest_checkpoint())
     file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.weights.read_bytes())))
-    return lambda: resume_from(originals, folder)
+    return lambda: resume_from(originals, file)
 
 
 def settings_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:

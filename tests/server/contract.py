@@ -205,6 +205,24 @@ def test_what_is_no_plain_json_is_a_400(server, name):
     assert score(server.url, ONE).status == 200
 
 
+@pytest.mark.parametrize("kind", ["columns", "shared"])
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("-1e999", "-1e999, a number beyond float64"),
+        ("1.50E+400", "1.50E+400, a number beyond float64"),
+        ("-" + "7" * 4301, "-7777777777777777777..., an integer of 4301 digits"),
+    ],
+    ids=["negative", "with an exponent", "an integer"],
+)
+def test_a_number_that_no_cell_holds_is_shown_as_it_came_with_its_place(server, kind, number, shown):
+    size = {"columns": '"size": [1, ' + number + "]}, ", "shared": '"b": [1, 2]}, '}[kind]
+    shared = {"columns": "{}", "shared": '{"size": ' + number + "}"}[kind]
+    body = '{"columns": {"colour": ["c1", "c2"], "shape": ["s0", "s0"], ' + size + '"shared": ' + shared + "}"
+    message = error_of(score(server.url, body), 400).replace("4,301", "4301")
+    assert all(word in message for word in (shown, "'size'", "row 2" if kind == "columns" else "shared")), message
+
+
 def test_a_huge_shared_cell_takes_no_memory_for_each_row(server):
     request = {"columns": {"shape": ["s1"] * 500, "size": [1] * 500}, "shared": {"colour": "c" * 50_000}}
     assert score(server.url, request).status in (200, 400, 413)

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast.serving.http.batching import Batcher, Job, Refused
+from dcrnn_fast.serving.http.batching import Batcher, Job, Limits
+from dcrnn_fast.serving.http.request import Refused
 
 
 class Slow:
@@ -25,12 +27,14 @@ class Slow:
         return {"click": (ids[:, 0] if dense is None else ids[:, 0] + dense[:, 0]).numpy().astype(np.float32)}
 
 
-def score(requests, *, slow=None, at_once=None, **options):
+def score(requests, *, slow=None, at_once=None, threads=1, scored=str, waiting=str, **options):
     """What becomes of jobs (first id, rows, further options) that come while a job with the id 1000 is scored: scores or the error."""
     slow = slow or Slow()
 
     async def run():
-        batcher = Batcher(**({"max_queue_rows": 100, "max_batch_rows": 10, "threads": 1} | options))
+        limits = Limits(**{"queue_rows": 100, "batch_rows": 10, "inline_rows": 0} | options)
+        metrics = SimpleNamespace(batch_rows=SimpleNamespace(observe=scored), queue_rows=SimpleNamespace(set=waiting))
+        batcher = Batcher(limits, metrics, threads)
 
         def submit(first, rows=1, *, ranker=slow, dense=None, **more):
             ids = torch.arange(first, first + rows)[:, None]
@@ -78,7 +82,7 @@ def test_jobs_of_two_rankers_are_not_scored_together():
 
 
 def test_a_full_queue_refuses():
-    taken, refused = score([(0, 5), (9, 1)], max_queue_rows=5)
+    taken, refused = score([(0, 5), (9, 1)], queue_rows=5)
     assert taken == [0, 1, 2, 3, 4]
     assert (refused.reason, "5 rows are waiting, and with 1 more" in str(refused)) == ("overload", True)
 
@@ -130,5 +134,5 @@ def test_few_rows_are_scored_by_the_thread_of_the_event_loop(rows, is_inline):
             by.append(threading.current_thread() is threading.main_thread())
             return {"click": ids[:, 0].numpy().astype(np.float32)}
 
-    assert score([(0, rows, {"ranker": Quick()})], max_batch_rows=10, inline_rows=3, threads=2) == [list(range(rows))]
+    assert score([(0, rows, {"ranker": Quick()})], inline_rows=3) == [list(range(rows))]
     assert by == [is_inline]

@@ -1,4 +1,4 @@
-"""A temporary folder without room: `export` ends with one line, not with a signal. And what killed commands left there is deleted."""
+"""A temporary folder without room: `export` ends with one line, not with a signal."""
 
 import shutil
 import subprocess
@@ -11,8 +11,6 @@ import torch
 from dcrnn_fast.serving.export.archive import archive_file
 from dcrnn_fast.serving.export.export import export, traced
 from dcrnn_fast.support import files
-from dcrnn_fast.support.files import IN_USE, SCRATCH, scratch_folder
-from dcrnn_fast.support.locks import locked
 
 MOUNT = "mount -t tmpfs -o size=$0 tmpfs $1"
 
@@ -40,26 +38,6 @@ def test_pytorchs_writer_does_not_end_the_process(ranker):
     program = traced(ranker.model)
     with pytest.raises(OSError, match="No space left"), archive_file(Path("/dev/full")) as file:
         torch.export.save(program, file)
-
-
-def test_what_a_killed_command_left_is_deleted_and_what_is_in_use_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
-    left, own = tmp_path / f"{SCRATCH}left", tmp_path / f"{SCRATCH}of-a-user"
-    for folder in (left, own):
-        folder.mkdir()
-        (folder / "model.pt2").write_bytes(b"weights")
-    (left / IN_USE).touch()
-    (other := tmp_path / "other").mkdir()
-    (tmp_path / f"{SCRATCH}link").symlink_to(other)
-    with scratch_folder() as first, scratch_folder() as second:
-        assert not left.exists()
-        assert first.is_dir()
-        assert second.is_dir()
-        with locked(first / IN_USE) as is_free:
-            assert not is_free
-    assert set(tmp_path.iterdir()) == {tmp_path / f"{SCRATCH}link", other, own}
-    assert (own / "model.pt2").exists()
-    assert not list(other.iterdir())
 
 
 def test_export_leaves_nothing_in_the_temporary_folder(shop, tmp_path, monkeypatch):

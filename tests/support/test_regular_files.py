@@ -1,4 +1,4 @@
-"""What is read as a file is one: a folder, a pipe, a socket and a device are refused before they are opened."""
+"""What is read as a file of a run or of packed data is one: a folder, a pipe, a socket and a device are refused before they are opened."""
 
 import os
 import socket
@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dcrnn_fast.data.codes.texts import Categories
 from dcrnn_fast.data.encoder.run_folder import _description
 from dcrnn_fast.data.packed.arrays import file_sha256
 from dcrnn_fast.data.read.row_files import expand
 from dcrnn_fast.errors import CheckpointError, DataError
-from dcrnn_fast.support import strict_json, strict_yaml
+from dcrnn_fast.support import strict_json
 from dcrnn_fast.support.files import regular_file
-from dcrnn_fast.training.embeddings import _read
 from dcrnn_fast.training.folder.tensors import read_safetensors
 
 
@@ -34,13 +32,13 @@ def places(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["file", "link"])
 def test_a_file_and_a_link_to_one_are_read(places, name):
     assert regular_file(Path(name)) == Path(name)
-    assert strict_json.load(Path(name)) == strict_yaml.load(Path(name)) == {}
+    assert strict_json.load(Path(name)) == {}
 
 
 @pytest.mark.parametrize("name", ["pipe", "socket", "device", "folder"])
 def test_what_is_no_file_is_refused_with_its_name_and_what_is_wrong(places, name):
     wrong = "it is a folder" if name == "folder" else "it is no regular file"
-    for read in (regular_file, strict_json.load, strict_yaml.load):
+    for read in (regular_file, strict_json.load):
         with pytest.raises(OSError, match=f"{wrong}: '{name}'"):
             read(Path(name))
     with pytest.raises(CheckpointError, match=f"^{name} is damaged or no safetensors file .*{wrong}"):
@@ -58,11 +56,9 @@ def test_a_table_that_is_no_file_is_not_said_to_be_missing(places, name):
         expand("the input", Path(name))
 
 
-def test_vectors_and_a_runs_weights_that_are_pipes_are_refused_at_once(places):
+def test_a_packed_file_and_a_runs_weights_that_are_pipes_are_refused_at_once(places):
     """What read them would wait for a writer for ever."""
     with pytest.raises(CheckpointError, match="pipe cannot be read"):
         _description(Path("pipe"))
-    with pytest.raises(DataError, match="it is no regular file"):
-        _read(Path("pipe"), "item", Categories(["<oov>", "a"]), 2, 4)
     with pytest.raises(DataError, match=r"pipe .*no regular file"):
         file_sha256(Path("pipe"))

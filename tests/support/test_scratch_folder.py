@@ -1,11 +1,9 @@
-"""A process that is killed while it makes or deletes its temporary folder leaves nothing that stays for ever."""
-
-import shutil
+"""A process that is killed leaves its temporary folder to the next one, which deletes it; a living one's stays."""
 
 import pytest
 
 from dcrnn_fast.support import files
-from dcrnn_fast.support.files import IN_USE, SCRATCH, scratch_folder
+from dcrnn_fast.support.files import LOCK, SCRATCH, scratch_folder
 
 
 @pytest.fixture
@@ -14,31 +12,15 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_folder_that_its_process_had_no_time_to_lock_is_deleted(temporary):
-    (temporary / f"{SCRATCH}left").mkdir()
-    with scratch_folder() as folder:
-        assert list(temporary.iterdir()) == [folder]
-
-
-def test_a_folder_of_a_user_without_a_lock_stays_with_what_it_holds(temporary):
-    (own := temporary / f"{SCRATCH}own").mkdir()
-    (own / "notes.txt").write_text("mine")
-    with scratch_folder():
-        pass
-    assert (own / "notes.txt").read_text() == "mine"
-
-
-def test_the_lock_is_deleted_last_so_that_a_killed_deletion_goes_on(temporary, monkeypatch):
-    seen = []
-
-    def delete(folder, *, real=shutil.rmtree, **options):
-        seen.append((folder.name, sorted(path.name for path in folder.iterdir())))
-        return real(folder, **options)
-
-    monkeypatch.setattr(files.shutil, "rmtree", delete)
-    with scratch_folder() as folder:
-        (folder / "staging").mkdir()
-        (folder / "staging" / "rows").write_bytes(b"1")
+def test_what_a_killed_process_left_is_deleted_and_what_is_in_use_or_a_users_is_not(temporary):
+    left, own = temporary / f"{SCRATCH}left", temporary / f"{SCRATCH}own"
+    for folder in (left, own):
+        folder.mkdir()
         (folder / "model.pt2").write_bytes(b"weights")
-    assert seen == [("staging", ["rows"]), (folder.name, [IN_USE])]
-    assert not list(temporary.iterdir())
+    (temporary / f"{SCRATCH}left{LOCK}").touch()
+    with scratch_folder() as first, scratch_folder() as second:
+        assert not left.exists()
+        assert first.is_dir()
+        assert second.is_dir()
+    assert list(temporary.iterdir()) == [own]
+    assert (own / "model.pt2").exists()

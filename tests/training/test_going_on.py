@@ -14,7 +14,7 @@ from dcrnn_fast.training import Report, load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.optimiser_file import KEY, READS
-from dcrnn_fast.training.folder.weights import export_weights
+from dcrnn_fast.training.folder.tensors import write_sealed
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import Notes, StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config, write_table
@@ -139,7 +139,7 @@ def changed(path):
 
 def of_another_version(path):
     known, about = load_file(path), json.loads(metadata_of(path)[KEY])["about"]
-    export_weights(path, known, about | {"format": 1}, KEY)
+    write_sealed(path, known, about | {"format": 1}, KEY)
 
 
 def without_metadata(path):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ...errors import DataError, one_line
 from ...support.files import write_text
-from ..packed.arrays import PackedWriter, Progress, no_progress
+from ..packed.arrays import PackedWriter, Progress, no_progress, open_whole
 from ..packed.folders import STAGING, writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
@@ -56,6 +56,9 @@ def build(
     """
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
     with writing_packed(target, goes_on=READ) as folder, ThreadPoolExecutor(workers) as pool:
+        if open_whole(target) is not None:  # another process was faster
+            return 0
+        shutil.rmtree(target, ignore_errors=True)  # a damaged entry of the cache
         staging = folder / STAGING
         staging.mkdir(exist_ok=True)
         rejects = Rejects(schema.max_rejects)

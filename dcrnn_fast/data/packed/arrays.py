@@ -23,7 +23,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,8 +33,7 @@ from numpy.lib import format as npy
 
 from ...errors import DataError, shown
 from ...support.files import path_of, regular_file, sync, write_text
-from ...support.locks import NoLocksError, locked
-from .folders import LOCK, no_locks, temporary_name, writing_packed
+from .folders import writing_packed
 from .meta import DTYPES, META, SCHEMA, PackedMeta, UnreadableError, read_meta, unreadable
 from .shards import joined, sharded
 
@@ -296,33 +294,8 @@ class _ArrayWriter:
         return self._hasher.hexdigest()
 
 
-def open_or_discard(path: Path) -> PackedDataset | None:
-    """Open a cache entry; if it is damaged, delete it and return None.
-
-    An entry is judged and renamed while nobody else writes to the folder above, so what another process has built again stays. What the
-    system does not read now stays too. Raises DataError for an entry that is not read, or that is damaged and cannot be replaced.
-    """
-    if found := _if_whole(path):
-        return found
-    discarded = temporary_name(path)
-    try:
-        with locked(path.parent / LOCK, wait=True):
-            if found := _if_whole(path):
-                return found
-            with suppress(FileNotFoundError):  # Another process discarded it, and has not built it again yet.
-                os.rename(path, discarded)
-    except NoLocksError as error:
-        raise no_locks(path, error) from error
-    except OSError as error:
-        raise DataError(
-            f"the damaged cache entry {path} cannot be replaced: {error.strerror or error}; delete it, or choose another cache folder "
-            "(DCRNN_FAST_CACHE)"
-        ) from error
-    shutil.rmtree(discarded, ignore_errors=True)
-    return None
-
-
-def _if_whole(path: Path) -> PackedDataset | None:
+def open_whole(path: Path) -> PackedDataset | None:
+    """Open a packed folder; None if it is absent or damaged. Raises UnreadableError for what the system does not read now."""
     try:
         return open_packed(path)
     except UnreadableError:

@@ -126,11 +126,11 @@ class PackedMeta:
         return shapes
 
 
-def read_meta(file: Path) -> PackedMeta:
-    """Read and check meta.json. Raises DataError that names the file and the entry, and says what to do."""
+def read_meta(file: Path, text: bytes | None = None) -> PackedMeta:
+    """Read and check meta.json, or the `text` of one. Raises DataError that names the file and the entry, and says what to do."""
     remedy = f"delete {file.parent} and prepare the data again"
     try:
-        content = strict_json.load(file)
+        content = strict_json.load(file) if text is None else strict_json.parse(text.decode())
     except FileNotFoundError as error:
         raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
     except (NotADirectoryError, IsADirectoryError, ValueError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from ...errors import DataError, one_line
 from ...support.files import leftovers, replacing, write_bytes
 from ...support.locks import locked
-from .arrays import PackedDataset, Progress, file_sha256, open_packed
-from .folders import LOCK
-from .meta import META, SCHEMA, PackedMeta, UnreadableError, read_meta
+from .arrays import PackedDataset, Progress, file_sha256, open_packed, open_whole
+from .folders import lock_of
+from .meta import META, SCHEMA, PackedMeta, read_meta
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -52,8 +52,8 @@ def file_system(address: str | Path) -> tuple[FileSystem, str]:
 def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     """Open the packed folder at an address, of which the cache gets what it does not hold yet.
 
-    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called every
-    second with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or
+    Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called after
+    each with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or
     has parts outside the folder.
     """
     (system, root), schema = file_system(address), None
@@ -64,12 +64,11 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
     except (OSError, ValueError) as error:
         raise DataError(f"{address} cannot be read: {one_line(error)}") from error
     folder = cache / f"fetched-{hashlib.sha256(content).hexdigest()[:32]}"
-    if (folder / META).is_file():  # which is written last
-        with suppress(DataError):
-            return open_packed(folder)
+    if (whole := open_whole(folder)) is not None:
+        return whole
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / LOCK, wait=True):  # other processes of this machine wait for what this one fetches
+        with locked(lock_of(folder), wait=True):  # other processes of this machine wait for what this one fetches
             _complete(system, root, folder, _checked(content, address, folder), progress)
             if schema is not None:
                 write_bytes(folder / SCHEMA, schema)
@@ -80,16 +79,10 @@ def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
 
 
 def _checked(content: bytes, address: str, folder: Path) -> PackedMeta:
-    beside = folder / f".{META}"
-    write_bytes(beside, content)
     try:
-        meta = read_meta(beside)
-    except UnreadableError:
-        raise
+        meta = read_meta(folder / META, content)
     except DataError as error:
-        raise DataError(str(error).replace(str(beside), f"{address}/{META}").replace(str(folder), address)) from error
-    finally:
-        beside.unlink()
+        raise DataError(str(error).replace(str(folder), address)) from error
     if outside := [path for path in meta.shards if os.path.isabs(path) or ".." in Path(path).parts]:
         raise DataError(f"{address} has the part {outside[0]!r}, expected parts in its folder; what lies elsewhere is not fetched")
     return meta
@@ -109,17 +102,15 @@ def _complete(system: FileSystem, root: str, folder: Path, meta: PackedMeta, pro
         _fetch(system, f"{root}/{name}", file, expected, stopped)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        left = {pool.submit(fetch, *file) for file in meta.checksums.items()}
+        files = [pool.submit(fetch, *file) for file in meta.checksums.items()]
         try:
-            while left:
-                progress("fetching files", len(meta.checksums) - len(left), len(meta.checksums))
-                ended, left = wait(left, timeout=1, return_when=FIRST_COMPLETED)
-                for one in ended:
-                    one.result()
+            progress("fetching files", 0, len(files))
+            for done, one in enumerate(as_completed(files), start=1):
+                one.result()
+                progress("fetching files", done, len(files))
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
-    progress("fetching files", len(meta.checksums), len(meta.checksums))
 
 
 def _fetch(system: FileSystem, source: str, file: Path, expected: str, stopped: Event) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ...errors import shown
+from ...errors import did_you_mean, shown
 
 
 def as_text(value: Any) -> Any:
@@ -30,7 +30,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 class Strict(BaseModel):
-    """A model that refuses unknown keys and names the known ones."""
+    """A model that refuses unknown keys, and names the one that was meant or all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,7 +41,8 @@ class Strict(BaseModel):
             known = [field.alias or name for name, field in cls.model_fields.items()]
             unknown = [key for key in data if key not in known]
             if unknown:
-                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}; the known keys are {', '.join(known)}")
+                hint = did_you_mean(str(unknown[0]), known) or f"; the known keys are {', '.join(known)}"
+                raise ValueError(f"unknown key {', '.join(map(shown, unknown[:5]))}{hint}")
         return data
 
 

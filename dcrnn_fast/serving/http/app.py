@@ -5,64 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http import HTTPStatus
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import orjson
 from fastapi_offline import FastAPIOffline
 
 from ...data.encoder.encoder import Encoded
-from ...errors import DataError, printable
+from ...errors import DataError
 from ..export.load import ExportedRanker
 from ..ranker import Ranker
-from .batching import Batcher, Job, Refused
+from .batching import Batcher, Job, Limits
 from .metrics import Metrics
-from .request import Unusable, read_request
+from .request import Refused, read_request, unavailable
 from .schema import describe_api
-from .served import Served
+from .served import Served, told
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 65_536
 """Bodies of more bytes are read on another thread, so that small requests need not wait for them."""
+BODIES = 64 << 20
+"""The most bytes of bodies that are held at once, or those of one body if that may have more."""
 MAX_DEADLINE = 600_000
-PAGES = "/docs", "/static-offline-docs"
-"""Paths of the page for trying requests out, and of its files."""
+SCORE, PAGES = "/v1/score", ("/docs", "/static-offline-docs")
+"""The path for scores, and those of the page for trying requests out and of its files."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = defaultdict[bytes, list[str]]
-T = TypeVar("T")
-
-
-class Limits(NamedTuple):
-    """A server's limits: bytes of a body, rows of a request, rows that wait, rows that are scored together, and connections.
-
-    With one thread, up to ``inline_rows`` rows are scored on that of the event loop.
-    """
-
-    body_bytes: int = 1_048_576
-    rows: int = 10_000
-    queue_rows: int = 100_000
-    batch_rows: int = 512
-    connections: int = 1000
-    inline_rows: int = 512
-
-
-class Answer(NamedTuple):
-    """What a request is answered."""
-
-    status: int
-    body: bytes
-    headers: Iterable[tuple[str, str]] = ()
-    kind: str = JSON
 
 
 class Application:
@@ -74,28 +48,20 @@ class Application:
     """
 
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
-        served = load()
-        self._load, self.limits = load, limits
-        self.metrics, self.is_stopping = Metrics(), False
+        self._load, self.limits, self.served = load, limits, load()
+        self.metrics, self.is_stopping = Metrics(self.served.id), False
         self.connections: Collection[Any] = ()
-        self.batcher = Batcher(
-            max_queue_rows=limits.queue_rows,
-            max_batch_rows=limits.batch_rows,
-            threads=threads,
-            inline_rows=limits.inline_rows if threads == 1 else 0,
-            scored=self.metrics.batch_rows.observe,
-            waiting=self.metrics.queue_rows.set,
-        )
+        self.batcher = Batcher(limits, self.metrics, threads)
+        self._body_bytes = 0
         self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
         self._pages = FastAPIOffline(title="dcrnn_fast", redoc_url=None)  # Swagger UI, and its files
-        self._paths: dict[str, Callable[[], Answer]] = {
-            "/v1/model": lambda: _json(self.about()),
-            "/openapi.json": lambda: _json(describe_api(self.about())),
-            "/health/live": lambda: _json({"status": "live"}),
-            "/health/ready": lambda: _unavailable("the server is stopping") if self.is_stopping else _json({"status": "ready"}),
-            "/metrics": lambda: Answer(200, self.metrics.text(self.served.ranker.unseen), kind=PROMETHEUS),
+        self._paths: dict[str, Callable[[], Any]] = {
+            "/v1/model": self.about,
+            "/openapi.json": lambda: describe_api(self.about()),
+            "/health/live": lambda: {"status": "live"},
+            "/health/ready": self._ready,
+            "/metrics": lambda: self.metrics.text(self.served.ranker.unseen),
         }
-        self._take(served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it."""
@@ -104,89 +70,92 @@ class Application:
         if path.startswith(PAGES) and scope["method"] in ("GET", "HEAD"):
             await self._pages(scope, receive, send)
             return
+        status, kind, more = 200, JSON, dict[str, str]()
         try:
             answer = await self._answer(scope, path, receive, arrived)
+            kind, body = (PROMETHEUS, answer) if isinstance(answer, bytes) else (JSON, _json(answer))
         except ConnectionResetError:  # nobody hears an answer
             return
+        except Refused as error:
+            status, body, more = error.status, _json({"error": str(error)}), error.headers
+            if error.reason:
+                self.metrics.rejected.labels(error.reason).inc()
+            if any(name == b"expect" for name, _ in scope["headers"]):  # a client that asked whether to send a body may not send it
+                more["connection"] = "close"
         except Exception:
             logging.getLogger("uvicorn.error").exception("a request failed")
             self.metrics.rejected.labels("failed").inc()
-            answer = _unavailable("the server failed, and its log says how; report this")
-        headers = [("content-type", answer.kind), ("content-length", str(len(answer.body))), *answer.headers]
+            status, body, more = 503, _json({"error": "the server failed, and its log says how; report this"}), {"retry-after": "1"}
+        headers = {"content-type": kind, "content-length": str(len(body))} | more
         if self.is_stopping:
-            headers.append(("connection", "close"))
-        self.metrics.count(answer.status)
-        if path == "/v1/score":
+            headers["connection"] = "close"
+        self.metrics.requests.labels(str(status)).inc()
+        if path == SCORE:
             self.metrics.seconds.observe(time.monotonic() - arrived)
-        encoded = [(name.encode(), value.encode()) for name, value in headers]
-        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
-        await send({"type": "http.response.body", "body": answer.body})
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": encoded})
+        await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, path: str, receive: Receive, arrived: float) -> Answer:
+    async def _answer(self, scope: Scope, path: str, receive: Receive, arrived: float) -> Any:
+        """What is answered: JSON types, or the text of the metrics. Raises :class:`Refused`; ConnectionResetError if the client is gone."""
         if len(self.connections) > self.limits.connections:
-            self.metrics.rejected.labels("overload").inc()
-            return _unavailable("the server has too many connections; try again", ("connection", "close"))
-        if path != "/v1/score" and path not in self._paths:
-            return _error(404, f"there is no path {path[:100]!r}; try /v1/score, /v1/model, /health/ready, /metrics or /docs")
-        allowed = "POST" if path == "/v1/score" else "GET, HEAD"
+            raise unavailable("overload", "the server has too many connections; try again", connection="close")
+        if path != SCORE and path not in self._paths:
+            raise Refused(404, f"there is no path {path[:100]!r}; try /v1/score, /v1/model, /health/ready, /metrics or /docs")
+        allowed = "POST" if path == SCORE else "GET, HEAD"
         if scope["method"] not in allowed.split(", "):
-            return _error(405, f"{path} has no method {scope['method'][:20]}, expected {allowed}", ("allow", allowed))
-        if path != "/v1/score":
-            return self._paths[path]()
-        headers: Headers = defaultdict(list)
-        for name, value in scope["headers"]:
-            headers[name].append(value.decode("latin-1"))
-        try:
-            return await self.score(headers, receive, arrived)
-        except Unusable as error:
-            # The rest of a body that is too large is read and forgotten; but a client that asked whether to send it may not send it.
-            return _error(error.status, str(error), *([("connection", "close")] if headers[b"expect"] else []))
-        except Refused as error:
-            self.metrics.rejected.labels(error.reason).inc()
-            return _unavailable(str(error))
+            raise Refused(405, f"{path} has no method {scope['method'][:20]}, expected {allowed}", allow=allowed)
+        return await self._scores(scope, receive, arrived) if path == SCORE else self._paths[path]()
 
-    async def score(self, headers: Headers, receive: Receive, arrived: float) -> Answer:
-        """The answer to a request for scores. Raises :class:`Unusable`, :class:`Refused`, and ConnectionResetError: the client has gone."""
-        _check_type(headers)
-        deadline = _deadline(headers[b"x-deadline-ms"], arrived)
-        is_late = self.is_stopping
-        body = await self._body(headers, receive)
-        if is_late:
-            raise Refused("stopping", "the server is stopping; ask another one")
-        served = self.served
-        ids, dense = await self._done(partial(self._read, served.ranker, body), is_long=len(body) > INLINE)
+    async def _scores(self, scope: Scope, receive: Receive, arrived: float) -> dict[str, Any]:
+        headers: dict[bytes, str] = {}
+        for name, value in scope["headers"]:
+            headers[name] = f"{headers[name]}, {value.decode('latin-1')}" if name in headers else value.decode("latin-1")
+        _check_type(headers.get(b"content-type", ""), headers.get(b"content-encoding", ""))
+        deadline = _deadline(headers.get(b"x-deadline-ms"), arrived)
+        served, (ids, dense) = await self._encoded(headers.get(b"content-length", ""), receive)
         job = Job(served.ranker, ids, dense, deadline)
-        del body
         self.batcher.submit(job)
         scores = await job.done
         self.metrics.rows.inc(job.rows)
-        return _json({"model": served.id, "rows": job.rows, "scores": scores})
+        return {"model": served.id, "rows": job.rows, "scores": scores}
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        told, limit, parts, more = "".join(headers[b"content-length"]), self.limits.body_bytes, [], True
-        size, came = int(told) if told.isdigit() else 0, 0
+    async def _encoded(self, told: str, receive: Receive) -> tuple[Served, Encoded]:
+        """The rows of a body, whose bytes are counted while they are held, and what scores them."""
+        is_late, body = self.is_stopping, bytearray()
+        try:
+            await self._receive(body, told, receive)
+            if is_late:
+                raise unavailable("stopping", "the server is stopping; ask another one")
+            served = self.served
+            read = partial(self._read, served.ranker, body)
+            return served, await asyncio.get_running_loop().run_in_executor(self._aside, read) if len(body) > INLINE else read()
+        finally:
+            self._body_bytes -= len(body)
+
+    async def _receive(self, body: bytearray, told: str, receive: Receive) -> None:
+        limit, more = self.limits.body_bytes, True
+        size = int(told) if told.isdigit() else 0
         while more and size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
-            parts.append(message["body"])
-            came, more = came + len(message["body"]), message["more_body"]
-            size = max(size, came)
+            part, more = message["body"], message["more_body"]
+            if self._body_bytes + len(part) > max(BODIES, limit):
+                raise unavailable("overload", f"the server holds {self._body_bytes:,} bytes of other requests; try again")
+            body += part
+            self._body_bytes += len(part)
+            size = max(size, len(body))
         if size > limit:
-            too_large = f"the body has more than {limit:,} bytes, the most that are read; send several requests"
-            raise Unusable(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large)
-        return b"".join(parts)
+            raise Refused(413, f"the body has more than {limit:,} bytes, the most that are read; send several requests")
 
-    async def _done(self, work: Callable[[], T], *, is_long: bool) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work) if is_long else work()
-
-    def _read(self, ranker: Ranker | ExportedRanker, body: bytes) -> Encoded:
+    def _read(self, ranker: Ranker | ExportedRanker, body: bytearray) -> Encoded:
         request = read_request(body, max_rows=self.limits.rows)
         request.check(ranker.columns)
         try:
             return ranker.encoder.encode_shared(request.columns, request.shared, request.rows)
         except DataError as error:
-            raise Unusable(HTTPStatus.BAD_REQUEST, str(error)) from error
+            raise Refused(400, str(error)) from error
 
     def reload(self) -> None:
         """Load again, score a row, and then take the new ranker; requests that run end with the old one.
@@ -194,18 +163,18 @@ class Application:
         If it cannot, the old one stays, and one line on stderr says why.
         """
         try:
-            served = self._load()
+            self.served = self._load()
         except Exception as error:
-            sys.stderr.write(printable(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on\n"))
-            sys.stderr.flush()
+            told(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on")
             self.metrics.reloads.labels("failed").inc()
         else:
-            self._take(served)
+            self.metrics.set_model(self.served.id)
             self.metrics.reloads.labels("ok").inc()
 
-    def _take(self, served: Served) -> None:
-        self.served = served
-        self.metrics.set_model(served.id)
+    def _ready(self) -> dict[str, str]:
+        if self.is_stopping:
+            raise unavailable("", "the server is stopping")
+        return {"status": "ready"}
 
     def about(self) -> dict[str, Any]:
         """The answer of /v1/model."""
@@ -222,34 +191,21 @@ class Application:
         }
 
 
-def _check_type(headers: Headers) -> None:
-    for name, values in (("Content-Type", headers[b"content-type"]), ("Content-Encoding", headers[b"content-encoding"])):
-        if len(values) > 1:
-            raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{name} is there twice")
-    kind, encoding = "".join(headers[b"content-type"]), "".join(headers[b"content-encoding"])
+def _json(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _check_type(kind: str, encoding: str) -> None:
     first, *others = (part.strip(" \t").lower() for part in kind.split(";"))
-    if first != JSON or any(part.startswith("charset=") and part not in UTF_8 for part in others):
-        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is {kind[:100]!r}, expected {JSON} in UTF-8")
+    if first != JSON or "," in kind or any(part.startswith("charset=") and part not in UTF_8 for part in others):
+        raise Refused(415, f"Content-Type is {kind[:100]!r}, expected {JSON} in UTF-8")
     if encoding.strip(" \t").lower() not in ("identity", ""):
-        raise Unusable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
+        raise Refused(415, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
 
 
-def _deadline(values: list[str], arrived: float) -> float | None:
-    if not values:
+def _deadline(value: str | None, arrived: float) -> float | None:
+    if value is None:
         return None
-    if len(values) > 1 or not re.fullmatch("[1-9][0-9]{0,5}", values[0]) or int(values[0]) > MAX_DEADLINE:
-        expected = f"expected one whole number from 1 to {MAX_DEADLINE:,}"
-        raise Unusable(HTTPStatus.BAD_REQUEST, f"X-Deadline-Ms is {', '.join(values)[:100]!r}, {expected}")
-    return arrived + int(values[0]) / 1000
-
-
-def _json(content: Any) -> Answer:
-    return Answer(200, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def _error(status: int, message: str, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, orjson.dumps({"error": message}), headers)
-
-
-def _unavailable(message: str, *headers: tuple[str, str]) -> Answer:
-    return _error(503, message, ("retry-after", "1"), *headers)
+    if not re.fullmatch("[1-9][0-9]{0,5}", value) or int(value) > MAX_DEADLINE:
+        raise Refused(400, f"X-Deadline-Ms is {value[:100]!r}, expected one whole number from 1 to {MAX_DEADLINE:,}")
+    return arrived + int(value) / 1000

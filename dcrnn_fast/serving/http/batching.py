@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +18,22 @@ from torch import Tensor
 from ...support.model_inputs import inputs_checked
 from ..export.load import ExportedRanker
 from ..ranker import Ranker, Scores
+from .metrics import Metrics
+from .request import unavailable
 
 
-class Refused(Exception):  # noqa: N818 (it is an answer, not a failure)
-    """A request that is not scored. ``reason``: "overload", the queue is full; "deadline", it waited too long; "stopping"."""
+class Limits(NamedTuple):
+    """A server's limits: bytes of a body, rows of a request, rows that wait, rows that are scored together, and connections.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    With one thread, up to ``inline_rows`` rows are scored on that of the event loop.
+    """
+
+    body_bytes: int = 1_048_576
+    rows: int = 10_000
+    queue_rows: int = 100_000
+    batch_rows: int = 512
+    connections: int = 1000
+    inline_rows: int = 512
 
 
 @dataclass(eq=False)
@@ -33,7 +41,7 @@ class Job:
     """Encoded rows that wait for their scores: ids [B, F] int64, dense [B, Nd] float32 or None, B >= 1.
 
     ``ranker`` has encoded them, and scores them. ``deadline`` is the value of :func:`time.monotonic` until which scoring must begin, or
-    None. ``done`` receives the scores, a :class:`Refused`, or what the ranker raised. Made while an event loop runs.
+    None. ``done`` receives the scores, a refusal, or what the ranker raised. Made while an event loop runs.
     """
 
     ranker: Ranker | ExportedRanker
@@ -49,39 +57,27 @@ class Job:
 
 
 class Batcher:
-    """A queue of jobs, of which a free one of ``threads`` threads scores at once all that waits, up to ``max_batch_rows`` rows.
+    """A queue of jobs, of which a free one of ``threads`` threads scores at once all that waits, up to ``batch_rows`` rows.
 
-    A larger job is scored alone. Jobs leave the queue in their order, and a thread never waits for more of them. ``scored`` is called with
-    the rows of each batch, ``waiting`` with the rows in the queue whenever they change. Each thread computes with one thread of PyTorch's.
-    All methods are for the thread of the event loop, which itself scores batches of at most ``inline_rows`` rows: two threads that take
-    turns with Python's lock take longer than one.
+    A larger job is scored alone. Jobs leave the queue in their order, and a thread never waits for more of them. Each computes with one
+    thread of PyTorch's. All methods are for the thread of the event loop. Instead of a single other thread, that one scores batches of at
+    most ``inline_rows`` rows itself: two threads that take turns with Python's lock take longer than one.
     """
 
-    def __init__(
-        self,
-        *,
-        max_queue_rows: int,
-        max_batch_rows: int,
-        threads: int,
-        inline_rows: int = 0,
-        scored: Callable[[int], Any] = lambda rows: None,
-        waiting: Callable[[int], Any] = lambda rows: None,
-    ) -> None:
-        self._max_queue_rows, self._max_batch_rows, self._inline_rows = max_queue_rows, max_batch_rows, inline_rows
-        self._scored, self._waiting = scored, waiting
+    def __init__(self, limits: Limits, metrics: Metrics, threads: int) -> None:
+        self._limits, self._inline_rows = limits, limits.inline_rows if threads == 1 else 0
+        self._scored, self._waiting = metrics.batch_rows.observe, metrics.queue_rows.set
         self._jobs: deque[Job] = deque()
         self._rows, self._free, self._closed = 0, threads, False
         self._threads = ThreadPoolExecutor(threads, "scoring", torch.set_num_threads, (1,))
 
     def submit(self, job: Job) -> None:
-        """Let a job wait. Raises :class:`Refused` where the queue cannot take its rows, or is closed."""
+        """Let a job wait. Raises a :class:`dcrnn_fast.serving.http.request.Refused` if the queue is closed or cannot take its rows."""
         if self._closed:
-            raise Refused("stopping", "the server is stopping; ask another one")
-        if self._rows + job.rows > self._max_queue_rows:
-            raise Refused(
-                "overload",
-                f"{self._rows:,} rows are waiting, and with {job.rows:,} more they would be over {self._max_queue_rows:,}; ask again",
-            )
+            raise unavailable("stopping", "the server is stopping; ask another one")
+        if self._rows + job.rows > self._limits.queue_rows:
+            most = f"and with {job.rows:,} more they would be over {self._limits.queue_rows:,}"
+            raise unavailable("overload", f"{self._rows:,} rows are waiting, {most}; ask again")
         self._jobs.append(job)
         self._count(job.rows)
         asyncio.get_running_loop().call_soon(self._score)  # with those that have come at the same time
@@ -99,7 +95,7 @@ class Batcher:
     def _refuse(self, job: Job, reason: str, message: str) -> None:
         self._count(-job.rows)
         if not job.done.done():
-            job.done.set_exception(Refused(reason, message))
+            job.done.set_exception(unavailable(reason, message))
 
     def _score(self) -> None:
         """Give free threads what waits."""
@@ -119,7 +115,7 @@ class Batcher:
             job = self._jobs[0]
             if job.deadline is not None and job.deadline < now:
                 self._refuse(job, "deadline", "the deadline passed before scoring began; ask again, or allow more X-Deadline-Ms")
-            elif not batch or (job.ranker is batch[0].ranker and rows + job.rows <= self._max_batch_rows):
+            elif not batch or (job.ranker is batch[0].ranker and rows + job.rows <= self._limits.batch_rows):
                 batch.append(job)
                 rows += job.rows
                 self._count(-job.rows)

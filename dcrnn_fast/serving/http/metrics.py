@@ -21,7 +21,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 class Metrics:
     """Counters, gauges and histograms of one server, by the names of docs/guide/server.md."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
         disable_created_metrics()  # the text format 0.0.4 knows no times of creation
         self._registry = registry = CollectorRegistry()
         self.requests = Counter("dcrnn_fast_requests", "Requests that were answered, by status.", ["status"], registry=registry)
@@ -39,10 +39,7 @@ class Metrics:
             self.rejected.labels(reason)
         for result in RESULTS:
             self.reloads.labels(result)
-
-    def count(self, status: int) -> None:
-        """Count an answer."""
-        self.requests.labels(str(status)).inc()
+        self.set_model(model)
 
     def set_model(self, model: str) -> None:
         """Say which model scores from now on."""

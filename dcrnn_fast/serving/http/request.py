@@ -6,28 +6,33 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
 from types import NoneType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ...errors import shown
 
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
 MAX_DIGITS = 4300
-"""The most characters of an integer, as in Python."""
+"""The most digits of an integer, as in Python."""
 _EXPECTED = '{"columns": {"NAME": [cell, ...]}, "shared": {"NAME": cell}}'
 _PLAIN = {str, int, float, bool, NoneType}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CELLS = "text, a number, true, false, null, or a list of these"
 
 
-class Unusable(Exception):  # noqa: N818 (it is an answer, not a failure)
-    """A request that cannot be scored: the status to answer, and why in one line."""
+class Refused(Exception):  # noqa: N818 (it is an answer, not a failure)
+    """A request that is not answered as it wishes: the status, why in one line, further headers of the answer, and maybe the ``reason`` by
+    which metrics count it: "overload", "deadline" or "stopping"."""
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, status: int, message: str, *, reason: str = "", **headers: str) -> None:
         super().__init__(" ".join(message.split()))
-        self.status = status
+        self.status, self.reason, self.headers = status, reason, headers
+
+
+def unavailable(reason: str, message: str, **headers: str) -> Refused:
+    """A request that may be tried again."""
+    return Refused(503, message, reason=reason, **{"retry-after": "1"}, **headers)
 
 
 class ScoreRequest(NamedTuple):
@@ -38,27 +43,23 @@ class ScoreRequest(NamedTuple):
     rows: int
 
     def check(self, wanted: Sequence[str]) -> None:
-        """Raise :class:`Unusable` for a wanted column that is not there, and for a shared cell that takes too much memory in each row."""
+        """Raise :class:`Refused` for a wanted column that is not there, and for a shared cell that takes too much memory in each row."""
         if missing := [name for name in wanted if name not in self.columns and name not in self.shared]:
             names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10:,} more" if missing[10:] else "")
-            raise _bad(f"the model reads {names}, and the request has neither cells nor a shared cell of that name; null is a missing cell")
-        for name in wanted:
-            if name not in self.shared:
-                continue
+            reads = f"the model reads {names}, and the request has neither cells nor a shared cell of that name"
+            raise Refused(400, f"{reads}; null is a missing cell")
+        for name in self.shared.keys() & set(wanted):
             cell = self.shared[name]
             size = len(cell) + sum(len(item) for item in cell if type(item) is str) if type(cell) is list else len(str(cell))
             if size * self.rows > MAX_SPREAD:
-                raise Unusable(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    f"shared {name!r} holds {size:,} characters or values for each of {self.rows:,} rows, expected at most {MAX_SPREAD:,} "
-                    "in all; shorten it, or send fewer rows at once",
-                )
+                held = f"shared {name!r} holds {size:,} characters or values for each of {self.rows:,} rows"
+                raise Refused(413, f"{held}, expected at most {MAX_SPREAD:,} in all; shorten it, or send fewer rows at once")
 
 
-def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
+def read_request(body: bytes | bytearray, *, max_rows: int) -> ScoreRequest:
     """The request in a body.
 
-    Raises :class:`Unusable`: 400 for what is no JSON, or another shape than the message says; 413 for more than ``max_rows`` rows.
+    Raises :class:`Refused`: 400 for what is no JSON, or another shape than the message says; 413 for more than ``max_rows`` rows.
 
     >>> from dcrnn_fast.serving.http.request import read_request
     >>> read_request(b'{"columns": {"item": ["i1", null]}, "shared": {"user": "u7"}}', max_rows=10)
@@ -66,85 +67,81 @@ def read_request(body: bytes, *, max_rows: int) -> ScoreRequest:
     >>> read_request(b'{"columns": {"item": "i1"}}', max_rows=10)
     Traceback (most recent call last):
     ...
-    dcrnn_fast.serving.http.request.Unusable: column 'item' is 'i1', expected a list of cells, one for each row
+    dcrnn_fast.serving.http.request.Refused: column 'item' is 'i1', expected a list of cells, one for each row
     """
-    text, value = _parsed(body)
-    if not isinstance(value, dict):
-        raise _bad(f"the body holds {shown(value)}, expected an object: {_EXPECTED}")
-    if unknown := value.keys() - {"columns", "shared"}:
-        raise _bad(f"the body has the key {shown(min(unknown))}, expected 'columns' and 'shared' alone: {_EXPECTED}")
-    for key, one in value.items():
-        if not isinstance(one, dict):
-            raise _bad(f"{key!r} is {shown(one)}, expected an object: {_EXPECTED}")
-    columns, shared = value.get("columns", {}), value.get("shared", {})
-    if both := columns.keys() & shared.keys():
-        raise _bad(f"{shown(min(both))} is both in 'columns' and in 'shared'; leave it out of one of them")
-    rows = _rows_of(columns, max_rows)
-    for name, cells in columns.items():
-        _check_cells(cells, "column", name)
-    for name, cell in shared.items():
-        _check_cells([cell], "shared", name)
-    if _SURROGATE.search(text):
-        _check_text(value)
-    return ScoreRequest(columns, shared, rows)
-
-
-def _parsed(body: bytes, parse_int: Callable[[str], Any] | None = None) -> tuple[str, Any]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise _bad(f"the body is no UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
+        raise Refused(400, f"the body is no UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
+    value = _parsed(text)
+    if not isinstance(value, dict):
+        raise Refused(400, f"the body holds {shown(value)}, expected an object: {_EXPECTED}")
+    if unknown := value.keys() - {"columns", "shared"}:
+        raise Refused(400, f"the body has the key {shown(min(unknown))}, expected 'columns' and 'shared' alone: {_EXPECTED}")
+    for key, one in value.items():
+        if not isinstance(one, dict):
+            raise Refused(400, f"{key!r} is {shown(one)}, expected an object: {_EXPECTED}")
+    columns, shared = value.get("columns", {}), value.get("shared", {})
+    if both := columns.keys() & shared.keys():
+        raise Refused(400, f"{shown(min(both))} is both in 'columns' and in 'shared'; leave it out of one of them")
+    rows, may_be_half = _rows_of(columns, max_rows), _SURROGATE.search(text) is not None
+    for name, cells in columns.items():
+        _check_cells(cells, f"column {shown(name)}", name, may_be_half)
+    for name, cell in shared.items():
+        _check_cells([cell], f"shared {shown(name)}", name, may_be_half)
+    return ScoreRequest(columns, shared, rows)
+
+
+def _parsed(text: str, parse_int: Callable[[str], Any] | None = None) -> Any:
     try:
-        value = json.loads(text, parse_int=parse_int, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
+        return json.loads(text, parse_int=parse_int, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"it goes wrong at line {error.lineno:,}, column {error.colno:,}" if text else "it is empty"
-        raise _bad(f"the body is no JSON: {place}; expected {_EXPECTED}") from error
+        raise Refused(400, f"the body is no JSON: {place}; expected {_EXPECTED}") from error
     except ValueError:  # an integer of more digits than Python reads; our own function for each integer would take longer than the rest
-        return _parsed(body, _integer)
+        return _parsed(text, _integer)
     except RecursionError:
-        raise _bad(f"the body is nested too deep, expected {_EXPECTED}") from None
-    return text, value
+        raise Refused(400, f"the body is nested too deep, expected {_EXPECTED}") from None
 
 
 def _rows_of(columns: dict[str, Any], max_rows: int) -> int:
-    first = None
+    first, rows = "", 1
     for name, cells in columns.items():
         if not isinstance(cells, list):
-            raise _bad(f"column {shown(name)} is {shown(cells)}, expected a list of cells, one for each row")
-        if first is not None and len(cells) != len(columns[first]):
-            raise _bad(
-                f"column {shown(name)} has {len(cells):,} rows, and {shown(first)} has {len(columns[first]):,}; give each row a cell in "
-                "every column (null: missing), or put a cell that all rows have into 'shared'"
-            )
-        first = name if first is None else first
-    rows = 1 if first is None else len(columns[first])
-    if not rows:
-        raise _bad(f"column {shown(first)} has no rows, expected at least one")
+            raise Refused(400, f"column {shown(name)} is {shown(cells)}, expected a list of cells, one for each row")
+        if not first:
+            first, rows = f"{shown(name)} has", len(cells)
+        if len(cells) != rows:
+            remedy = "give each row a cell in every column (null: missing), or put a cell that all rows have into 'shared'"
+            raise Refused(400, f"column {shown(name)} has {len(cells):,} rows, and {first} {rows:,}; {remedy}")
+        if not rows:
+            raise Refused(400, f"column {shown(name)} has no rows, expected at least one")
     if rows > max_rows:
-        raise Unusable(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request has {rows:,} rows, expected at most {max_rows:,}; send several requests"
-        )
+        raise Refused(413, f"the request has {rows:,} rows, expected at most {max_rows:,}; send several requests")
     return rows
 
 
-def _check_cells(cells: list[Any], kind: str, name: str) -> None:
-    if set(map(type, cells)) <= _PLAIN:
+def _check_cells(cells: list[Any], column: str, name: str, may_be_half: bool) -> None:
+    """Raise for what no cell holds, and for half of a surrogate pair, which is no text."""
+    if not may_be_half and set(map(type, cells)) <= _PLAIN:
         return
+    if _is_half(name):
+        raise Refused(400, f"{column} has half of a surrogate pair in its name, which is no text; write both halves")
     for row, cell in enumerate(cells, start=1):
-        wrong = [item for item in (cell if type(cell) is list else [cell]) if type(item) not in _PLAIN]
-        if wrong:
-            where = f"row {row:,}: " if kind == "column" else ""
-            raise _bad(f"{where}{kind} {shown(name)} holds {shown(wrong[0])}, expected {_CELLS}")
+        for item in cell if type(cell) is list else [cell]:
+            where = f"row {row:,}: {column}" if column.startswith("column") else column
+            if type(item) not in _PLAIN:
+                raise Refused(400, f"{where} holds {shown(item)}, expected {_CELLS}")
+            if isinstance(item, str) and _is_half(item):
+                raise Refused(400, f"{where} holds {ascii(item)[:80]}, half of a surrogate pair, which is no text; write both halves")
 
 
-def _check_text(value: dict[str, Any]) -> None:
-    """Raise for half of a surrogate pair, which is no text."""
-    for part in value.values():
-        for name, cells in part.items():
-            try:
-                json.dumps([name, cells], ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise _bad(f"column {ascii(name)[:80]} holds half of a surrogate pair, which is no text; write both halves") from None
+def _is_half(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 class _Beyond:
@@ -158,15 +155,16 @@ class _Beyond:
 
 
 def _integer(digits: str) -> Any:
-    return int(digits) if len(digits) <= MAX_DIGITS else _Beyond(digits, f"an integer of {len(digits):,} digits")
+    size = len(digits.removeprefix("-"))
+    return int(digits) if size <= MAX_DIGITS else _Beyond(digits, f"an integer of {size:,} digits")
 
 
 def _float(digits: str) -> Any:
     return value if math.isfinite(value := float(digits)) else _Beyond(digits, "a number beyond float64")
 
 
-def _constant(name: str) -> NoReturn:
-    raise _bad(f"the body holds {name}, which JSON cannot hold; write null for a missing number")
+def _constant(name: str) -> _Beyond:
+    return _Beyond(name, "which JSON cannot hold; write null for a missing number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -174,9 +172,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _bad(f"the body has the key {shown(twice)} twice; give each column once")
+        raise Refused(400, f"the body has the key {shown(twice)} twice; give each column once")
     return found
-
-
-def _bad(message: str) -> Unusable:
-    return Unusable(HTTPStatus.BAD_REQUEST, message)

@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ... import __version__
 
-_CELL = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}, {"type": "null"}]}
-_STATUS = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
-_SCHEMAS: dict[str, Any] = {
-    "Cell": {
-        "description": "null is a missing cell. In a field with several values, a list of these.",
-        "anyOf": [*_CELL["anyOf"], {"type": "array", "items": _CELL}],
-    },
-    "Error": {
-        "type": "object",
-        "properties": {
-            "error": {"type": "string", "description": "One line that names the column, the row (from 1), and what was expected."}
-        },
-        "required": ["error"],
-        "additionalProperties": False,
-    },
-}
-_RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+Schema = dict[str, Any]
+_CELL = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+_RETRY = {"headers": {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}}
 
 
-def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
+def describe_api(about: Mapping[str, Any]) -> Schema:
     """The description, OpenAPI 3.1, of a server that says ``about`` itself at /v1/model."""
-    limits = about["limits"]
-    scores = {name: {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}} for name in about["names"]}
-    answer = {
-        "type": "object",
-        "properties": {
-            "model": {"type": "string"},
-            "rows": {"type": "integer", "minimum": 1, "maximum": limits["rows"]},
-            "scores": {"type": "object", "properties": scores, "required": about["names"], "additionalProperties": False},
-        },
-        "required": ["model", "rows", "scores"],
-        "additionalProperties": False,
-    }
-    cell, cells = {"$ref": "#/components/schemas/Cell"}, {"$ref": "#/components/schemas/Cells"}
+    limits, columns = about["limits"], about["columns"]
+    probabilities = {name: {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}} for name in about["names"]}
+    rows = {"type": "integer", "minimum": 1, "maximum": limits["rows"]}
+    scores = {"model": {"type": "string"}, "rows": rows, "scores": _object(probabilities, about["names"])}
     request = {
-        "type": "object",
-        "description": "All lists of `columns` have one length, the number of rows. A column is in one of the two. "
-        f"The model reads {', '.join(about['columns'])}; other columns are ignored.",
-        "properties": {
-            "columns": {
-                "type": "object",
-                "description": "Column -> a cell for each row. Without it, there is one row.",
-                "properties": dict.fromkeys(about["columns"], cells),
-                "additionalProperties": cells,
-            },
-            "shared": {
-                "type": "object",
-                "description": "Column -> the cell that every row has.",
-                "properties": dict.fromkeys(about["columns"], cell),
-                "additionalProperties": cell,
-            },
-        },
-        "additionalProperties": False,
-        "examples": [{"columns": {name: [None, None] for name in about["columns"]}}],
+        "columns": _mapping(columns, "Cells", "Column -> a cell for each row. Without it, there is one row."),
+        "shared": _mapping(columns, "Cell", "Column -> the cell that every row has."),
     }
-    of_column = {"type": "array", "items": cell, "minItems": 1, "maxItems": limits["rows"]}
+    alike = "All lists of `columns` have one length, the number of rows. A column is in one of the two."
+    reads = f"The model reads {', '.join(columns)}; other columns are ignored."
+    schemas = {
+        "Cell": {
+            "description": "null is a missing cell. In a field with several values, a list of these.",
+            "anyOf": [*_CELL, {"type": "array", "items": {"anyOf": _CELL}}],
+        },
+        "Cells": {"type": "array", "items": _named("Cell"), "minItems": 1, "maxItems": limits["rows"]},
+        "ScoreRequest": _object(request)
+        | {"description": f"{alike} {reads}", "examples": [{"columns": {name: [None, None] for name in columns}}]},
+        "Scores": _object(scores, scores),
+        "Error": _object(
+            {"error": {"type": "string", "description": "One line that names the column, the row (from 1), and what was expected."}},
+            ["error"],
+        ),
+    }
     deadline = {
         "name": "X-Deadline-Ms",
         "in": "header",
@@ -73,48 +48,51 @@ def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
         "operationId": "score",
         "summary": "Score rows",
         "parameters": [deadline],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScoreRequest"}}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _named("ScoreRequest")}}},
         "responses": {
-            "200": _answer("Probabilities by name, one for each row.", {"$ref": "#/components/schemas/Scores"}),
+            "200": _answer("Probabilities by name, one for each row.", _named("Scores")),
             "400": _error("No JSON, or a wrong shape, column or cell."),
             "413": _error(f"More than {limits['body_bytes']:,} bytes, or more than {limits['rows']:,} rows."),
             "415": _error("Another content type than application/json."),
-            "503": _error("The queue is full, the deadline passed, or the server is stopping.") | {"headers": _RETRY},
+            "503": _error("The server has no room for the request, the deadline passed, or the server is stopping.") | _RETRY,
         },
     }
+    status = _object({"status": {"type": "string"}}, ["status"]) | {"additionalProperties": True}
+    text = {"description": "Text, version 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     model = {"type": "object", "required": list(about)}
     paths = {
         "/v1/score": {"post": score},
-        "/v1/model": {"get": _get("model", "The model and the limits", _answer("What scores.", model))},
-        "/health/live": {"get": _get("live", "Whether the process answers", _answer("It does.", _STATUS))},
-        "/health/ready": {
-            "get": _get(
-                "ready", "Whether it takes requests", _answer("It does.", _STATUS), {"503": _error("It is stopping.") | {"headers": _RETRY}}
-            )
-        },
-        "/metrics": {
-            "get": _get(
-                "metrics",
-                "Metrics for Prometheus",
-                {"description": "Text, version 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            )
-        },
+        "/v1/model": _get("model", "The model and the limits", {"200": _answer("What scores.", model)}),
+        "/health/live": _get("live", "Whether the process answers", {"200": _answer("It does.", status)}),
+        "/health/ready": _get(
+            "ready", "Whether it takes requests", {"200": _answer("It does.", status), "503": _error("It is stopping.") | _RETRY}
+        ),
+        "/metrics": _get("metrics", "Metrics for Prometheus", {"200": text}),
     }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "dcrnn_fast", "version": __version__, "description": f"Scores rows with the model {about['model']}."},
-        "paths": paths,
-        "components": {"schemas": _SCHEMAS | {"Cells": of_column, "ScoreRequest": request, "Scores": answer}},
-    }
+    info = {"title": "dcrnn_fast", "version": __version__, "description": f"Scores rows with the model {about['model']}."}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
 
-def _get(name: str, summary: str, answer: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"operationId": name, "summary": summary, "responses": {"200": answer} | (more or {})}
+def _object(properties: Schema, required: Iterable[str] = ()) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _mapping(names: Iterable[str], of: str, description: str) -> Schema:
+    properties = dict.fromkeys(names, _named(of))
+    return {"type": "object", "description": description, "properties": properties, "additionalProperties": _named(of)}
+
+
+def _named(schema: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _get(name: str, summary: str, responses: Schema) -> Schema:
+    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+
+
+def _answer(description: str, schema: Schema) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _error(description: str) -> dict[str, Any]:
-    return _answer(description, {"$ref": "#/components/schemas/Error"})
+def _error(description: str) -> Schema:
+    return _answer(description, _named("Error"))

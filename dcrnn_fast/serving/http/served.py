@@ -35,21 +35,21 @@ def load_run(path: Path, *, device: str = "auto", backend: str = "auto") -> Serv
 def load_package(path: Path) -> Served:
     """The ranker of an exported file, once it has scored a row. Raises the errors of :func:`load_exported`."""
     ranker = load_exported(path)
-    about = ranker.about
-    return _tried(Served(ranker, ranker.id[:12], about["kind"], about["dcrnn_fast"], about["torch"]), path)
+    return _tried(Served(ranker, ranker.id[:12], *(ranker.about[key] for key in ("kind", "dcrnn_fast", "torch"))), path)
 
 
 def _tried(served: Served, path: Path) -> Served:
-    scores = served.ranker.predict({name: [None] for name in served.ranker.columns})
-    if served.ranker.unseen is not None:
-        served.ranker.unseen.clear()
-        served.ranker.unseen.by_request, served.ranker.unseen.tell = True, _warn
+    scores, unseen = served.ranker.predict({name: [None] for name in served.ranker.columns}), served.ranker.unseen
+    if unseen is not None:
+        unseen.clear()
+        unseen.by_request, unseen.tell = True, lambda line: told(f"warning: {line}")
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DataError(f"{path} gives a row of missing cells no finite score; train again, and see the run's log")
     return served
 
 
-def _warn(line: str) -> None:
-    with suppress(OSError, AttributeError, ValueError):  # nobody can hear it
-        sys.stderr.write(printable(f"warning: {line}\n"))
+def told(line: str) -> None:
+    """Write a line to stderr, if anybody can hear it."""
+    with suppress(OSError, AttributeError, ValueError):
+        sys.stderr.write(printable(f"{line}\n"))
         sys.stderr.flush()

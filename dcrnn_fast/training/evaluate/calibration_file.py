@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ...data.inspect.base_rates import Array
 from ...errors import CheckpointError, shown
 from ...support import strict_json
-from ..folder.run_files import first_problem, write_json
+from ..config import in_words
+from ..folder.run_files import write_json
 
 Count = Annotated[int, Field(ge=0)]
 SMALLEST, LARGEST = 1e-30, 1 - 2**-25
@@ -139,7 +140,7 @@ def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Cali
     try:
         calibration = Calibration.model_validate(values)
     except ValidationError as error:
-        raise CheckpointError(f"{path} holds no calibration: {first_problem(error, 'the content')}; {remedy}") from error
+        raise CheckpointError(f"{path} holds no calibration: {in_words(error.errors()[0], 'the content')}; {remedy}") from error
     if calibration.weights != weights:
         raise CheckpointError(f"{path} was fitted to other weights than those of the run now; {remedy}")
     if sorted(calibration.maps) != sorted(expected := calibrated_names(about)):

@@ -1,40 +1,30 @@
-"""Checkpoints that are whole or absent, and safe to load: safetensors and JSON, nothing is unpickled.
+"""Checkpoints that are whole or absent, and safe to load: safetensors, nothing is unpickled.
 
-``checkpoints/step-00001234/`` holds ``tensors.safetensors`` (every tensor) and ``state.json`` (everything else, and a SHA-256 over
-both). The folder is written under a temporary name in the same place, synced and renamed.
+``checkpoints/step-00001234.safetensors`` holds every tensor, and in its metadata everything else, as JSON, and a digest over both.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ...errors import CheckpointError, shown
-from ...support import strict_json
-from ...support.files import regular_file, sync
 from .run_files import run_folder_errors
-from .tensors import pack_tensors
+from .tensors import read_sealed, write_sealed
 
-FORMAT = 1
+FORMAT, KEY = 2, "dcrnn_fast_checkpoint"
 KEEP = 2
 STEPS = 200
 """Steps between checkpoints if ``checkpoint_every`` is null and a checkpoint is quickly written."""
 SHARE = 10
 """After a checkpoint, training goes on for at least this many times as long as writing it took."""
-_REPLACED = ".replaced.tmp"
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 class Checkpoint(NamedTuple):
@@ -44,8 +34,8 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
-def checkpoint_folders(root: Path) -> list[Path]:
-    """The complete checkpoints below ``root``, oldest first."""
+def checkpoint_files(root: Path) -> list[Path]:
+    """The checkpoints below ``root``, oldest first."""
     if not root.is_dir():
         return []
     named = ((_NAME.fullmatch(path.name), path) for path in root.iterdir())
@@ -58,93 +48,31 @@ def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Tensor], state:
     Raises :class:`dcrnn_fast.errors.RunFolderError` when the disk refuses. Earlier checkpoints then stay as they were, and nothing
     half-written is left.
     """
-    final = root / f"step-{step:08d}"
-    beside, replaced = root / f".{final.name}.tmp", root / f".{final.name}{_REPLACED}"
-    with run_folder_errors(final):
+    file = root / f"step-{step:08d}.safetensors"
+    with run_folder_errors(file):
         root.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.mkdir()
-            packed = pack_tensors(tensors)
-            for name, data in (("tensors.safetensors", packed), ("state.json", _sealed(state, packed))):
-                (beside / name).write_bytes(data)
-                sync(beside / name)
-            sync(beside)
-            if final.exists():
-                os.replace(final, replaced)  # killed after this, the next run brings it back: see recover
-            os.replace(beside, final)
-            sync(root)
-        except BaseException:
-            if replaced.exists() and not final.exists():
-                os.replace(replaced, final)
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-        for old in [*root.glob(replaced.name), *checkpoint_folders(root)[:-KEEP]]:
-            delete_checkpoint(old)
-    return final
+        write_sealed(file, tensors, {"format": FORMAT, "values": state}, KEY)
+        for old in checkpoint_files(root)[:-KEEP]:
+            old.unlink()
+    return file
 
 
-def delete_checkpoint(folder: Path) -> None:
-    """Delete a checkpoint. A process killed meanwhile leaves no half of one that looks like a whole one: it has another name by then."""
-    doomed = folder.with_name(".step-old.tmp")
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed)
-
-
-def recover(root: Path) -> None:
-    """Bring back a checkpoint whose replacement a kill prevented, and delete what was left half-written or half-deleted."""
-    for replaced in root.glob(f".step-*{_REPLACED}"):
-        final = root / replaced.name[1:].partition(".")[0]
-        if not final.exists():
-            os.replace(replaced, final)
-    for beside in root.glob(".step-*.tmp"):
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(file: Path) -> Checkpoint:
     """Read one checkpoint and verify its digest. Raises :class:`CheckpointError` that names the damaged file and what to do."""
-    state_file, tensor_file = folder / "state.json", folder / "tensors.safetensors"
-    try:
-        state = strict_json.load(state_file)
-        sealed = state["tensors"]
-        size, sha256 = sealed["bytes"], sealed["sha256"]
-        intact = state.pop("digest", None) == strict_json.json_digest(state)
-    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(folder, state_file, f"cannot be read ({error})") from error
-    if not intact:
-        raise damaged(folder, state_file, "was changed after it was written: its digest does not match")
-    if state.get("format") != FORMAT:
-        raise CheckpointError(f"{state_file} has format {shown(state.get('format'))}, this version reads format {FORMAT}; start a new run")
-    try:
-        packed = regular_file(tensor_file).read_bytes()
-    except OSError as error:
-        raise damaged(folder, tensor_file, f"cannot be read ({error.strerror})") from error
-    if len(packed) != size:
-        raise damaged(folder, tensor_file, f"is truncated or extended: {len(packed)} bytes, expected {size}")
-    if hashlib.sha256(packed).hexdigest() != sha256:
-        raise damaged(folder, tensor_file, "was changed after it was written: its digest does not match")
-    try:
-        return Checkpoint(safetensors.torch.load(packed), state["values"])
-    except (SafetensorError, KeyError) as error:
-        raise damaged(folder, tensor_file, f"holds no checkpoint ({error})") from error
+    remedy = _remedy(file)
+    tensors, about, _ = read_sealed(file, KEY, f"is no checkpoint; {remedy}", remedy)
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{file} has format {shown(about.get('format'))}, this version reads format {FORMAT}; start a new run")
+    return Checkpoint({name: value.clone() for name, value in tensors.items()}, about["values"])  # the file may be deleted meanwhile
 
 
-def damaged(folder: Path, file: Path, what: str) -> CheckpointError:
-    """The error that ``file`` of the checkpoint ``folder`` cannot be used because it ``what``; it says how to go on."""
-    folders = checkpoint_folders(folder.parent)
-    earlier = folders[: folders.index(folder)] if folder in folders else []
-    again = f"delete the folder {folder} and use --resume again to"
-    if earlier:
-        remedy = f"{again} fall back to {earlier[-1].name}"
-    elif folder.parent.with_name("metrics.json").exists():
-        remedy = "the run is finished and has no earlier checkpoint: restore this one, or train in another folder"
-    else:
-        remedy = f"{again} start from the beginning (there is no earlier checkpoint)"
-    return CheckpointError(f"checkpoint {file} {what}; {remedy}")
-
-
-def _sealed(values: Mapping[str, Any], packed: bytes) -> bytes:
-    state = {"format": FORMAT, "values": values, "tensors": {"bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}}
-    return (json.dumps(state | {"digest": strict_json.json_digest(state)}, indent=1, allow_nan=False) + "\n").encode()
+def _remedy(file: Path) -> str:
+    files = checkpoint_files(file.parent)
+    if earlier := files[: files.index(file)] if file in files else []:
+        return f"delete it and use --resume again to fall back to {earlier[-1].name}"
+    if file.parent.with_name("metrics.json").exists():
+        return "the run is finished and has no earlier checkpoint: restore this one, or train in another folder"
+    return "delete it and use --resume again to start from the beginning (there is no earlier checkpoint)"
 
 
 class CheckpointPace:

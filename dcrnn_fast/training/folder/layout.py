@@ -15,7 +15,7 @@ from ...support import strict_json
 from ...support.files import leftovers
 from ...support.locks import locked
 from ..config import RunConfig, describe_differences, load_config, located, read_config
-from .checkpoint import checkpoint_folders, delete_checkpoint, recover
+from .checkpoint import checkpoint_files
 from .run_files import run_folder_errors, write_file, write_json
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
@@ -50,7 +50,7 @@ class RunFolder:
     def newest_checkpoint(self) -> Path | None:
         """The complete checkpoint of the highest step. Raises :class:`RunFolderError` if the folder cannot be read."""
         with _readable(self.checkpoints):
-            found = checkpoint_folders(self.checkpoints)
+            found = checkpoint_files(self.checkpoints)
         return found[-1] if found else None
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -84,8 +84,8 @@ class RunFolder:
         """Delete the files of a run that this one replaces, and write the configuration. From then on the folder belongs to this run."""
         with run_folder_errors(self.root):
             self.metrics.unlink(missing_ok=True)  # A kill leaves an unfinished run of before, and then a new one without a checkpoint.
-            for checkpoint in checkpoint_folders(self.checkpoints):
-                delete_checkpoint(checkpoint)
+            for checkpoint in checkpoint_files(self.checkpoints):
+                checkpoint.unlink()
             for file in (self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema):
                 file.unlink(missing_ok=True)
             if self.tensorboard.exists():
@@ -93,12 +93,13 @@ class RunFolder:
         write_file(self.config, config.to_yaml().encode())
 
     def remove_leftovers(self) -> None:
-        """Delete what a killed process left half-written, and bring back what it was replacing. The caller must hold the lock."""
+        """Delete what a killed process left half-written. The caller must hold the lock."""
         files = (self.config, self.metrics, self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema)
         for file in files:
             for beside in leftovers(file):
                 beside.unlink()
-        recover(self.checkpoints)
+        for beside in self.checkpoints.glob(".step-*.tmp"):
+            beside.unlink()
 
     def holds_run(self) -> bool:
         """Whether a run was started here. Raises :class:`RunFolderError` if the folder cannot be read."""
@@ -145,8 +146,12 @@ def enter_run(root: Path, config: RunConfig, *, resume: bool | None, overwrite: 
             names = _names(root)
             if names and not names & {folder.lock.name, folder.config.name}:
                 raise _foreign(root)
-            if not stack.enter_context(locked(folder.lock)):
-                raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
+            try:
+                if not stack.enter_context(locked(folder.lock)):
+                    raise RunFolderError(f"another run writes to {root} now; wait until it has ended, stop it, or choose another --output")
+            except PermissionError:
+                if overwrite or not folder.metrics.is_file():  # a finished run is only read
+                    raise
             stack.callback(_remove_lock_unless_claimed, folder)
             folder.remove_leftovers()
             holds_run = folder.holds_run()

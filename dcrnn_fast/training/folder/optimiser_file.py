@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, shown
 from ...nn.features import EMBEDDING, FIRST_ORDER
-from .weights import export_weights, read_sealed
+from .tensors import read_sealed, write_sealed
 
 FORMAT, KEY = 2, "dcrnn_fast_optimiser"
 READS, IDLE = "reads", "idle"
@@ -28,8 +28,8 @@ class Known(NamedTuple):
 
 
 def write_known(path: Path, known: Known, weights: str) -> None:
-    """Write the file. It belongs to the weights of this digest, see :func:`.weights.export_weights`."""
-    export_weights(path, known.tensors, {"format": FORMAT, "steps": known.steps, "batch": known.batch, "weights": weights}, KEY)
+    """Write the file. It belongs to the weights of this digest, see :func:`.tensors.write_sealed`."""
+    write_sealed(path, known.tensors, {"format": FORMAT, "steps": known.steps, "batch": known.batch, "weights": weights}, KEY)
 
 
 def read_known(path: Path, weights: str) -> Known | None:

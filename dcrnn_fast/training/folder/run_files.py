@@ -1,4 +1,4 @@
-"""Files of a run folder: replaced in one step, with errors that say how to go on and what is wrong with a content."""
+"""Files of a run folder: replaced in one step, with errors that say how to go on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ...errors import RunFolderError, shown
+from ...errors import RunFolderError
 from ...support import files
 
 _REMEDIES = {
@@ -52,20 +50,3 @@ def write_json(path: Path, value: Any, again: str = "go on with --resume") -> No
     """Replace a JSON file in one step. Raises :class:`ValueError` for NaN and infinities, which JSON cannot hold."""
     with run_folder_errors(path, again):
         files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def first_problem(error: ValidationError, whole: str) -> str:
-    """The place of the first problem, or ``whole`` where it is the whole value; what stands there; and what is wrong with it.
-
-    >>> from pydantic import TypeAdapter
-    >>> try:
-    ...     TypeAdapter(dict[str, int]).validate_python({"rows": "many"}, strict=True)
-    ... except ValidationError as error:
-    ...     print(first_problem(error, "the description"))
-    rows is 'many': Input should be a valid integer
-    """
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(map(str, problem["loc"])) or whole
-    if problem["type"] == "missing":
-        return f"{place} is missing"
-    return f"{place} is {shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ...data.encoder.run_folder import REMEDY
 from ...errors import CheckpointError
+from ...support import strict_json
 from ...support.files import regular_file
 from ...support.strict_json import canonical_json
+from .run_files import write_file
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
@@ -72,8 +76,11 @@ def blocks(tensor: Tensor) -> tuple[Tensor, ...]:
     return tensor.view(-1).split(2**22)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises :class:`CheckpointError` that names the file and what to do."""
+def read_safetensors(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. The tensors are the file's memory, which another file may replace.
+
+    Raises :class:`CheckpointError` that names the file and what to do.
+    """
     try:
         with regular_file(path).open("rb"):  # safetensors does not find what may not be read
             pass
@@ -84,9 +91,31 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; let this user read it") from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}); restore it, or go on with --resume to write it again"
-        ) from error
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}); {remedy}") from error
+
+
+def write_sealed(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str) -> str:
+    """Write tensors as safetensors; the metadata holds, under ``key``, JSON values and a digest over both, which is returned."""
+    digest = tensor_digest(tensors, about)
+    write_file(path, pack_tensors(tensors, {key: json.dumps({"about": about, "digest": digest})}))
+    return digest
+
+
+def read_sealed(path: Path, key: str, otherwise: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """What :func:`write_sealed` wrote under a key, and the digest.
+
+    Raises :class:`CheckpointError`: a file without the key ``otherwise``, and a damaged or changed one has the remedy.
+    """
+    tensors, metadata = read_safetensors(path, remedy)
+    try:
+        sealed = strict_json.parse(metadata[key])
+        about, digest = dict(sealed["about"]), sealed["digest"]
+        intact = tensor_digest(tensors, about) == digest
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} {otherwise}") from error
+    if not intact:
+        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
+    return tensors, about, digest
 
 
 def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
@@ -95,5 +124,5 @@ def tensor_digest(tensors: Mapping[str, Tensor], values: Any) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(canonical_json([name, str(value.dtype), list(value.shape)]))
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

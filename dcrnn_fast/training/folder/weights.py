@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,11 +21,10 @@ from ...errors import CheckpointError, ConfigError
 from ...support import strict_json
 from ...support.files import path_of
 from ...support.model_inputs import SCENARIO_RATIO, check_negative_rate, check_pooled, check_shared_embeddings
-from ..config import ModelConfig, RunConfig
+from ..config import ModelConfig, RunConfig, in_words
 from ..device import select_backend, select_device
 from .layout import RunFolder
-from .run_files import first_problem, write_file
-from .tensors import check_tensors, load_tensors, pack_tensors, read_safetensors, tensor_digest
+from .tensors import check_tensors, load_tensors, read_sealed, write_sealed
 
 KEY = "dcrnn_fast"
 MAX_UNITS = 2**18
@@ -103,7 +101,7 @@ def check_description(about: Any, path: Path) -> None:
     try:
         _Description.model_validate(about)
     except ValidationError as error:
-        problem = first_problem(error, "the description")
+        problem = in_words(error.errors()[0], "the description")
         raise CheckpointError(f"{path} describes no model: {problem}; give the model.safetensors of a run folder") from error
 
 
@@ -160,12 +158,9 @@ def build_model(about: Mapping[str, Any], *, device: torch.device, backend: str)
         raise ConfigError(f"the configuration's model section does not fit the data set {about['data']['name']}: {error}") from error
 
 
-def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], key: str = KEY) -> str:
-    """Write weights as safetensors; the metadata holds, under ``key``, the description and a digest over both, which is returned."""
-    digest = tensor_digest(tensors, about)
-    sealed = {"about": about, "digest": digest}
-    write_file(path, pack_tensors(tensors, {key: json.dumps(sealed, sort_keys=True)}))
-    return digest
+def export_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Write weights as safetensors with their description. Returns the digest over both."""
+    return write_sealed(path, tensors, about, KEY)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -177,20 +172,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     found = read_sealed(path, KEY, "has no dcrnn_fast description; give the model.safetensors of a run folder", REMEDY)
     check_description(found[1], path)
     return found
-
-
-def read_sealed(path: Path, key: str, otherwise: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """What :func:`export_weights` wrote under a key, and the digest. A file without it ``otherwise``, and a changed one has the remedy."""
-    tensors, metadata = read_safetensors(path)
-    try:
-        sealed = strict_json.parse(metadata[key])
-        about, digest = sealed["about"], sealed["digest"]
-        intact = tensor_digest(tensors, about) == digest
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} {otherwise}") from error
-    if not intact:
-        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
-    return tensors, about, digest
 
 
 def load_model(path: str | Path, *, device: str | torch.device = "cpu", backend: str = "auto") -> tuple[nn.Module, dict[str, Any]]:

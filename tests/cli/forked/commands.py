@@ -24,8 +24,7 @@ CAPABILITIES = 0x20080522
 
 @dataclass
 class Job:
-    """A command, and how it ends: by itself, or at its event number ``stop`` by a kill. With ``stands``, it stands still there until the
-    other commands have ended, and is killed then.
+    """A command, and how it ends: by itself, or at its event number ``stop`` by a kill.
 
     Events are the calls of its first thread; or, where these are too many, the audit events of Python. With ``user`` it has no more rights
     than a normal user, who may not write where the mode of a folder of theirs forbids it. ``environment`` is added to that of the tests.
@@ -33,7 +32,6 @@ class Job:
 
     words: list
     stop: int = 0
-    stands: bool = False
     audited: bool = False
     user: bool = False
     environment: dict = field(default_factory=dict)
@@ -84,13 +82,7 @@ def _run_all(jobs, folders):
     for job, folder in zip(jobs, folders, strict=True):
         folder.mkdir()
         started.append(_start(job, folder))
-        if job.stands:
-            os.waitpid(started[-1], os.WUNTRACED)
-    codes = {}
-    for job, process in sorted(zip(jobs, started, strict=True), key=lambda one: one[0].stands):
-        if job.stands:
-            os.kill(process, signal.SIGKILL)
-        codes[process] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    codes = {process: os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started}
     ended = []
     for process, folder in zip(started, folders, strict=True):
         out, err, events = (path.read_text() if (path := folder / name).exists() else "" for name in ("out", "err", "events"))
@@ -164,7 +156,7 @@ def _run(job, folder, program):
         if threading.get_ident() == first:
             events += 1
             if events == job.stop:
-                os.kill(os.getpid(), signal.SIGSTOP if job.stands else signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
 
     (sys.addaudithook if job.audited else sys.setprofile)(event)
     try:
@@ -172,7 +164,7 @@ def _run(job, folder, program):
     except SystemExit as end:
         sys.setprofile(None)
         os.write(events_file, str(events).encode())
-        if events < job.stop and not job.stands:  # it had fewer events than the run that counted them
+        if events < job.stop:  # it had fewer events than the run that counted them
             os.kill(os.getpid(), signal.SIGKILL)
         return end.code or 0
     except BaseException:

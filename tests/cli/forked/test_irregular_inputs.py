@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.forked.commands import Job
 
-STEP = "checkpoints/step-00000008"
+STEP = "checkpoints/step-00000008.safetensors"
 SCORES = "--output {place}/scores.csv"
 OF_A_RUN = {
     "model.safetensors": ("evaluate --run {run}", r"error: {path} is damaged or no safetensors file \(.*it is no regular file"),
@@ -22,15 +22,9 @@ OF_A_RUN = {
         r"error: {path} cannot be read \(.*it is no regular file: .*; write it again with dcrnn-fast calibrate, or delete it",
     ),
     "config.yaml": ("evaluate --run {run}", r"error: {run} holds no run \(config\.yaml is missing\)"),
-    f"{STEP}/state.json": ("train --quiet --resume --output {run}", r"error: checkpoint {path} cannot be read \(.*it is no regular file"),
-    f"{STEP}/tensors.safetensors": ("train --quiet --resume --output {run}", r"error: checkpoint {path} cannot be read \(it is no regular"),
+    STEP: ("train --quiet --resume --output {run}", r"error: {path} is damaged or no safetensors file \(.*it is no regular file"),
 }
 GIVEN = {
-    "run.yaml": ("train --config {path} --output {place}/new", r"error: {path}: cannot be read \(it is no regular file\)"),
-    "as-written.yaml": (
-        f"predict --run {{run}} --backend reference --schema {{path}} --input {{table}}/tiny.csv {SCORES}",
-        r"error: schema {path} cannot be read: it is no regular file",
-    ),
     "table.csv": (
         f"predict --run {{run}} --backend reference --input {{path}} {SCORES}",
         r"error: the input file {path} is no regular file",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -93,23 +92,10 @@ def test_what_a_killed_call_left_goes_with_the_entry_that_another_one_made(visit
     cache = tmp_path / "cache"
     run(visits, "", "encoding rows", 0, cache)
     (left,) = leftovers(cache)
-    shutil.copytree(left, cache / left.name.replace(left.name[-12:-4], "0123abcd"))
     assert run(visits, "", cache=cache)[1] == 0
     (cache / left.name).mkdir()
     assert run(visits, "", cache=cache, told=False)[1] == 0
     assert not leftovers(cache)
-
-
-def test_the_longest_of_several_that_were_killed_counts(visits, tmp_path):
-    output = tmp_path / "killed"
-    run(visits, output, "reading rows", 28)
-    (short,) = leftovers(tmp_path)
-    short.rename(tmp_path / "short")
-    run(visits, output, "learning columns")
-    for name in ("0000aaaa", "ffffffff"):
-        shutil.copytree(tmp_path / "short", tmp_path / f".killed.{name}.tmp")
-    assert run(visits, output) == (45, 0)
-    assert not leftovers(tmp_path)
 
 
 def test_a_joined_folder_takes_over_no_rows(visits, tmp_path):

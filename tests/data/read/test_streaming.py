@@ -74,7 +74,7 @@ def test_an_interrupted_prepare_leaves_nothing(table):
 
     with pytest.raises(KeyboardInterrupt):
         prepare_folder(table.save(), table.folder / "out" / "packed", progress=stop)
-    assert [path.name for path in (table.folder / "out").iterdir()] == [".lock"]
+    assert [path.suffix for path in (table.folder / "out").iterdir()] == [".lock"]
 
 
 def test_a_packed_folder_opens_as_data_and_keeps_its_encoding(table):

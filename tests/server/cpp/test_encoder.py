@@ -130,7 +130,7 @@ def test_a_shared_cell_is_that_of_every_row(answers):
             "column 'price', row 2: holds \"x\", expected an integer or null",
         ),
         ('{"columns": {"price": [null, "cheap"], "city": ["a", "a"], "tags": [[], []]}}', 'row 2: holds "cheap", expected a number'),
-        ('{"columns": {"price": [1.5, 1e999], "city": ["a", "a"], "tags": [[], []]}}', "row 2: holds inf, expected a finite number"),
+        ('{"columns": {"price": [1.5, 1e999], "city": ["a", "a"], "tags": [[], []]}}', "row 2: holds 1e999, a number beyond float64"),
         (
             '{"columns": {"price": [9007199254740993], "city": ["a"], "tags": [[]]}}',
             "row 1: holds 9007199254740993, expected an integer within",
@@ -165,14 +165,9 @@ def test_a_bad_request_is_refused_in_words_that_name_the_place(answers, request_
             '{"columns": {"city": ["\udcff"]}}',
         ],
         *['{"columns": {"city": ["\\ud800"]}}', '{"columns": {"city": ["a",]}}', '{"columns": {}, "columns": {}}', "[" * 100_000],
-        *[
-            '{"columns": {"city": ["a"], "city": ["b"]}}',
-            '{"columns": {"city": [' + "1" * 5000 + "]}}",
-            "/* no comment */ {}",
-            '{"a": ["\x01"]}',
-        ],
+        *['{"columns": {"city": ["a"], "city": ["b"]}}', "/* no comment */ {}", '{"a": ["\x01"]}'],
     ],
-    ids=range(14),
+    ids=range(13),
 )
 def test_a_request_that_is_no_plain_json_is_refused(answers, text):
     for got in answers(text):

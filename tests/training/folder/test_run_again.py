@@ -45,7 +45,7 @@ def test_overwrite_replaces_the_run_and_leaves_other_files(schema, copied):
     assert train(tiny_config(schema, seed=7, **SHORT), copied) == result
     assert (copied / "export.pt2").read_text() == "mine"
     assert not (copied / "calibration.json").exists()
-    assert [path.name for path in (copied / "checkpoints").iterdir()] == ["step-00000006", "step-00000008"]
+    assert sorted(path.stem for path in (copied / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
     assert len(list((copied / "tensorboard").iterdir())) == 1
 
 

@@ -41,7 +41,7 @@ def test_a_run_that_makes_a_graph_first_is_stopped_and_resumed_has_the_bits_of_a
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     interrupted(tiny_config(schema, compile=True), tmp_path / "run", 5)
     train(tiny_config(schema, compile=True), tmp_path / "run", resume=True)
-    for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024/tensors.safetensors"):
+    for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024.safetensors"):
         assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name
 
 

@@ -16,7 +16,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_the_last_checkp
         return real_loss(self, *arguments, **options) * (float("nan") if len(calls) == 5 else 1)
 
     monkeypatch.setattr(dcrnn_fast.DCRNN, "loss", loss)
-    with pytest.raises(TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003, is from"):
+    with pytest.raises(TrainingDivergedError, match=r"became nan at or shortly before step 6; the last checkpoint, step-00000003"):
         train(tiny_config(schema), tmp_path / "run")
     kept = newest_checkpoint(tmp_path / "run")
     assert all(value.isfinite().all() for name, value in kept.tensors.items() if value.is_floating_point())

@@ -131,5 +131,5 @@ def test_data_without_conditionals_is_refused_before_the_run(tmp_path, changes, 
 
 
 def test_another_estimator_is_refused():
-    with pytest.raises(ConfigError, match=r"loss\.cvr is 'ips', expected one of entire_space, ipw, dr"):
+    with pytest.raises(ConfigError, match=r"loss\.cvr is 'ips': Input should be 'entire_space', 'ipw' or 'dr'"):
         load_config(None, {"data": "hillstrom", "loss.cvr": "ips"})

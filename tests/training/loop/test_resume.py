@@ -38,9 +38,9 @@ def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finish
     monkeypatch.setattr(trainer, "STEPS", 3)
     monkeypatch.setattr(CheckpointPace, "allows", lambda self: False)
     interrupted(tiny_config(schema, checkpoint_every=None), tmp_path / "run", 15)
-    assert RunFolder(tmp_path / "run").newest_checkpoint().name == "step-00000008", "the end of an epoch is not put off"
+    assert RunFolder(tmp_path / "run").newest_checkpoint().stem == "step-00000008", "the end of an epoch is not put off"
     train(tiny_config(schema, checkpoint_every=None), tmp_path / "run", resume=True)
-    for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024/tensors.safetensors"):
+    for name in ("model.safetensors", "curves.svg", "checkpoints/step-00000024.safetensors"):
         assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name
 
 
@@ -118,7 +118,7 @@ def test_resuming_with_another_configuration_names_the_keys(schema, tmp_path):
 def test_an_unfinished_run_is_not_restarted_without_resume(schema, tmp_path):
     interrupted(tiny_config(schema), tmp_path / "run", 5)
     before = files_below(tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"already holds an unfinished run \(.*step-00000003\).*--resume.*overwrite=True"):
+    with pytest.raises(RunFolderError, match=r"already holds an unfinished run \(.*step-00000003\.safetensors\).*--resume.*overwrite=True"):
         train(tiny_config(schema), tmp_path / "run")
     assert files_below(tmp_path / "run") == before
 
@@ -131,11 +131,11 @@ def test_resume_without_a_run_starts_one_and_the_same_seed_gives_the_same_bits(s
 def test_a_damaged_newest_checkpoint_is_refused_and_deleting_it_falls_back_to_the_same_bits(schema, finished, tmp_path):
     interrupted(tiny_config(schema), tmp_path / "run", 10)
     newest = RunFolder(tmp_path / "run").newest_checkpoint()
-    assert newest.name == "step-00000009"
-    (newest / "tensors.safetensors").write_bytes(b"torn")
+    assert newest.stem == "step-00000009"
+    newest.write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="fall back to step-00000008"):
         train(tiny_config(schema), tmp_path / "run", resume=True)
-    shutil.rmtree(newest)
+    newest.unlink()
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_keys(schema, tmp_path):
     interrupted(tiny_config(schema, model__embedding_dim=6), tmp_path / "large", 5)
     shutil.rmtree(tmp_path / "small" / "checkpoints")
     shutil.copytree(tmp_path / "large" / "checkpoints", tmp_path / "small" / "checkpoints")
-    with pytest.raises(ConfigError, match=r"step-00000003 was written with another .*: model\.embedding_dim is 4 and was 6; put"):
+    with pytest.raises(ConfigError, match=r"step-00000003\.safetensors was written with another .*: model\.embedding_dim is 4 and was 6"):
         train(tiny_config(schema), tmp_path / "small", resume=True)
 
 
@@ -162,7 +162,7 @@ def test_a_full_disk_in_a_run_keeps_the_last_checkpoint_and_the_run_goes_on_from
     process = run_python("-c", "import resource\n" + code, json.dumps(tiny_values(schema)), tmp_path / "run", 10)
     assert process.returncode == 1
     assert re.search(r"RunFolderError: cannot write .*: File too large; .* go on with --resume", process.stderr)
-    assert sorted(path.name for path in RunFolder(tmp_path / "run").checkpoints.iterdir()) == ["step-00000008", "step-00000009"]
+    assert sorted(path.stem for path in RunFolder(tmp_path / "run").checkpoints.iterdir()) == ["step-00000008", "step-00000009"]
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
 

@@ -152,7 +152,7 @@ def test_the_commands_of_the_page_run_and_a_killed_rank_starts_again(schema, tmp
     assert printed.count("error: ") <= 1, printed
     ended_well, printed = run(with_restarts, kill=(0, 7))
     assert ended_well, printed
-    assert [*re.findall(r"resuming runs/census from (.*)", printed)] == ["step-00000003", "step-00000006"]
+    assert [*re.findall(r"resuming runs/census from (.*)", printed)] == ["step-00000003.safetensors", "step-00000006.safetensors"]
     assert printed.count("test rows") == 1
     ended_well, printed = run(on_three_ranks)
     assert ended_well, printed
