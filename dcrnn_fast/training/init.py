@@ -27,6 +27,7 @@ from .config import ModelConfig, RunConfig
 from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
+from .evaluate.ranking import K
 from .folder.layout import RunFolder, stored_config
 from .folder.optimiser_file import IDLE, Known, moved, read_known
 from .folder.tensors import load_tensors
@@ -209,7 +210,7 @@ def compare(config: RunConfig, earlier: Earlier, dataset: PackedDataset, device:
     cast(DCRNN, model).negative_rate = 1.0  # The log's rows are scored as they are.
     rates, shares = about["base_rates"], about["id_shares"]
     metrics = {
-        name: with_constant(evaluate_split(model, as_before(split), meta, device, ranks), rates)
+        name: with_constant(evaluate_split(model, as_before(split), meta, device, ranks, k=K), rates)
         for name in ("train", "test")
         if (split := dataset.splits.get(name))
     }
