@@ -52,7 +52,8 @@ test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
 		-n auto --dist worksteal --durations 25 --durations-min 2
 
-# torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java.
+# torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java; it prints
+# how much longer than `prepare` Spark takes on the same cores.
 TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
 TESTS_torchrec := tests/torchrec tests/test_docstrings.py -k torchrec
 TESTS_spark := tests/examples/test_spark_encode.py
@@ -64,6 +65,7 @@ extra: $(VENV)/.dev ## Runs tests that need further packages: NAME=onnx, torchre
 	@if [ $(NAME) = torchrec ] && ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
 		echo 'torchrec: skipped: fbgemm-gpu-cpu 1.8.0 fits PyTorch 2.13, and another one is installed'; \
 	else OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/$(NAME)) $(BIN)/python -m pytest $(TESTS_$(NAME)) -rs; fi
+	@if [ $(NAME) = spark ] && command -v java > /dev/null; then PYTHONPATH=$(abspath build/spark) $(BIN)/python -m bench.measures spark; fi
 
 lint: $(VENV)/.dev ## Checks style, types, layers and the C++ format.
 	$(BIN)/ruff check .

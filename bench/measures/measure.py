@@ -12,7 +12,7 @@ from typing import Any
 from .. import interleave
 
 NAMES = (
-    "compiled_step", "embedding_step", "host_cost", "load", "requests", "scale", "sizing", "step_parts", "training_step",
+    "compiled_step", "embedding_step", "host_cost", "load", "requests", "scale", "sizing", "spark", "step_parts", "training_step",
 )  # fmt: skip
 
 

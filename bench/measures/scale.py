@@ -12,10 +12,10 @@ import os
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +105,24 @@ def measure(folder: Path, cores: int, answer: multiprocessing.connection.Connect
     )
 
 
-def measure_spark(folder: Path, executors: int, answer: multiprocessing.connection.Connection) -> None:
-    """Prepare the table on Spark, by executors of one core and 2 GB each, and send what it took."""
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    from pyspark.sql import SparkSession
+def measured(target: Callable[..., None], folder: Path, cores: int) -> dict[str, Any]:
+    """What a process of its own measures: the peak is that of `prepare` alone."""
+    spawn = multiprocessing.get_context("spawn")
+    receive, send = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=target, args=(folder, cores, send))
+    process.start()
+    send.close()
+    row = receive.recv()
+    process.join()
+    return row
 
-    from dcrnn_fast.data.spark import prepare
 
-    options = {"spark.master": f"local-cluster[{executors},1,2048]", "spark.executor.memory": "2g", "spark.ui.enabled": "false"}
-    session = SparkSession.builder.config(map=options | {"spark.driver.host": "127.0.0.1"}).getOrCreate()
-    table = {key: value for key, value in schema("parquet").items() if key != "files"}
-    table |= {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
-    start = time.perf_counter()
-    meta = prepare(session.read.parquet(str(folder / "parts")), table, folder / "packed")
-    rows, seconds = sum(meta.rows.values()), time.perf_counter() - start
-    session.stop()
-    answer.send({"engine": "spark", "rows": rows, "columns": len(CATEGORIES) + NUMBERS + 2, "fields": len(meta.fields), "seconds": seconds})
+def write_table(folder: Path, kind: str, rows: int, content: dict) -> None:
+    """The part files and the schema."""
+    (folder / "parts").mkdir()
+    (folder / "scale.yaml").write_text(json.dumps(content), encoding="utf-8")
+    for part, first in enumerate(range(0, rows, PART_ROWS)):
+        write_part(folder / "parts" / f"part-{part:03}.{kind}", min(PART_ROWS, rows - first), part)
 
 
 def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, Any]:
@@ -145,10 +147,7 @@ def killed(folder: Path, cores: int, kills: int, seconds: float) -> dict[str, An
                 receive.recv()
         else:
             left -= 1
-    process = spawn.Process(target=measure, args=(folder, cores, send))
-    process.start()
-    last = receive.recv()
-    process.join()
+    last = measured(measure, folder, cores)
     found, expected = ({file.name: file_sha256(file) for file in path.iterdir()} for path in (whole, folder / "whole"))
     if found != expected:
         raise ValueError(f"after {kills} kills, the packed folder has other bytes: {found} != {expected}")
@@ -161,22 +160,11 @@ def run(options: Namespace) -> dict[str, Any]:
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
         folder = Path(made)
-        (folder / "parts").mkdir()
-        (folder / "scale.yaml").write_text(json.dumps(schema(options.kind)), encoding="utf-8")
-        for part, first in enumerate(range(0, options.rows, PART_ROWS)):
-            write_part(folder / "parts" / f"part-{part:03}.{options.kind}", min(PART_ROWS, options.rows - first), part)
+        write_table(folder, options.kind, options.rows, schema(options.kind))
         size = sum(file.stat().st_size for file in (folder / "parts").iterdir())
-        spawn = multiprocessing.get_context("spawn")  # a process of its own: the peak is that of `prepare` alone
-        engine, target = ("spark", measure_spark) if options.spark else (None, measure)
-        this = options.kind, options.rows, engine
-        runs = [found for found in results.read(FILE)["runs"] if (found["kind"], found["rows"], found.get("engine")) != this]
+        runs = [found for found in results.read(FILE)["runs"] if (found["kind"], found["rows"]) != (options.kind, options.rows)]
         for cores in options.cores:
-            receive, send = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=target, args=(folder, cores, send))
-            process.start()
-            send.close()
-            row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **receive.recv()}
-            process.join()
+            row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **measured(measure, folder, cores)}
             if options.kills and cores == options.cores[-1]:
                 row |= killed(folder, cores, options.kills, row["seconds"])
             shutil.rmtree(folder / "packed")
@@ -191,7 +179,6 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many cores prepare the table, one after another")
     parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
-    parser.add_argument("--spark", action="store_true", help="by so many executors of one core each, on this machine, for Parquet alone")
     parser.add_argument("--kills", type=int, default=0, help="kill the last one so often at random, and compare the bytes")
     parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")
 

@@ -16,12 +16,12 @@ def scale() -> str:
         [
             f"{run['rows']:,} x {run['columns']}",
             f"{run['kind']}, {run['files_mb']:,.0f} MB",
-            f"{run['cores']} executors on Spark" if "engine" in run else str(run["cores"]),
+            str(run["cores"]),
             f"{run['seconds']:,.0f}",
-            f"{run['cpu_seconds']:,.0f}" if "cpu_seconds" in run else "",
+            f"{run['cpu_seconds']:,.0f}",
             f"{run['rows_per_second']:,.0f}",
-            f"{run['rows'] / run['cpu_seconds']:,.0f}" if "cpu_seconds" in run else "",
-            f"{run['peak_memory_mb'] / 1e3:.2f} GB" if "peak_memory_mb" in run else "",
+            f"{run['rows'] / run['cpu_seconds']:,.0f}",
+            f"{run['peak_memory_mb'] / 1e3:.2f} GB",
         ]
         for run in result["runs"]
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +18,13 @@ from ..codes.texts import constant_ids
 from ..packed.arrays import Progress
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
-from ..schema.fields import Categorical, History, zoned_columns
+from ..schema.fields import History, zoned_columns
 from ..schema.table import TableSchema
-from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode
+from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode, Numbers, number_question
 from .histories import HistoryIds
 from .labels import Label, check_funnel, labels_of
 from .staging import Batch, StagedTable, TextColumn, TextMap
-from .train_rows import TrainRows
+from .train_rows import TextQuestion, TrainRows
 
 Field = CategoryCode | HashCode | BucketCode
 Collect = Callable[[History, TextMap, TextMap], HistoryIds]
@@ -53,31 +52,31 @@ class FittedSchema:
     @classmethod
     def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
         """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
-        for task in (task for task in schema.tasks if task.positive is not None):
-            texts = rows.texts([task.column], 1)
+        ruled = [task for task in schema.tasks if task.positive is not None]
+        shared, computed = schema.shared, schema.computed
+        several = {column for pool in schema.pooled.values() for column in pool["columns"]}
+        questions = dict[str, TextQuestion]()
+        own = [c for c in schema.id_columns if c.same_ids_as is None]
+        for c in (c for c in own if c.hash_buckets is None):
+            alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
+            questions[c.column] = TextQuestion(alike, c.min_count or schema.min_count, several)
+        answers = rows.texts([*(TextQuestion([task.column], 1) for task in ruled), *questions.values()])
+        for task in ruled:
+            texts = next(answers)
             if not (labels_of(task, pa.chunked_array([texts], pa.string())) == 1).any():
                 raise DataError(
                     f"data set {schema.name!r}: task {task.name!r}: no train row has {task.column!r} in {list(task.positive or ())}; the "
                     f"column holds {sorted(set(texts[:20]) - {MISSING})} (at most 20 shown)"
                 )
-        shared, computed = schema.shared, schema.computed
-        several = {column for pool in schema.pooled.values() for column in pool["columns"]}
-
-        def category(c: Categorical) -> Field:
-            if c.hash_buckets is not None:
-                return HashCode(c.column, c.hash_buckets)
-            alike = [c.column, *(name for name, owner in shared.items() if owner == c.column and name not in computed)]
-            return CategoryCode.fit(rows, alike, c.min_count or schema.min_count, several)
-
-        own = [c for c in schema.id_columns if c.same_ids_as is None]
-        bucketed, scaled = ([n for n in schema.numeric if getattr(n, kind) is not None] for kind in ("buckets", "dense"))
-        numeric: list[Future[Any]] = [rows.pool.submit(BucketCode.fit, rows, n) for n in bucketed]
-        numeric += [rows.pool.submit(DenseScale.fit, rows, n) for n in scaled]
-        categories, learned, columns = dict[str, Field](), list[Any](), len(own) + len(numeric)
+        numeric = rows.numbers([number_question(n) for n in schema.numeric])
+        categories, learned, columns = dict[str, Field](), list[Numbers](), len(own) + len(numeric)
         try:
             for c in own:  # meanwhile, other threads learn from the numbers
                 progress("learning columns", len(categories), columns)
-                categories[c.column] = category(c)
+                if c.hash_buckets is not None:
+                    categories[c.column] = HashCode(c.column, c.hash_buckets)
+                else:
+                    categories[c.column] = CategoryCode.fit(questions[c.column], next(answers))
             for one in numeric:
                 progress("learning columns", len(own) + len(learned), columns)
                 learned.append(one.result())
@@ -93,7 +92,8 @@ class FittedSchema:
                 raise DataError(f"data set {schema.name!r}: train_only: scoring reads {name!r} as {read!r}, {held}")
         times = sorted({str(one.column) for one in schema.derived if one.part is not None})
         zoned = {name: found for name in times if (found := rows.zoned(name)) is not None}
-        return cls(schema, (*_with_shared(schema, categories), *learned[: len(bucketed)]), tuple(learned[len(bucketed) :]), zoned)
+        buckets, scales = ([one for one in found if one is not None] for found in (zip(*learned, strict=True) if learned else ((), ())))
+        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(scales), zoned)
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
@@ -138,7 +138,9 @@ class EncodedRows:
     `collect` makes one of its schema's histories of the ids of its items and of the numbers of its users.
     """
 
-    def __init__(self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect) -> None:
+    def __init__(
+        self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect | None = None
+    ) -> None:
         schema = encoder.schema
         self._encoder, self._staged = encoder, staged
         self._labels = [Label(staged, task) for task in schema.tasks]
@@ -150,7 +152,9 @@ class EncodedRows:
         in_pool = {name: staged.pool.submit(field.bound, staged) for name, field in in_files.items() if not isinstance(field, HashCode)}
         bound: dict[str, Any] = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
         bound |= {name: one.result() for name, one in in_pool.items()}
-        histories = {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
+        histories = dict[str, HistoryIds]()
+        if collect is not None:
+            histories |= {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
         self._ids: list[tuple[int | slice, Any]] = []
         """Columns of the ids, and what makes them of a batch."""
         for position, field in enumerate(encoder.fields):

@@ -31,7 +31,7 @@ from .apply import EncodedRows, FittedSchema
 from .histories import collected
 from .journal import FILE as READ
 from .splits import PAST, SplitArray, split_rows
-from .staging import read_tables
+from .staging import StagedTable, read_tables
 from .train_rows import StagedTrainRows
 
 MOST_WORKERS = 8
@@ -76,20 +76,34 @@ def build(
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {one_line(error, 500)}") from error
-        counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
-        with PackedWriter(folder, meta_of(schema, encoder, counts)) as writer:
-            batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
-            encoded = _ahead(pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
-            for batch, parts in zip(batches, encoded, strict=True):
-                progress("encoding rows", batch.start, staged.rows)
-                for split, arrays in parts.items():
-                    writer.append(split, arrays)
-            progress("encoding rows", staged.rows, staged.rows)
-            writer.finish()
+        write_rows(folder, encoder, rows, staged, splits, workers, progress)
         rejects.write_file(folder / FILE)
-        write_text(folder / SCHEMA, schema.to_yaml())
         shutil.rmtree(staging)
     return len(rejects)
+
+
+def write_rows(
+    folder: Path,
+    encoder: FittedSchema,
+    rows: EncodedRows,
+    staged: StagedTable,
+    splits: SplitArray,
+    workers: int = 1,
+    progress: Progress = no_progress,
+) -> PackedMeta:
+    """Encode the rows of a staged table into a folder, by so many of its workers, and return the folder's meta.json."""
+    counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
+    with PackedWriter(folder, meta_of(encoder.schema, encoder, counts)) as writer:
+        batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
+        encoded = _ahead(staged.pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
+        for batch, parts in zip(batches, encoded, strict=True):
+            progress("encoding rows", batch.start, staged.rows)
+            for split, arrays in parts.items():
+                writer.append(split, arrays)
+        progress("encoding rows", staged.rows, staged.rows)
+        meta = writer.finish()
+    write_text(folder / SCHEMA, encoder.schema.to_yaml())
+    return meta
 
 
 def _usable_cores() -> int:

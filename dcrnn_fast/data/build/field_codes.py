@@ -10,8 +10,9 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -20,12 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
+from ..codes.sums import NumberCounts, Total
 from ..codes.texts import truth_ids
 from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
 from .staging import Batch, NumberColumn, StagedTable, TextMap
-from .train_rows import TrainRows
+from .train_rows import NumberQuestion, TextQuestion
+
+TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,10 @@ class CategoryCode:
     several: bool = False
 
     @classmethod
-    def fit(cls, rows: TrainRows, columns: Sequence[str], min_count: int, several: Collection[str] = ()) -> CategoryCode:
-        """Learn from the train rows' cells of the columns, the first of which is the field's own; in `several` a cell is one of several."""
-        texts, of_several = rows.texts(columns, min_count, several=several), columns[0] in several
-        return cls(columns[0], [OOV, *(text for text in texts if text != MISSING or not of_several)], of_several)
+    def fit(cls, question: TextQuestion, texts: Sequence[str]) -> CategoryCode:
+        """The field of the question's first column, with the texts that answer the question."""
+        several = question.columns[0] in question.several
+        return cls(question.columns[0], [OOV, *(text for text in texts if text != MISSING or not several)], several)
 
     @property
     def num_embeddings(self) -> int:
@@ -97,13 +101,6 @@ class BucketCode:
     column: str
     edges: FloatArray
 
-    @classmethod
-    def fit(cls, rows: TrainRows, numeric: Numeric) -> BucketCode:
-        """Learn from the train rows."""
-        assert numeric.buckets is not None
-        numbers = rows.counts(numeric.column)
-        return cls(numeric.column, steady_edges(edges_of(numbers, numeric.buckets), numbers))
-
     @property
     def num_embeddings(self) -> int:
         """The number of ids."""
@@ -135,20 +132,57 @@ class DenseScale:
     mean: float
     std: float
 
-    @classmethod
-    def fit(cls, rows: TrainRows, numeric: Numeric) -> DenseScale:
-        """Learn from the train rows."""
-        treatment = numeric.dense
-        assert treatment is not None
-
-        try:
-            mean = rows.total(numeric.column, lambda values: treated(values, treatment)).mean
-            std = math.sqrt(rows.total(numeric.column, lambda values: np.square(treated(values, treatment) - mean)).mean)
-        except OverflowError:
-            raise rows.largest(numeric.column, "too large to standardise; correct it, or use `dense: log1p` or `buckets`") from None
-        return cls(numeric.column, treatment, mean, std if std > 0 else 1.0)
-
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
         """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
         values = staged.numbers[self.column].values(batch)
         return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)
+
+
+Numbers = tuple[BucketCode | None, DenseScale | None]
+
+
+def number_question(numeric: Numeric) -> NumberQuestion:
+    """What the train rows are asked of a column of numbers; the answer is its :data:`Numbers`."""
+    if numeric.buckets is None:
+        return _scale_question(numeric, None)
+    return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric), TOO_LARGE)
+
+
+def _counted(numeric: Numeric, numbers: NumberCounts) -> Numbers | NumberQuestion:
+    """The field; and the scale, if the numbers are exact. Otherwise the rows are asked for that."""
+    assert numeric.buckets is not None
+    code = BucketCode(numeric.column, steady_edges(edges_of(numbers, numeric.buckets), numbers))
+    if numeric.dense is None:
+        return code, None
+    if numbers.bits:
+        return _scale_question(numeric, code)
+    mean = numbers.total(partial(treated, treatment=numeric.dense)).mean
+    return _numbers(numeric, code, mean, numbers.total(partial(_squares, numeric.dense, mean)))
+
+
+def _scale_question(numeric: Numeric, code: BucketCode | None) -> NumberQuestion:
+    """The question of the mean, whose answer is that of the deviation from it."""
+    assert numeric.dense is not None
+    of = partial(_total, partial(treated, treatment=numeric.dense))
+    return NumberQuestion(numeric.column, of, partial(_deviation_question, numeric, code), TOO_LARGE)
+
+
+def _deviation_question(numeric: Numeric, code: BucketCode | None, total: Total) -> NumberQuestion:
+    assert numeric.dense is not None
+    of = partial(_total, partial(_squares, numeric.dense, total.mean))
+    return NumberQuestion(numeric.column, of, partial(_numbers, numeric, code, total.mean), TOO_LARGE)
+
+
+def _numbers(numeric: Numeric, code: BucketCode | None, mean: float, squares: Total) -> Numbers:
+    assert numeric.dense is not None
+    std = math.sqrt(squares.mean)
+    return code, DenseScale(numeric.column, numeric.dense, mean, std if std > 0 else 1.0)
+
+
+def _squares(treatment: str, mean: float, values: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore"):
+        return np.square(treated(values, treatment) - mean)
+
+
+def _total(of: Callable[[FloatArray], FloatArray], pieces: Iterator[FloatArray]) -> Total:
+    return Total.of(map(of, pieces))

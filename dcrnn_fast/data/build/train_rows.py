@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -13,33 +13,42 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ..codes.numbers import FloatArray
-from ..codes.sums import NumberCounts, Total
 from ..read.text_queries import counted
 from .splits import TRAIN, SplitArray
 from .staging import StagedTable, TextColumn
 
 
+class TextQuestion(NamedTuple):
+    """Which texts do at least `min_count` cells of some columns hold?
+
+    In the columns `several`, each of which holds one of several values, a missing one does not count.
+    """
+
+    columns: Sequence[str]
+    min_count: int
+    several: Collection[str] = ()
+
+
+class NumberQuestion(NamedTuple):
+    """What do the numbers of a column say, but for missing ones? The answer may be another question, which is then asked."""
+
+    column: str
+    of: Callable[[Iterator[FloatArray]], Any]
+    """A summary of numbers that come some at a time. Summaries of parts add up by `+`."""
+    then: Callable[[Any], Any]
+    """The answer, from the summary of all train rows."""
+    problem: str = ""
+    """What a number is for which these raise OverflowError."""
+
+
 class TrainRows(Protocol):
     """The train rows, wherever they are."""
 
-    pool: ThreadPoolExecutor
-    """Learns several columns at once."""
+    def texts(self, questions: Sequence[TextQuestion]) -> Iterator[list[str]]:
+        """The answers one by one: the most frequent text first, then in text order."""
 
-    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
-        """The texts that at least `min_count` cells of the train rows hold: the most frequent first, then in text order.
-
-        The cells are those of all columns of `names`; in the columns `several`, each of which holds one of several values, a missing one
-        does not count.
-        """
-
-    def counts(self, name: str) -> NumberCounts:
-        """How often the train rows hold each number of a column, but for missing ones."""
-
-    def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
-        """The sum of a function of these numbers. Raises OverflowError for a value that is not finite."""
-
-    def largest(self, name: str, problem: str) -> DataError:
-        """The error of the train rows' number that is farthest from 0."""
+    def numbers(self, questions: Sequence[NumberQuestion]) -> list[Future[Any]]:
+        """The answers. Raises DataError, in the future, for numbers that have no summary."""
 
     def zoned(self, name: str) -> bool | None:
         """Whether a column's times have a zone, or are numbers; None where all are missing."""
@@ -49,15 +58,20 @@ class StagedTrainRows:
     """Those of a staged table; `splits` says which these are."""
 
     def __init__(self, staged: StagedTable, splits: SplitArray, database: duckdb.DuckDBPyConnection) -> None:
-        self.staged, self.train, self.pool = staged, splits == TRAIN, staged.pool
+        self.staged, self.train = staged, splits == TRAIN
         self._database = database
 
-    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
+    def texts(self, questions: Sequence[TextQuestion]) -> Iterator[list[str]]:
         """As :class:`TrainRows` says."""
-        columns = [self.staged.texts[name] for name in names]
-        texts = pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string())
-        counts = pa.chunked_array([self._counts(column, missing=name not in several) for name, column in zip(names, columns, strict=True)])
-        return counted(self._database, texts, counts, min_count)
+        for question in questions:
+            yield counted(self._database, *self.text_counts(question), question.min_count)
+
+    def text_counts(self, question: TextQuestion) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """The texts of a question's columns, a text more than once, and how many cells hold each, which may be none."""
+        columns = [self.staged.texts[name] for name in question.columns]
+        missing = [name not in question.several for name in question.columns]
+        counts = [self._counts(column, missing=counts) for column, counts in zip(columns, missing, strict=True)]
+        return pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string()), pa.chunked_array(counts)
 
     def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int32]:
         counts = np.zeros(column.positions[-1], np.int32)
@@ -67,26 +81,31 @@ class StagedTrainRows:
             counts[last - 1] *= missing  # A batch's last text is MISSING.
         return counts
 
-    def counts(self, name: str) -> NumberCounts:
+    def numbers(self, questions: Sequence[NumberQuestion]) -> list[Future[Any]]:
         """As :class:`TrainRows` says."""
-        return NumberCounts.of(self._numbers(name))
+        return [self.staged.pool.submit(self._answer, question) for question in questions]
 
-    def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
-        """As :class:`TrainRows` says."""
-        with np.errstate(over="ignore"):
-            return Total.of(map(of, self._numbers(name)))
+    def _answer(self, question: NumberQuestion) -> Any:
+        answer: Any = question
+        while isinstance(answer, NumberQuestion):
+            try:
+                answer = answer.then(answer.of(self.numbers_of(answer.column)))
+            except OverflowError:
+                raise self._largest(answer.column, answer.problem) from None
+        return answer
 
     def zoned(self, name: str) -> bool | None:
         """As :class:`TrainRows` says; of all rows, which :func:`.staging.read_tables` compares."""
         return self.staged.zoned.get(name)
 
-    def _numbers(self, name: str) -> Iterator[FloatArray]:
+    def numbers_of(self, name: str) -> Iterator[FloatArray]:
+        """The numbers of a column, some at a time, but for missing ones."""
         for batch in self.staged.batches:
             values = self.staged.numbers[name].values(batch)
             yield values[self.train[batch.here] & ~np.isnan(values)]
 
-    def largest(self, name: str, problem: str) -> DataError:
-        """As :class:`TrainRows` says."""
+    def _largest(self, name: str, problem: str) -> DataError:
+        """The error of the number that is farthest from 0."""
         best, found = -1.0, DataError(problem)
         for batch in self.staged.batches:
             values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)

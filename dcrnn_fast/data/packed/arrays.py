@@ -246,16 +246,22 @@ class PackedWriter:
         for kind, array in arrays.items():
             self._arrays[split][kind].append(array)
 
-    def finish(self) -> None:
-        """Write meta.json, and wait until the disk has everything. Every split must have the rows that meta states."""
+    def finish(self) -> PackedMeta:
+        """Write meta.json, wait until the disk has everything, and return what meta.json holds.
+
+        Every split must have the rows that meta states.
+        """
         checksums = {f"{split}.{kind}.npy": array.finish() for split, arrays in self._arrays.items() for kind, array in arrays.items()}
         meta = dataclasses.replace(self._meta, checksums=checksums)
-        write_meta(self._folder, dataclasses.replace(meta, digest=meta.computed_digest()))
+        meta = dataclasses.replace(meta, digest=meta.computed_digest())
+        write_meta(self._folder, meta)
+        return meta
 
 
 def write_meta(folder: Path, meta: PackedMeta) -> None:
     """Write meta.json, which a reader finds whole or not at all, and wait until the disk has it."""
-    write_text(folder / META, json.dumps(meta.content(), indent=1, ensure_ascii=False))
+    entries = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in meta.content().items())
+    write_text(folder / META, "{\n" + ",\n".join(entries) + "\n}")  # `indent` would take json's slow encoder
 
 
 def raw_bytes(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> memoryview:

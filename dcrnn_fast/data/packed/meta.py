@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -104,7 +103,7 @@ class PackedMeta:
 
     def content(self) -> dict[str, Any]:
         """The content of meta.json."""
-        content = dataclasses.asdict(dataclasses.replace(self, vocabulary=self._once()))
+        content = vars(self) | {"vocabulary": self._once()}
         return {key: value for key, value in content.items() if value or key not in _OPTIONAL}
 
     def computed_digest(self) -> str:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 PLACE = Place(Path("a batch on Spark"), 0)
 
 
-def check_columns(name: str, frame: DataFrame, schema: TableSchema) -> None:
-    """Raise DataError unless the frame has the columns that features are made of, and none of them is a time that is used as text."""
+def check_columns(name: str, frame: DataFrame, schema: TableSchema, *, learns: bool = False) -> None:
+    """Raise DataError unless the frame has the schema's columns, and none of them is a time that is used as text.
+
+    To be learned from, it needs those that features are made of.
+    """
     sources = {source for one in schema.all_derived for source in one.sources()}
     texts = {c.column for c in schema.id_columns} | {task.column for task in schema.tasks if task.positive is not None}
+    others = () if learns else (*(task.column for task in schema.tasks), schema.weight, schema.group)
     derived = {one.name for one in schema.all_derived}
-    missing = (texts | {n.column for n in schema.numeric} | sources) - derived - set(frame.columns)
+    missing = (texts | {n.column for n in schema.numeric} | sources | set(filter(None, others))) - derived - set(frame.columns)
     if missing:
         raise DataError(f"{name} lacks the columns {', '.join(sorted(missing))} that schema {schema.name!r} uses")
     check_texts(name, frame, texts - derived | ({schema.group} if schema.group in frame.columns else set()))
@@ -48,6 +52,15 @@ def quoted(name: str) -> str:
 
 
 @contextmanager
+def kept(frame: DataFrame) -> Iterator[DataFrame]:
+    """The frame, whose rows Spark keeps meanwhile, in its workers' memory and on their disks."""
+    try:
+        yield frame.persist()
+    finally:
+        frame.unpersist()
+
+
+@contextmanager
 def errors() -> Iterator[None]:
     """Raise what a task raised, as it would be raised here."""
     from py4j.protocol import Py4JJavaError
@@ -56,10 +69,10 @@ def errors() -> Iterator[None]:
     try:
         yield
     except (PythonException, Py4JJavaError) as error:
-        said = re.findall(r"^(?:[\w.]*\.)?(DataError|OverflowError): (.*)$", str(error), re.MULTILINE)
+        said = re.findall(r"^(?:[\w.]*\.)?DataError: (.*)$", str(error), re.MULTILINE)
         if not said:
             raise
-        raise (DataError if said[-1][0] == "DataError" else OverflowError)(said[-1][1]) from error
+        raise DataError(said[-1]) from error
 
 
 def without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:

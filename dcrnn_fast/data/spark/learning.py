@@ -2,142 +2,141 @@
 
 from __future__ import annotations
 
-import operator
 import pickle
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...errors import DataError
 from ..build.apply import FittedSchema
 from ..build.build import meta_of
-from ..codes.numbers import FloatArray
-from ..codes.sums import NumberCounts, Total
+from ..build.splits import TRAIN
+from ..build.train_rows import NumberQuestion, StagedTrainRows, TextQuestion
 from ..encoder.encoder import Encoder
-from ..packed.arrays import PackedWriter
+from ..packed.arrays import PackedWriter, no_progress
 from ..packed.meta import SPLITS
-from ..read.columns import as_times, numbers_of, texts_of
-from ..read.derive import is_zoned, with_derived
-from ..schema.fields import Derived
+from ..schema.fields import zoned_columns
 from ..schema.table import TableSchema
-from .frames import PLACE, check_columns, columns_of, errors, without_histories
-from .packing import copy_folder, new_folder
+from .frames import check_columns, errors, kept, without_histories
+from .packing import new_folder
+from .staging import all_in, facts_of, loaded, opened, staged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-T = TypeVar("T", NumberCounts, Total)
-JOBS = 4
-"""Columns that are learned at the same time."""
 
 
 def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> Encoder:
     """Learn from train rows what `prepare` learns from them, and write it to `output`, as a packed folder without rows.
 
-    `frame` holds the train rows alone, with the columns that features are made of. It is read once for each column, so it must give the
-    same rows each time: cache what is drawn. `schema` is a path or a dict; its `files` and `split` must be valid, and are not read.
-    `output` is a path or an address, such as s3://bucket/learned; `prepare(output)` opens it, and its `meta.encoding` encodes other rows
-    alike. The driver learns a few columns at a time; it holds the vocabulary of each, or adds up the last parts of its distinct numbers.
+    `frame` holds the train rows alone, with the columns that features are made of. It is read once: until learning ends, Spark keeps what
+    is read in its workers' memory and on their disks. `schema` is a path or a dict; its `files` and `split` must be valid, and are not
+    read. `output` is a path or an address, such as s3://bucket/learned; `prepare(output)` opens it, and its `meta.encoding` encodes other
+    rows alike. The driver holds the vocabularies.
 
     Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, times that are used as text,
     cells that are not what their column is used as, and an `output` that exists.
     """
-    table, (system, root) = without_histories(schema), new_folder(output)
-    check_columns("frame", frame, table)
-    with ThreadPoolExecutor(JOBS) as pool, errors():
-        if frame.isEmpty():
-            raise DataError(f"schema {table.name!r}: the frame has no train rows")
-        fitted = FittedSchema.fit(table, SparkTrainRows(frame, table, pool), lambda what, done, total: None)
-    with tempfile.TemporaryDirectory() as scratch:
-        with PackedWriter(Path(scratch), meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
+    table = without_histories(schema)
+    check_columns("frame", frame, table, learns=True)
+    with new_folder(output) as (_, _, scratch):
+        with kept(staged(frame, table, all_in(TRAIN), zoned_columns(table.derived_features))) as pieces:
+            fitted = fit(table, pieces, *facts_of(pieces))
+        with PackedWriter(scratch, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
             writer.finish()
-        try:
-            copy_folder(scratch, system, root)
-        except BaseException:
-            with suppress(OSError):
-                system.delete_dir(root)
-            raise
         return Encoder.load(scratch)
 
 
+def fit(table: TableSchema, pieces: DataFrame, rows: Sequence[int], zoned: Mapping[str, bool]) -> FittedSchema:
+    """What is learned from the train rows in some pieces, whose facts these are. Raises DataError if there are none."""
+    if not rows[TRAIN]:
+        raise DataError(f"schema {table.name!r}: the frame has no train rows")
+    with errors():
+        return FittedSchema.fit(table, SparkTrainRows(table, pieces, zoned), no_progress)
+
+
 class SparkTrainRows:
-    """The train rows in a frame, as :class:`.build.train_rows.TrainRows`. Each question is a job that reads the columns behind one."""
+    """The train rows in the pieces of a staged frame, as :class:`.build.train_rows.TrainRows`. All questions of a kind are one job."""
 
-    def __init__(self, frame: DataFrame, schema: TableSchema, pool: ThreadPoolExecutor) -> None:
-        self._frame, self._schema, self.pool = frame, schema, pool
+    def __init__(self, schema: TableSchema, pieces: DataFrame, zoned: Mapping[str, bool]) -> None:
+        self._schema, self._pieces, self._zoned = schema, pieces, zoned
 
-    def texts(self, names: Sequence[str], min_count: int, several: Collection[str] = ()) -> list[str]:
+    def texts(self, questions: Sequence[TextQuestion]) -> Iterator[list[str]]:
         """As :class:`.build.train_rows.TrainRows` says."""
 
-        def counted(name: str) -> DataFrame:
-            def batches(columns: Iterator[pa.Array]) -> Iterator[pa.RecordBatch]:
-                for column in columns:
-                    codes, texts = texts_of(column, name, PLACE)
-                    counts = np.bincount(codes, minlength=len(texts))
-                    counts[-1] *= name not in several  # the last text is MISSING
-                    held = pa.array(counts > 0)
-                    yield pa.RecordBatch.from_pydict({"text": texts.filter(held), "n": pa.array(counts).filter(held)})
+        if not questions:
+            return
 
-            return self._mapped(name, batches, "text string, n long")
+        def counted(rows: StagedTrainRows) -> Iterator[pa.RecordBatch]:
+            for number, question in enumerate(questions):
+                texts, counts = rows.text_counts(question)
+                cells = pa.table({"text": texts, "n": counts}).filter(pc.field("n") > 0)
+                for batch in cells.group_by("text").aggregate([("n", "sum")]).to_batches():
+                    numbers = pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows)
+                    yield pa.RecordBatch.from_arrays([numbers, *batch.columns], names=["question", "text", "n"])
 
-        frame = reduce(lambda one, other: one.unionAll(other), map(counted, names))
-        found = frame.groupBy("text").sum("n").toDF("text", "n").where(f"n >= {min_count}").toArrow().to_pydict()
-        in_order = sorted(zip(found["n"], found["text"], strict=True), key=lambda pair: (-pair[0], pair[1]))
-        return [text for _, text in in_order]
+        least = ", ".join(str(question.min_count) for question in questions)
+        parts = self._mapped("texts", counted, "question int, text string, n long").groupBy("question", "text").sum("n")
+        found = parts.toDF("question", "text", "n").where(f"n >= array({least})[question]").toArrow()
+        for number in range(len(questions)):
+            answer = found.filter(pc.field("question") == number).sort_by([("n", "descending"), ("text", "ascending")])
+            yield answer["text"].to_pylist()
 
-    def counts(self, name: str) -> NumberCounts:
+    def numbers(self, questions: Sequence[NumberQuestion]) -> list[Future[Any]]:
         """As :class:`.build.train_rows.TrainRows` says."""
-        return self._summed(name, NumberCounts.of)
+        answers: list[Any] = list(questions)
+        while asked := {number: answer for number, answer in enumerate(answers) if isinstance(answer, NumberQuestion)}:
+            for row in self._answers(asked).collect():
+                answers[row.question] = loaded(row.part)
+        futures = [Future[Any]() for _ in answers]
+        for future, answer in zip(futures, answers, strict=True):
+            future.set_result(answer)
+        return futures
 
-    def total(self, name: str, of: Callable[[FloatArray], FloatArray]) -> Total:
-        """As :class:`.build.train_rows.TrainRows` says."""
-        with errors():
-            return self._summed(name, lambda numbers: Total.of(map(of, numbers)))
+    def _answers(self, asked: Mapping[int, NumberQuestion]) -> DataFrame:
+        """The answers by number: each task summarises its numbers for each question, and a task for each question adds these up."""
 
-    def largest(self, name: str, problem: str) -> DataError:
-        """As :class:`.build.train_rows.TrainRows` says."""
-        return DataError(f"holds a number that is {problem}", column=name)
+        def summaries(rows: StagedTrainRows) -> Iterator[pa.RecordBatch]:
+            for number, question in asked.items():
+                with _finite(question):
+                    yield _numbered(number, question.of(rows.numbers_of(question.column)))
+
+        def answer(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:  # Spark reads these types
+            found = ((number.as_py(), loaded(part.as_py())) for batch in parts for number, part in zip(*batch.columns, strict=True))
+            number, total = reduce(lambda one, more: (one[0], one[1] + more[1]), found)
+            with _finite(asked[number]):
+                yield _numbered(number, asked[number].then(total))
+
+        columns = "question int, part binary"
+        return self._mapped("numbers", summaries, columns).groupBy("question").applyInArrow(answer, columns)
 
     def zoned(self, name: str) -> bool | None:
-        """As :class:`.build.train_rows.TrainRows` says. Raises DataError for times of both kinds."""
+        """As :class:`.build.train_rows.TrainRows` says."""
+        return self._zoned.get(name)
 
-        def batches(columns: Iterator[pa.Array]) -> Iterator[pa.RecordBatch]:
-            found = {is_zoned(as_times(column, name, PLACE)) for column in columns if column.null_count < len(column)}
-            yield pa.RecordBatch.from_pydict({"zoned": pa.array(found, pa.bool_())})
+    def _mapped(self, kind: str, of: Callable[[StagedTrainRows], Iterator[pa.RecordBatch]], columns: str) -> DataFrame:
+        """What a function makes of the texts or numbers of each partition's train rows."""
+        schema = self._schema
 
-        held = {row.zoned for row in self._mapped(name, batches, "zoned boolean").distinct().collect()}
-        if len(held) > 1:
-            raise PLACE.error("holds times with a zone, or numbers, and times without; write all times alike", column=name)
-        return next(iter(held), None)
+        def mapped(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            with opened(pieces, schema) as (table, splits, database):
+                yield from of(StagedTrainRows(table, splits, database))
 
-    def _summed(self, name: str, of: Callable[[Iterator[FloatArray]], T]) -> T:
-        """The sum of a part for each task."""
+        return self._pieces.select("splits", kind).mapInArrow(mapped, columns)
 
-        def batches(columns: Iterator[pa.Array]) -> Iterator[pa.RecordBatch]:
-            numbers = (numbers_of(column, name, PLACE) for column in columns)
-            yield pa.RecordBatch.from_pydict({"part": [pickle.dumps(of(some[~np.isnan(some)] for some in numbers))]})
 
-        made = self._mapped(name, batches, "part binary").rdd  # by Spark's own workers: what is unpickled comes from no file
-        parts = made.map(lambda row: pickle.loads(row.part))  # noqa: S301
-        return parts.treeReduce(operator.add, depth=3)
+@contextmanager
+def _finite(question: NumberQuestion) -> Iterator[None]:
+    try:
+        yield
+    except OverflowError:
+        raise DataError(f"holds a number that is {question.problem}", column=question.column) from None
 
-    def _mapped(self, name: str, batches: Callable[[Iterator[pa.Array]], Iterator[pa.RecordBatch]], schema: str) -> DataFrame:
-        """What a function makes of the batches of a column, which may be a derived one."""
-        behind, derived = {name}, list[Derived]()
-        for one in reversed(self._schema.all_derived):
-            if one.name in behind:
-                behind.remove(one.name)
-                behind.update(one.sources())
-                derived.insert(0, one)
 
-        def columns(parts: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            return batches(with_derived(part, derived, PLACE).column(name) for part in parts if part.num_rows)
-
-        return columns_of(self._frame, behind).mapInArrow(columns, schema)
+def _numbered(number: int, content: Any) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"question": pa.array([number], pa.int32()), "part": [pickle.dumps(content)]})

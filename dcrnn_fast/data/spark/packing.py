@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from ...errors import DataError, one_line
 from ...support.files import path_of, write_text
-from ..build.apply import FittedSchema
-from ..build.build import build, meta_of
-from ..catalog import opened
+from ..build.apply import EncodedRows, FittedSchema
+from ..build.build import meta_of, write_rows
+from ..catalog import opened as opened_folder
 from ..packed.arrays import file_sha256, write_meta
-from ..packed.meta import META, SCHEMA, SPLITS, PackedMeta, read_meta
+from ..packed.meta import META, SCHEMA, SPLITS, PackedMeta
 from ..packed.remote import file_system, is_remote
 from ..packed.shards import joined
-from ..schema.table import schema_of
-from .frames import check_columns, columns_of, errors, without_histories
+from .frames import check_columns, errors, without_histories
+from .staging import all_in, opened, staged
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -42,87 +40,65 @@ def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any]
 
     Raises DataError as `learn` does, for rows that break the schema, and for what was learned by another schema.
     """
-    table, meta, (system, root) = without_histories(schema), opened(learned).meta, new_folder(output)
+    table, meta = without_histories(schema), opened_folder(learned).meta
     if not frames or frames.keys() - set(SPLITS):
         raise DataError(f"frames has {', '.join(sorted(frames)) or 'nothing'}, expected some of {', '.join(SPLITS)}")
-    fitted = FittedSchema.restore(table, meta.encoding)
-    content, encoding = table.model_dump(mode="json", by_alias=True, exclude_unset=True), meta.encoding
-    for split, frame in frames.items():
-        check_columns(f"frames[{split}]", frame, table)
-    address, parts, call = str(output) if is_remote(output) else root, list[tuple[str, PackedMeta, str]](), secrets.token_hex(4)
-    try:
-        for split in (split for split in SPLITS if split in frames):
+    fitted, pieces = FittedSchema.restore(table, meta.encoding), list["DataFrame"]()
+    for number, split in enumerate(SPLITS):
+        if split in frames:
+            check_columns(f"frames[{split}]", frames[split], table)
+            pieces.append(staged(frames[split], table, all_in(number), fitted.zoned))
+    with new_folder(output) as folder:
+        return write_parts(pieces, fitted, output, folder)
 
-            def packed(batches: Iterable[pa.RecordBatch], split: str = split) -> Iterator[pa.RecordBatch]:
-                from pyspark import TaskContext
 
-                name = f"{split}-{call}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
-                found = _pack_part(content, split, batches, encoding, address, name)
-                yield pa.RecordBatch.from_pydict({"part": pa.array([] if found is None else [json.dumps([name, *found])], pa.string())})
+def write_parts(frames: Sequence[DataFrame], fitted: FittedSchema, output: str | Path, folder: NewFolder) -> PackedMeta:
+    """Write staged frames to a new folder, which is `output`, a part for each partition. Return the meta.json of the whole."""
+    address, parts, call = str(output) if is_remote(output) else folder.root, list[tuple[str, PackedMeta, str]](), secrets.token_hex(4)
+    everywhere = frames[0].sparkSession.sparkContext.broadcast(fitted)
 
-            wanted = columns_of(frames[split], set().union(*table.file_columns()))
-            with errors():
-                for row in wanted.mapInArrow(packed, "part string").collect():
-                    name, rows, checksums, own = json.loads(row.part)
-                    parts.append((name, replace(meta_of(table, fitted, rows), checksums=checksums), own))
-        whole, named = joined(parts), {name for name, _, _ in parts}
-        if lost := named - _delete_parts(system, root, call, but=named):
-            raise DataError(
-                f"{output} lacks the part {min(lost)}, which a task has written: give a path that all machines share, or an address"
-            )
-        with tempfile.TemporaryDirectory() as scratch:
-            write_meta(Path(scratch), whole)
-            write_text(Path(scratch) / SCHEMA, table.to_yaml())
-            copy_folder(scratch, system, root)
-    except BaseException:
-        with suppress(OSError):
-            if not _delete_parts(system, root, call):
-                system.delete_dir(root)
-        raise
+    def packed(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        name = f"{call}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
+        with opened(pieces, everywhere.value.schema) as (table, splits, database), tempfile.TemporaryDirectory() as scratch:
+            if table.rows:
+                rows = EncodedRows(everywhere.value, table, database)
+                meta = write_rows(Path(scratch), everywhere.value, rows, table, splits)
+                _copy(scratch, file_system(address)[0], f"{file_system(address)[1]}/{name}")
+                found = json.dumps([name, meta.rows, meta.checksums, file_sha256(Path(scratch) / META)])
+                yield pa.RecordBatch.from_pydict({"part": [found]})
+
+    for frame in frames:
+        with errors():
+            for row in frame.drop("facts").mapInArrow(packed, "part string").collect():
+                name, rows, checksums, own = json.loads(row.part)
+                parts.append((name, replace(meta_of(fitted.schema, fitted, rows), checksums=checksums), own))
+    everywhere.unpersist()
+    whole, named = joined(parts), {name for name, _, _ in parts}
+    there = {one.base_name: one.path for one in folder.system.get_file_info(FileSelector(folder.root, allow_not_found=True))}
+    if lost := named - there.keys():
+        raise DataError(
+            f"{output} lacks the part {min(lost)}, which a task has written: give a path that all machines share, or an address"
+        )
+    for name in there.keys() - named:  # of a task that failed or ran twice
+        folder.system.delete_dir(there[name])
+    write_meta(folder.scratch, whole)
+    write_text(folder.scratch / SCHEMA, fitted.schema.to_yaml())
     return whole
 
 
-def _delete_parts(system: FileSystem, root: str, call: str, but: Collection[str] = ()) -> set[str]:
-    """Delete the parts of a call of `pack`, of tasks that failed or ran twice, but for some, and return the names of what is left."""
-    there = {one.base_name: one.path for one in system.get_file_info(FileSelector(root, allow_not_found=True))}
-    for name in [name for name in there if f"-{call}-" in name and name not in but]:
-        system.delete_dir(there.pop(name))
-    return set(there)
+class NewFolder(NamedTuple):
+    """A folder that is written: its file system, its path there, and a folder of this machine whose files it gets at the end."""
+
+    system: FileSystem
+    root: str
+    scratch: Path
 
 
-def _pack_part(
-    content: Mapping[str, Any], split: str, batches: Iterable[pa.RecordBatch], encoding: Mapping[str, Any], address: str, name: str
-) -> tuple[dict[str, int], dict[str, str], str] | None:
-    """Write the rows of a partition as a packed folder `name`. The rows of its splits, and the checksums of its files; None for no rows."""
-    with tempfile.TemporaryDirectory() as scratch:
-        files = {name: str(Path(scratch) / f"{name}.parquet") for name in SPLITS}
-        first = next(iter(batches), None)
-        if first is None:
-            return None
-        for role, file in files.items():
-            with pq.ParquetWriter(file, first.schema) as writer:
-                for batch in chain([first], batches) if role == split else ():
-                    writer.write_batch(batch)
-        schema = schema_of({key: value for key, value in content.items() if key != "split"} | {"files": files}, "given as data")
-        paths, part = {role: [Path(file)] for role, file in files.items()}, Path(scratch) / "part"
-        build(part, schema, paths, seed=0, valid_fraction=0.0, encoding=encoding, workers=1)
-        system, root = file_system(address)
-        copy_folder(part, system, f"{root}/{name}")
-        meta = read_meta(part / META)
-        return meta.rows, meta.checksums, file_sha256(part / META)
-
-
-def copy_folder(folder: str | Path, system: FileSystem, to: str) -> None:
-    """Copy the files of a folder of this machine."""
-    try:
-        system.create_dir(to)
-        copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
-    except OSError as error:
-        raise DataError(f"{to} cannot be written: {one_line(error)}") from error
-
-
-def new_folder(output: str | Path) -> tuple[FileSystem, str]:
-    """The file system of an address or path, and the path there. Raises DataError if it exists or cannot be reached."""
+@contextmanager
+def new_folder(output: str | Path) -> Iterator[NewFolder]:
+    """The folder of an address or path. An error deletes it. Raises DataError if it exists or cannot be reached or written."""
     path_of("output", output)
     system, root = file_system(output)
     try:
@@ -131,4 +107,20 @@ def new_folder(output: str | Path) -> tuple[FileSystem, str]:
         raise DataError(f"{output} cannot be reached: {one_line(error)}") from error
     if exists:
         raise DataError(f"{output} exists; delete it, or choose another folder")
-    return system, root
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield NewFolder(system, root, Path(scratch))
+            _copy(scratch, system, root)
+    except BaseException:
+        with suppress(OSError):
+            system.delete_dir(root)
+        raise
+
+
+def _copy(folder: str | Path, system: FileSystem, to: str) -> None:
+    """Copy the files of a folder of this machine."""
+    try:
+        system.create_dir(to)
+        copy_files(str(folder), to, source_filesystem=LocalFileSystem(), destination_filesystem=system)
+    except OSError as error:
+        raise DataError(f"{to} cannot be written: {one_line(error)}") from error
