@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from . import functional, reference
     from .errors import BackendUnavailable, DcrnnFastError
     from .estimator import FunnelClassifier as FunnelClassifier  # not in __all__: `import *` must work without the extra `train`
+    from .estimator import FunnelTaskClassifier as FunnelTaskClassifier
     from .nn.cross_networks import GDCN, DCNv2
     from .nn.layers import CrossRNN
     from .nn.losses import UncertaintyWeighting, counterfactual_losses
@@ -51,6 +52,7 @@ _HOMES = {
     "DCRNN": "nn.model",
     "DcrnnFastError": "errors",
     "FunnelClassifier": "estimator",
+    "FunnelTaskClassifier": "estimator",
     "GDCN": "nn.cross_networks",
     "Ranker": "serving.ranker",
     "RowWiseAdagrad": "nn.optim",
@@ -61,7 +63,7 @@ _HOMES = {
     "counterfactual_losses": "nn.losses",
 }
 """The module that holds each name."""
-_OF_TRAIN = {"FunnelClassifier", "Ranker"}
+_OF_TRAIN = {"FunnelClassifier", "FunnelTaskClassifier", "Ranker"}
 
 
 def __getattr__(name: str) -> object:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,8 +19,9 @@ from ..data.encoder.memory import arrow_table, write_parquet
 from ..data.inspect.draft import IS_LABEL, IS_SPAN, Draft
 from ..data.inspect.repeats import NEARLY_UNIQUE
 from ..data.read.columns import is_text, labels_of, without_views
-from ..errors import DataError, one_line, shown
+from ..errors import DataError, one_line, printable, shown
 from ..support.checks import listed
+from ..training import Report
 
 
 def fields_of(argument: str, given: Any) -> list[dict[str, Any]] | None:
@@ -65,18 +68,64 @@ def texts_held(path: Path, texts: Sequence[str]) -> set[str]:
     return found
 
 
-def breaks_funnel(path: Path, tasks: Sequence[str]) -> bool:
-    """Whether some row of a Parquet file has an event without the one before it; False where `prepare` will refuse the labels."""
-    if not set(tasks) <= set(pq.read_schema(path).names):
-        return False
-    for batch in _batches(path, tasks):
-        try:
-            labels = [labels_of(batch.column(task), task, Place(path, 0)) for task in tasks]
-        except DataError:
-            return False
-        if any(((later == 1) & (earlier == 0)).any() for earlier, later in pairwise(labels)):
-            return True
-    return False
+def funnel_problem(paths: Sequence[Path], tasks: Sequence[str]) -> str | None:
+    """What keeps the tasks from being a funnel, in words: the first row with an event without the one before it, how many there are, and
+    the order of the tasks that would hold. None where each event implies the one before it, or `prepare` will refuse the labels.
+    """
+    if any(not set(tasks) <= set(pq.read_schema(path).names) for path in paths):
+        return None
+    without = np.zeros((len(tasks), len(tasks)), np.int64)  # [a, b]: rows with b and without a
+    first: tuple[str, int, int] | None = None
+    rows = 0
+    for path in paths:
+        before = 0
+        for batch in _batches(path, tasks):
+            try:
+                labels = np.stack([labels_of(batch.column(task), task, Place(path, before)) for task in tasks])
+            except DataError:
+                return None
+            without += (labels == 0).astype(np.int64) @ (labels == 1).T
+            broken = ((labels[1:] == 1) & (labels[:-1] == 0)).any(axis=0)
+            if first is None and broken.any():
+                row = int(broken.argmax())
+                first = path.stem, before + row + 1, int(((labels[1:, row] == 1) & (labels[:-1, row] == 0)).argmax())
+            before += len(batch)
+        rows += before
+    if first is None:
+        return None
+    table, row, at = first
+    count = int(max(without[place, place + 1] for place in range(len(tasks) - 1)))
+    said = (
+        f"the tasks are taken for independent: row {row:,} of {'X' if table == 'train' else table} has {tasks[at + 1]} without {tasks[at]}"
+    )
+    said += f", as up to {count:,} of the {rows:,} rows have an event without the one before it"
+    order = sorted(range(len(tasks)), key=lambda task: (without[task] > 0).sum())
+    if all(without[earlier, later] == 0 for earlier, later in pairwise(order)):
+        return f"{said}; they are a funnel in the order {', '.join(tasks[task] for task in order)}: give tasks in this order"
+    return f"{said}; correct these rows, or give funnel=False if no event implies another one"
+
+
+def only_eval_set(given: Any) -> Any:
+    """The validation rows: a table, or as other libraries take them a list of one tuple, of a table and of labels, or None."""
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, (list, tuple)) for one in given):
+        return given
+    if len(given) != 1 or len(given[0]) not in (1, 2):
+        raise DataError(
+            f"eval_set is a list of {len(given)} tuples, expected one, of a table that holds its labels and None: [(table, None)]"
+        )
+    return given[0][0] if len(given[0]) == 1 or given[0][1] is None else tuple(given[0])
+
+
+def with_column(table: Any, argument: str, name: str, values: Any) -> Any:
+    """The table in Arrow, with one more column. Raises DataError for a path, a column that is there, and another number of values."""
+    if isinstance(table, (str, Path)):
+        raise DataError(f"{name}: got values beside the path of a file, expected them as a column of it, which weight names")
+    made, cells = arrow_table(table, argument), np.asarray(values)
+    if name in made.column_names:
+        raise DataError(f"has the column {name!r}, which is also an argument of fit; rename one", table=argument)
+    if cells.shape != (made.num_rows,):
+        raise DataError(f"{name}: got shape {list(cells.shape)}, expected [{made.num_rows}], a value for each row of {argument}")
+    return made.append_column(name, pa.array(cells))
 
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -109,7 +158,16 @@ def notes_of(
         yield f"leaves out {', '.join(unnamed)}: categorical and numeric, if given, name all columns of their kind"
     yield from (f"calls the task of column {one['column']!r} {one['name']}" for one in schema["tasks"] if one["name"] != one["column"])
     if "funnel" not in schema and len(schema["tasks"]) > 1:
-        yield "takes the tasks for independent: some row has a later event without the one before it, or none has the last"
+        yield "takes the tasks for independent"
     for name, why in drafted.left.items():
         if name not in read:
             yield f"{name} is {NEARLY_UNIQUE}" if why == NEARLY_UNIQUE else f"leaves out {drafted.left_out(name)}"
+
+
+class Quiet(Report):
+    """Turns a run's warnings into Python's, and says nothing else."""
+
+    def note(self, text: str) -> None:
+        """A warning, if it is one."""
+        if text.startswith("warning: "):
+            warnings.warn(printable(text.removeprefix("warning: ")), stacklevel=2)

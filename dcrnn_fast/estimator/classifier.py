@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +31,19 @@ from ..errors import ConfigError, DataError, printable, shown
 from ..serving.ranker import Ranker
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
-from ..training import Report, load_config, train
+from ..training import Report, calibrate, load_config, train
+from ..training.evaluate.result import Result
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import breaks_funnel, fields_of, names_of, notes_of, parquet_file, texts_held
+from .arguments import Quiet, fields_of, funnel_problem, names_of, notes_of, only_eval_set, parquet_file, texts_held, with_column
+from .saved import arguments_of, falls_of, files_of, some_rows
 
+if TYPE_CHECKING:
+    from .. import FunnelTaskClassifier
+
+CONFIG = "config__"
+WEIGHT = "sample_weight"
+"""The column of the weights that `fit` is given."""
 NAME = "frame"
 """Of the data, in the run's files."""
 NUMBER = {"buckets": 32, "dense": "log1p"}
@@ -55,16 +63,20 @@ class FunnelClassifier(BaseEstimator):
             so in the rows.
         categorical, numeric: columns, or what a schema holds under these keys. None: those that
             :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
-        histories: what a schema holds under this key.
-        config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``.
+        histories, train_only: what a schema holds under these keys.
+        config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``. A search may set one of them, as
+            ``config__model.steps``.
         random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
         verbose: show the progress; if not, a run's warnings are UserWarnings.
 
     Leave out columns that are known only after the event, such as a revenue: they would tell the label.
 
     Once it is fitted, ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_`` are those
-    of the validation rows by task, and ``feature_names_in_`` the columns that it reads. It then holds the run's files in memory, without
-    its checkpoints, and can be pickled and copied. Unpickle what you trust alone: pickle runs whatever a file says.
+    of the validation rows by task, ``history_`` the records of all evaluations, ``feature_importances_`` what each column brings, and
+    ``feature_names_in_`` the columns that it reads. It then holds the run's files in memory, without its checkpoints, and can be pickled
+    and copied. Unpickle what you trust alone: pickle runs whatever a file says.
+
+    :meth:`task` gives a binary classifier of one of the events, by all of scikit-learn's rules.
 
     Example::
 
@@ -84,29 +96,58 @@ class FunnelClassifier(BaseEstimator):
         categorical: Sequence[Any] | None = None,
         numeric: Sequence[Any] | None = None,
         histories: Sequence[Any] | None = None,
+        train_only: Sequence[Any] | None = None,
         config: Mapping[str, Any] | None = None,
         random_state: Any = 0,
         verbose: bool = True,
     ) -> None:
         self.tasks, self.time, self.group, self.weight, self.funnel = tasks, time, group, weight, funnel
-        self.categorical, self.numeric, self.histories = categorical, numeric, histories
+        self.categorical, self.numeric, self.histories, self.train_only = categorical, numeric, histories, train_only
         self.config, self.random_state, self.verbose = config, random_state, verbose
 
-    def fit(self, X: Any, y: Any = None, *, eval_set: Any = None, init: FunnelClassifier | str | Path | None = None) -> FunnelClassifier:
+    def set_params(self, **params: Any) -> FunnelClassifier:
+        """scikit-learn's, and ``config__KEY`` for one key of ``config``."""
+        keys = {name: name.removeprefix(CONFIG) for name in params if name.startswith(CONFIG)}
+        super().set_params(**{name: value for name, value in params.items() if name not in keys})
+        if keys:
+            self.config = dict(self.config or {}) | {key: params[name] for name, key in keys.items()}
+        return self
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        eval_set: Any = None,
+        init: FunnelClassifier | str | Path | None = None,
+    ) -> FunnelClassifier:
         """Train on the rows of a table, which holds the labels.
 
         Args:
             X: a pandas or polars DataFrame, an Arrow table, a mapping of column names to lists or arrays, or the path of a Parquet file.
             y: None.
-            eval_set: validation rows, as ``X``.
+            sample_weight: a weight >= 0 of each row, instead of the column ``weight``.
+            eval_set: validation rows, as ``X``; also as ``[(table, None)]``.
             init: an earlier fitted estimator, or its saved run: go on from its weights and its ids, with new ids for what it did not know.
                 ``X`` is read by its schema, and its settings count, but for those in ``config``.
 
         Raises DataError, ConfigError: a column or a value of ``config`` is missing or cannot be used; the message names it.
         CheckpointError: ``init`` holds no whole run.
+
+        Ctrl-C ends the run, which keeps the weights that are best so far, and warns.
         """
         if y is not None:
-            raise DataError(f"y is a {type(y).__name__}, expected None: the labels are columns of X, which tasks names; leave y out")
+            told = "the labels are columns of X, which tasks names; leave y out, or take task(...), which has one label"
+            raise DataError(f"y is a {type(y).__name__}, expected None: {told}")
+        eval_set = only_eval_set(eval_set)
+        self._weight = self.weight if sample_weight is None else WEIGHT
+        if sample_weight is not None:
+            if self.weight is not None:
+                raise DataError(f"sample_weight and weight={self.weight!r}: give one of the two")
+            X = with_column(X, "X", WEIGHT, sample_weight)
+            if eval_set is not None:
+                eval_set = with_column(eval_set, "eval_set", WEIGHT, np.ones(arrow_table(eval_set, "eval_set").num_rows))
         given = {argument: fields_of(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
         tasks = label_columns("tasks", self.tasks)
         for argument in ("time", "group", "weight"):
@@ -126,12 +167,14 @@ class FunnelClassifier(BaseEstimator):
         return self
 
     def _train(self, root: Path, X: Any, eval_set: Any, init: Any, tasks: list[str], given: Mapping[str, Any]) -> None:
-        run, report = root / "run", choose_report() if self.verbose else _Quiet()
+        run, report = root / "run", choose_report() if self.verbose else Quiet()
+        report.keeps_interrupted, self.history_ = True, list[dict[str, Any]]()
+        report.evaluation = self._noting(report.evaluation)  # type: ignore[method-assign]
         is_seed = isinstance(self.random_state, (int, np.integer))
         seed = int(self.random_state) if is_seed else check_random_state(self.random_state).randint(2**31)
         before = None if init is None else init._write(root / "init") if isinstance(init, FunnelClassifier) else path_of("init", init)
         earlier = None if before is None else read_earlier(before)
-        own = {"data": NAME, "seed": seed} | ({} if self.weight is None else {"loss.sample_weight": True})
+        own = {"data": NAME, "seed": seed} | ({} if self._weight is None else {"loss.sample_weight": True})
         config = load_config(None if before is None else RunFolder(before).config, own | dict(self.config or {}))
         schema = None if before is None else self._earlier_schema(before, tasks, given)
         wanted = self._wanted(tasks, given) if schema is None else None
@@ -163,12 +206,61 @@ class FunnelClassifier(BaseEstimator):
 
         data = prepared() if earlier is None else continued_data(config, earlier, prepared)
         result = train(config, run, init=before, dataset=data, report=report)
-        shutil.rmtree(RunFolder(run).checkpoints)
-        self._run = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)  # an interrupted run may have none
+        self._run = files_of(run)
+        self._valid = data.meta, some_rows(data.split("valid"))
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
-        self.__dict__.pop("ranker_", None)  # that of an earlier fit
+        for name in ("ranker_", "_falls"):  # those of an earlier fit
+            self.__dict__.pop(name, None)
         self.schema_, self.metrics_, self._result = schema, result["valid"], result
         self.feature_names_in_ = np.array(self.ranker_.columns, dtype=object)
+
+    def _noting(self, shows: Callable[..., None]) -> Callable[..., None]:
+        def evaluation(record: Mapping[str, Any], **of_the_run: Any) -> None:
+            self.history_.append(dict(record))
+            shows(record, **of_the_run)
+
+        return evaluation
+
+    def task(self, name: str) -> FunnelTaskClassifier:
+        """A binary classifier of one of the tasks, with these parameters, which is not fitted."""
+        from .. import FunnelTaskClassifier
+
+        return FunnelTaskClassifier(**self.get_params(deep=False) | {"task": name})
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> FunnelClassifier:
+        """A fitted estimator of a saved run, without ``history_`` and ``feature_importances_``; raises what :meth:`Ranker.load` does."""
+        folder = RunFolder(path_of("path", path))
+        files, result = files_of(folder.root, without=folder.checkpoints), Result(folder.read_metrics())
+        schema, arguments = arguments_of(folder, result)
+        model = cls(**arguments)
+        model._run, model._placement = files, {"device": device, "backend": backend}
+        model.schema_, model.metrics_, model._result, model.history_ = schema, result["valid"], result, []
+        model.feature_names_in_ = np.array(model.ranker_.columns, dtype=object)
+        return model
+
+    def calibrate(self, X: Any, *, method: str = "platt") -> FunnelClassifier:
+        """Calibrate the probabilities on rows that hold the labels, and that the model was not trained on. Raises as :meth:`score` does."""
+        with scratch_folder() as folder:
+            run = self._write(folder / "run")
+            calibrate(run, data=X, method=method)
+            self._run = files_of(run)
+        self.__dict__.pop("ranker_", None)
+        return self
+
+    @property
+    def feature_importances_(self) -> Any:
+        """By how much the mean of the tasks' AUC falls when a column is shuffled among the validation rows, for each column."""
+        return self._importances(None)
+
+    def _importances(self, task: str | None) -> Any:
+        check_is_fitted(self, "_valid")
+        if "_falls" not in self.__dict__:
+            self._falls = falls_of(self.ranker_.model, *self._valid)
+        found = [self._falls.get(name, {}) for name in self.feature_names_in_]
+        values = [[fall for name, fall in one.items() if name == task or (task is None and name in self.metrics_)] for one in found]
+        return np.array([float(np.mean(falls)) if falls else 0.0 for falls in values])
 
     def predict_proba(self, X: Any) -> Any:
         """A column of probabilities for each task, and in a funnel for each task given the one before it.
@@ -181,7 +273,7 @@ class FunnelClassifier(BaseEstimator):
         if "pandas" in libraries:
             import pandas as pd
 
-            return pd.DataFrame(scores, index=X.index)
+            return pd.DataFrame(scores, index=[X.name] if isinstance(X, pd.Series) else X.index)
         if "polars" in libraries:
             import polars as pl
 
@@ -212,11 +304,18 @@ class FunnelClassifier(BaseEstimator):
             raise DataError(said, table="X")
         return float(np.mean(found))
 
-    def save(self, path: str | Path) -> Path:
-        """Write the run folder, without its checkpoints, to ``path``, which must not exist, and return it."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the run folder, without its checkpoints, to ``path``, and return it. The path must not exist, unless ``overwrite``: the
+        run that it holds is then deleted.
+        """
         path = path_of("path", path)
+        check_is_fitted(self, "_run")
         if path.exists():
-            raise ConfigError(f"{path} exists; delete it, or choose another folder")
+            if not overwrite:
+                raise ConfigError(f"{path} exists; choose another folder, or give overwrite=True")
+            if not RunFolder(path).config.is_file():
+                raise ConfigError(f"{path} holds no run, so overwrite=True does not delete it; choose another folder")
+            shutil.rmtree(path)
         return self._write(path)
 
     @cached_property
@@ -250,7 +349,7 @@ class FunnelClassifier(BaseEstimator):
             return None
         fields = [one for several in given.values() for one in several or ()]
         fields += [one["where"] for one in fields if isinstance(one.get("where"), Mapping)]
-        return {*tasks, self.time, self.group, self.weight, *(one.get(key) for one in fields for key in ("column", "by", "time"))} - {None}
+        return {*tasks, self.time, self.group, self._weight, *(one.get(key) for one in fields for key in ("column", "by", "time"))} - {None}
 
     def _schema(self, paths: Sequence[Path], tasks: list[str], given: Mapping[str, Any], report: Report) -> dict[str, Any]:
         """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
@@ -260,7 +359,7 @@ class FunnelClassifier(BaseEstimator):
         numbers = {one["column"]: one for one in schema.get("numeric", ())}
         named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
         for kind, value in given.items():
-            found = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self.weight, *named)]
+            found = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self._weight, *named)]
             schema[kind] = found if value is None else value
         schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
         if not any(schema[kind] for kind in given):
@@ -275,11 +374,12 @@ class FunnelClassifier(BaseEstimator):
             if pa.types.is_timestamp(kind := kinds.get(column, pa.null())) or pa.types.is_time(kind):
                 problem = f"is of type {kind}, which has another text in each unit; make its hour, or a text, of it"
                 raise DataError(problem, table="categorical", column=column)
-        others = {"group": self.group, "weight": self.weight, "funnel": self.funnel}
+        others = {"group": self.group, "weight": self._weight, "funnel": self.funnel, "train_only": self.train_only}
         schema |= {key: value for key, value in others.items() if value is not None}
-        if self.funnel is None and "funnel" in schema and any(breaks_funnel(path, tasks) for path in paths):
-            del schema["funnel"]
-        for line in notes_of(drafted, schema, given, kinds, (self.time, self.weight, self.group)):
+        if self.funnel is None and len(tasks) > 1 and (broken := funnel_problem(paths, tasks)):
+            schema.pop("funnel", None)
+            warnings.warn(printable(broken), stacklevel=4)
+        for line in notes_of(drafted, schema, given, kinds, (self.time, self._weight, self.group)):
             report.note(line)
         return schema
 
@@ -291,18 +391,10 @@ class FunnelClassifier(BaseEstimator):
         schema = {key: value for key, value in schema.items() if key not in ("files", "split")}
         was = {"group": None, "weight": None, "funnel": False} | schema | {"tasks": names_of(schema["tasks"])}
         was |= {kind: sorted(names_of(schema.get(kind, ()))) for kind in given}
-        now = {"tasks": tasks, "group": self.group, "weight": self.weight, "funnel": self.funnel}
+        now = {"tasks": tasks, "group": self.group, "weight": self._weight, "funnel": self.funnel}
         now |= {kind: sorted(names_of(value)) for kind, value in given.items() if value is not None}
         for argument, value in now.items():
             if value is not None and value != was[argument]:
                 has = f"the run in {run} has {shown(was[argument])}, and its schema reads X"
                 raise DataError(f"{argument}={shown(value)}: {has}; give the same, or fit without init")
         return schema
-
-
-class _Quiet(Report):
-    """Turns a run's warnings into Python's, and says nothing else."""
-
-    def note(self, text: str) -> None:
-        if text.startswith("warning: "):
-            warnings.warn(printable(text.removeprefix("warning: ")), stacklevel=2)

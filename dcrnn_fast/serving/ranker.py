@@ -75,7 +75,9 @@ def read_run(path: str | Path, *, device: str, backend: str) -> Run:
 
 
 def as_table(table: Any, encoder: Encoder) -> Any:
-    """A table as it is, or a mapping of an encoder's columns to single cells as a table of one row."""
+    """A table as it is, or a mapping of an encoder's columns to single cells, or a pandas Series of them, as a table of one row."""
+    if type(table).__name__ == "Series" and hasattr(table, "to_dict"):
+        table = table.to_dict()
     if not isinstance(table, Mapping):
         return table
     cells = [table[name] for name in encoder.columns if name in table and name not in encoder.list_columns]
@@ -143,10 +145,10 @@ class Ranker:
         """Probabilities [B] in float32 by name, for the rows of a table in their order.
 
         Args:
-            table: a mapping of column names to lists or arrays, a pandas or polars DataFrame, an Arrow table or record batch; see
-                :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns` are ignored. A mapping of
-                column names to single cells, such as ``{"user": "u7", "last_items": [3, 5]}``, is one row: the arrays then have one
-                element.
+            table: a mapping of column names to lists or arrays, a pandas or polars DataFrame, an Arrow table or record batch, a list of
+                rows that are mappings; see :meth:`dcrnn_fast.data.Encoder.encode`. It needs no labels. Other columns than :attr:`columns`
+                are ignored. A mapping of column names to single cells, such as ``{"user": "u7", "last_items": [3, 5]}``, or a pandas
+                Series is one row: the arrays then have one element.
 
         Raises:
             DataError: the table lacks a column, or a cell is not what its column is read as; the message names column and row.

@@ -230,7 +230,9 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     best = next(record for record in at.history if record["step"] == trainer.stopping.best_step)
     early = config.early_stopping
     no_better = f"{early.patience} evaluations brought no better {config.monitored}"
-    why = no_better if trainer.stopping.should_stop else "all epochs are trained"
+    why = "it was interrupted" if trainer.was_interrupted else no_better if trainer.stopping.should_stop else "all epochs are trained"
+    if trainer.was_interrupted:
+        report.note(f"warning: the run was interrupted after step {at.step}: the weights are the best so far")
     report.note(f"the run ends after step {at.step}, as {why}; it keeps the weights evaluated at step {best['step']}")
     if not best["step"] and trainer.learned.before is not None:
         report.note(

@@ -236,7 +236,7 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"city": "a", "price": 1}], "table is of type list, expected a pandas .* of a list of rows, make a list of each column"),
+        (["a"], "table is of type list, expected a pandas .* or a mapping of column names to lists or arrays"),
         (None, "table is of type NoneType, expected a pandas"),
         ({"price": [1]}, "table lacks the columns city, which the encoder reads; it has price"),
         ({"citty": ["a"], "price": [1]}, "it has citty, price; did you mean 'citty'"),

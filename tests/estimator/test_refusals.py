@@ -202,7 +202,6 @@ REFUSED = [
         DataError,
         "X, row 2,346: column 'price' holds an infinite value",
     ),
-    row("a row of a frame", lambda fitted, frame: fitted.predict_proba(frame.iloc[0]), DataError, r"take frame\.iloc\[\[0\]\]"),
     row("a column of several types", lambda frame: quick().fit(frame.assign(city=[1, "a"] * 1500)), DataError, "column 'city'"),
     row("a name that is no text", lambda frame: quick().fit(frame.rename(columns={"city": 7})), DataError, "X has the column 7, expected"),
     row("an unknown key", lambda frame: quick(config={"model.stepps": 3}).fit(frame), ConfigError, "model.stepps"),

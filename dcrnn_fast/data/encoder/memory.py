@@ -44,6 +44,7 @@ def pieces_of(table: Any, wanted: Sequence[str], name: str = "table") -> Iterato
 
     Raises DataError for what is no table, lacks a column or has it twice, and for columns of unequal length.
     """
+    table = as_columns(table)
     if isinstance(table, Mapping) or _is_pandas(table):
         table = _with_index(table)
         _check_columns(wanted, table.keys() if isinstance(table, Mapping) else list(table.columns), name)
@@ -53,10 +54,17 @@ def pieces_of(table: Any, wanted: Sequence[str], name: str = "table") -> Iterato
     else:
         raise DataError(
             f"is of type {type(table).__name__}, expected a pandas (2.2 or later) or polars DataFrame, an Arrow Table or RecordBatch, or a "
-            "mapping of column names to lists or arrays; of a list of rows, make a list of each column; of a row of a frame, take "
+            "mapping of column names to lists or arrays; of a row of a frame, take "
             "frame.iloc[[0]]",
             table=name,
         )
+
+
+def as_columns(table: Any) -> Any:
+    """A list of rows, each a mapping, as columns, in which what a row lacks is missing; of a polars LazyFrame its rows; else as it is."""
+    if isinstance(table, (list, tuple)) and table and all(isinstance(row, Mapping) for row in table):
+        return {name: [row.get(name) for row in table] for name in dict.fromkeys(name for row in table for name in row)}
+    return table.collect() if type(table).__name__ == "LazyFrame" and hasattr(table, "collect") else table
 
 
 def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) -> pa.Table:
@@ -64,7 +72,7 @@ def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) ->
 
     Raises DataError as :func:`pieces_of` does, and for cells of several types.
     """
-    pa = _pyarrow("a table")
+    pa, table = _pyarrow("a table"), as_columns(table)
     is_mapping = _is_pandas(table) or isinstance(table, Mapping)
     if not is_mapping and not _is_arrow(table):
         expected = "expected a pandas or polars DataFrame, an Arrow table, or a mapping"

@@ -19,6 +19,9 @@ class Report:
     100 0.25
     """
 
+    keeps_interrupted = False
+    """Whether Ctrl-C ends the run as early stopping does, if it has been evaluated."""
+
     def preparing(self, what: str, done: int, total: int | None) -> None:
         """The data is prepared, at its first use: what is being done, how much of it is done, and how much there is, if that is known."""
 

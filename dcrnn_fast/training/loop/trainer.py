@@ -128,16 +128,23 @@ class Trainer:
         """Training rows over the time spent in training steps."""
         return self.at.rows / self.at.step_seconds if self.at.step_seconds else 0.0
 
+    was_interrupted = False
+
     def run(self) -> None:
-        """Train until :attr:`is_done`."""
+        """Train until :attr:`is_done`, or until Ctrl-C where the report says so."""
         self.job.report.start(epochs=self.epochs, total_steps=self.total_steps, step=self.at.step)
         self.started = time.perf_counter() - self.at.seconds
         with closing(self.job.report), closing(self.scalars):
             if not self.at.history:
                 self._evaluate_start()
-            while not self.is_done:
-                self._train_epoch()
-                self.save()
+            try:
+                while not self.is_done:
+                    self._train_epoch()
+                    self.save()
+            except KeyboardInterrupt:
+                if not self.job.report.keeps_interrupted or not self.best:
+                    raise
+                self.was_interrupted = True
 
     def _train_epoch(self) -> None:
         """Train to the end of the epoch, or until early stopping ends the run inside it."""

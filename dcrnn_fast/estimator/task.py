@@ -1,0 +1,168 @@
+"""One event of a funnel as a binary classifier, by all of scikit-learn's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+
+from ..data.encoder.memory import arrow_table
+from ..errors import DataError
+from ..support.checks import label_columns
+from .classifier import FunnelClassifier
+
+
+class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
+    """One of the events of a :class:`dcrnn_fast.FunnelClassifier`, for searches, calibration, pipelines and whatever takes a classifier.
+
+    Args:
+        task: the event that it predicts; None: the last of ``tasks``.
+        tasks: as there. The model learns all of them; their labels are columns of ``X``, but for that of ``task`` if ``fit`` is given
+            ``y``. An ``X`` without names of columns, such as an array, has the one task.
+        time, group, weight, funnel, categorical, numeric, histories, train_only, config, random_state, verbose: as there.
+
+    Once it is fitted, ``classes_`` holds the two labels, and ``predict_proba`` [N, 2] their probabilities.
+
+    Example::
+
+        order = FunnelClassifier(tasks=["click", "order"]).task("order")
+        cross_val_score(order, frame, frame["order"], scoring="neg_log_loss")
+    """
+
+    task: Any
+    classes_: Any
+    _tasks: list[str]
+    _names: list[str]
+
+    def __init__(
+        self,
+        task: str | None = None,
+        *,
+        tasks: Sequence[str] = ("label",),
+        time: str | None = None,
+        group: str | None = None,
+        weight: str | None = None,
+        funnel: bool | None = None,
+        categorical: Sequence[Any] | None = None,
+        numeric: Sequence[Any] | None = None,
+        histories: Sequence[Any] | None = None,
+        train_only: Sequence[Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        random_state: Any = 0,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(
+            tasks, time=time, group=group, weight=weight, funnel=funnel, categorical=categorical, numeric=numeric, histories=histories,
+            train_only=train_only, config=config, random_state=random_state, verbose=verbose,
+        )  # fmt: skip
+        self.task = task
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        tags.non_deterministic = False
+        return tags
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None, init: Any = None) -> FunnelTaskClassifier:
+        """Train as :meth:`dcrnn_fast.FunnelClassifier.fit` does. ``y`` [N] are the labels of ``task``, of two classes; None: its column.
+
+        ``eval_set`` is a table with the labels, or ``[(table, y)]``. Raises ValueError as scikit-learn's classifiers do, and DataError.
+        """
+        tasks = label_columns("tasks", self.tasks)
+        name = tasks[-1] if self.task is None else self.task
+        if name not in tasks:
+            raise DataError(f"task={name!r}: expected one of {', '.join(tasks)}")
+        is_named = _is_named(X)
+        if y is None and not is_named:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        if is_named:
+            names = [column for column in (X if isinstance(X, Mapping) else X.columns) if column not in tasks]
+            self._checked_names(X if isinstance(X, Mapping) else X[names], reset=True)
+        else:
+            X, y = validate_data(self, X, y, dtype="numeric", ensure_all_finite="allow-nan", ensure_min_samples=2)
+            names, tasks = [f"x{place}" for place in range(X.shape[1])], [name]
+        given = self._column(X, name) if y is None else column_or_1d(y, warn=True)
+        check_classification_targets(given)
+        self.classes_, labels = np.unique(given, return_inverse=True)
+        if type_of_target(given, input_name="y") != "binary" or len(self.classes_) > 2:
+            raise ValueError(f"Only binary classification is supported. The type of the target is {type_of_target(given)}.")
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has the one class {self.classes_[0]}, expected two; a classifier cannot learn from one class alone")
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, given)
+            if not (sample_weight > 0).any():
+                raise ValueError("sample_weight: every weight is zero, expected at least two rows with a weight above it")
+            if len(np.unique(labels[sample_weight > 0])) < 2 == len(self.classes_):
+                raise ValueError("sample_weight: the rows with a weight above zero are of one class, expected two")
+        self._tasks, self._names = tasks, names
+        if eval_set is not None and not (hasattr(eval_set, "columns") or isinstance(eval_set, (Mapping, str))):
+            ((table, of_table),) = eval_set
+            eval_set = self._table(table, None if of_table is None else np.searchsorted(self.classes_, column_or_1d(of_table)))
+        shown, self.tasks = self.tasks, tasks
+        try:
+            super().fit(self._table(X, labels), None, sample_weight, eval_set=eval_set, init=init)
+        finally:
+            self.tasks = shown
+        del self.feature_names_in_
+        if is_named and all(isinstance(one, str) for one in names):
+            self.feature_names_in_ = np.array(names, dtype=object)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        """The probabilities [N, 2] of both classes."""
+        check_is_fitted(self, "classes_")
+        if _is_named(X):
+            self._checked_names(X if isinstance(X, Mapping) else X[[one for one in X.columns if one not in self._tasks]], reset=False)
+        else:
+            X = validate_data(self, X, dtype="numeric", ensure_all_finite="allow-nan", reset=False)
+        p = self.ranker_.predict(self._table(X, None))[self._name].astype(np.float64)
+        return np.stack([1 - p, p], axis=1)
+
+    def predict(self, X: Any) -> Any:
+        """The likelier class of each row."""
+        likelier = (self.predict_proba(X)[:, 1] > 0.5).astype(int)
+        return self.classes_[likelier]
+
+    @property
+    def feature_importances_(self) -> Any:
+        """By how much the task's AUC falls when a column is shuffled among the validation rows, for each column."""
+        return self._importances(self._name)
+
+    @property
+    def _name(self) -> str:
+        return str(self._tasks[-1] if self.task is None else self.task)
+
+    def _checked_names(self, X: Any, *, reset: bool) -> None:
+        if not isinstance(X, Mapping):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+
+    def _column(self, X: Any, name: str) -> Any:
+        table = arrow_table(X, "X", {name})
+        if name not in table.column_names:
+            raise DataError(f"has no column {name!r}, the labels of the task; give y, or the column", table="X")
+        return table.column(name).to_numpy()
+
+    def _table(self, X: Any, labels: Any) -> Any:
+        """X as a table, with these labels 0 and 1 of the task unless they are None."""
+        if isinstance(X, np.ndarray):
+            X = {name: X[:, place] for place, name in enumerate(self._names)}
+        if labels is None:
+            return X
+        if isinstance(X, Mapping):
+            return {**X, self._name: labels}
+        table = arrow_table(X, "X")
+        at = table.column_names.index(self._name) if self._name in table.column_names else None
+        import pyarrow as pa
+
+        return table.append_column(self._name, pa.array(labels)) if at is None else table.set_column(at, self._name, pa.array(labels))
+
+
+def _is_named(X: Any) -> bool:
+    """Whether it is a table whose columns have names."""
+    columns = X if isinstance(X, Mapping) else getattr(X, "columns", ())
+    return len(columns) > 0 and all(isinstance(column, str) for column in columns)

@@ -1,0 +1,138 @@
+"""What a fitted FunnelClassifier offers as other libraries' estimators do: weights, tuples, history, importance, saving, and Ctrl-C."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+
+from dcrnn_fast import FunnelClassifier, Ranker
+from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.training import Report
+from tests.event_frames import events
+
+from .quick import QUICK, quick
+
+small = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
+
+
+def said_of(rows, **arguments):
+    """The warnings of a fit that are of its tasks."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quick(**arguments).fit(rows)
+    return [str(one.message) for one in caught if "independent" in str(one.message)]
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_one_order_without_a_click_is_warned_of_with_its_row(verbose):
+    rows = events(3000)
+    rows.loc[rows["click"].eq(0).idxmax() : rows["click"].eq(0).idxmax(), "order"] = 1
+    (said,) = said_of(rows, verbose=verbose)
+    row = int(rows["click"].eq(0).idxmax()) + 1
+    assert said.startswith(f"the tasks are taken for independent: row {row} of X has order without click, as up to 1 of the 3,000 rows")
+    assert "funnel=False if no event implies another one" in said
+
+
+def test_tasks_in_another_order_are_warned_of_with_the_order_that_holds():
+    rows = events(3000)
+    rows["cart"] = rows["order"] | (rows["click"] & (np.arange(3000) % 2 == 0))
+    (said,) = said_of(rows, tasks=["order", "cart", "click"])
+    assert "they are a funnel in the order click, cart, order: give tasks in this order" in said
+
+
+@pytest.mark.parametrize("arguments", [{}, {"tasks": ["order", "click"], "funnel": False}, {"tasks": ["click"]}])
+def test_a_funnel_and_tasks_that_are_said_to_be_independent_are_not_warned_of(arguments):
+    assert not said_of(events(3000), **arguments)
+
+
+@small
+def test_a_search_sets_keys_of_the_configuration(frame):
+    found = GridSearchCV(quick(), {"config__model.steps": [1, 2]}, cv=2, error_score="raise").fit(frame)
+    assert found.best_estimator_.config == QUICK | {"model.steps": found.best_params_["config__model.steps"]}
+
+
+@small
+def test_weights_of_rows_may_be_an_argument(frame):
+    weight = 1.0 + np.arange(3000) % 3
+    of_column = quick(weight="w").fit(frame.assign(w=weight)).predict_proba(frame)
+    np.testing.assert_allclose(quick().fit(frame, sample_weight=weight).predict_proba(frame)["order"], of_column["order"], rtol=1e-5)
+    with pytest.raises(DataError, match="sample_weight and weight='w': give one of the two"):
+        quick(weight="w").fit(frame.assign(w=weight), sample_weight=weight)
+    with pytest.raises(DataError, match=r"sample_weight: got shape \[2\], expected \[3000\]"):
+        quick().fit(frame, sample_weight=[1, 2])
+
+
+@small
+def test_validation_rows_may_be_a_list_of_one_tuple(frame):
+    fits = [quick().fit(frame[:2000], eval_set=given).predict_proba(frame) for given in (frame[2000:], [(frame[2000:], None)])]
+    np.testing.assert_array_equal(*fits)
+    with pytest.raises(DataError, match="eval_set is a list of 2 tuples, expected one"):
+        quick().fit(frame, eval_set=[(frame, None), (frame, None)])
+
+
+@small
+def test_its_history_has_a_record_of_each_evaluation(fitted):
+    assert [record["step"] for record in fitted.history_] == sorted({record["step"] for record in fitted.history_})
+    assert fitted.metrics_["click"]["auc"] in [record["valid"]["click"]["auc"] for record in fitted.history_]
+
+
+@small
+def test_a_shuffled_column_costs_auc_and_one_without_an_effect_does_not(frame):
+    rows = frame.assign(noise=np.random.default_rng(0).normal(size=3000))
+    model = quick(config=QUICK | {"optimiser.epochs": 5}).fit(rows)
+    found = dict(zip(model.feature_names_in_, model.feature_importances_, strict=True))
+    assert max(found, key=found.get) in {"city", "item_id", "price"}
+    assert abs(found["noise"]) < max(found.values()) / 2
+
+
+@small
+def test_a_saved_one_loads_as_an_estimator_that_scores_alike(frame, fitted, tmp_path):
+    run = fitted.save(tmp_path / "run")
+    loaded = FunnelClassifier.load(run)
+    np.testing.assert_array_equal(loaded.predict_proba(frame), fitted.predict_proba(frame))
+    assert (loaded.tasks, loaded.time, loaded.group, loaded.metrics_) == (["click", "order"], "ts", "user_id", fitted.metrics_)
+    assert 0 < loaded.set_params(verbose=False).fit(frame).score(frame) < 1
+
+
+@small
+def test_saving_again_needs_overwrite_and_deletes_runs_alone(fitted, tmp_path):
+    fitted.save(tmp_path / "run")
+    with pytest.raises(ConfigError, match="exists; choose another folder, or give overwrite=True"):
+        fitted.save(tmp_path / "run")
+    assert Ranker.load(fitted.save(tmp_path / "run", overwrite=True)).names == ("click", "order", "order_given_click")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="holds no run, so overwrite=True does not delete it"):
+        fitted.save(tmp_path / "mine", overwrite=True)
+
+
+@small
+def test_calibration_changes_what_it_predicts_and_saves(frame, tmp_path):
+    model = quick().fit(frame[:2000])
+    before = model.predict_proba(frame)["click"]
+    after = model.calibrate(frame[2000:]).predict_proba(frame)["click"]
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(Ranker.load(model.save(tmp_path / "run")).predict(frame)["click"], after)
+
+
+@small
+def test_rows_may_be_a_lazy_frame_a_list_of_mappings_or_a_series(frame, fitted):
+    polars = pytest.importorskip("polars")
+    expected = fitted.predict_proba(frame[:5])["order"].to_numpy()
+    np.testing.assert_array_equal(fitted.predict_proba(polars.from_pandas(frame[:5]).lazy())["order"], expected)
+    np.testing.assert_array_equal(fitted.ranker_.predict(frame[:5].to_dict("records"))["order"], expected)
+    np.testing.assert_array_equal(fitted.ranker_.predict(frame.iloc[0])["order"], expected[:1])
+    assert fitted.predict_proba(frame.iloc[7]).index.tolist() == [7]
+    assert quick().fit(polars.from_pandas(frame).lazy()).score(polars.from_pandas(frame).lazy()) > 0.5
+
+
+def test_ctrl_c_keeps_the_best_weights_and_warns(frame, monkeypatch):
+    def interrupted(report, *, step, **_):
+        if step == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Report, "step", interrupted)
+    with pytest.warns(UserWarning, match="the run was interrupted after step 30: the weights are the best so far"):
+        model = quick().fit(frame)
+    assert model.history_[-1]["step"] < 30
+    assert 0 < model.score(frame) < 1
