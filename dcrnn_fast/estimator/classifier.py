@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state, estimator_html_repr
@@ -23,20 +21,21 @@ from ..cli.progress import choose_report
 from ..data import PackedDataset, prepare
 from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table
-from ..data.inspect.draft import draft
 from ..data.inspect.sample import MISSING_TEXTS
+from ..data.past import kept_rows, with_all_columns
 from ..data.read.columns import labels_of
 from ..data.schema.table import schema_of
-from ..errors import ConfigError, DataError, printable, shown
-from ..serving.ranker import Ranker
+from ..errors import ConfigError, DataError, shown
+from ..serving.ranker import Ranker, Scores
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
-from ..training import Report, calibrate, load_config, train
+from ..training import calibrate, load_config, train
 from ..training.evaluate.result import Result
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
-from .arguments import Quiet, fields_of, funnel_problem, names_of, notes_of, only_eval_set, parquet_file, texts_held, with_column
-from .saved import arguments_of, falls_of, files_of, some_rows
+from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
+from .drafting import NAME, drafted_schema, earlier_schema, wanted_columns
+from .saved import arguments_of, falls_of, files_of, scores_of, some_rows, without_histories, write_histories
 
 if TYPE_CHECKING:
     from .. import FunnelTaskClassifier
@@ -44,10 +43,6 @@ if TYPE_CHECKING:
 CONFIG = "config__"
 WEIGHT = "sample_weight"
 """The column of the weights that `fit` is given."""
-NAME = "frame"
-"""Of the data, in the run's files."""
-NUMBER = {"buckets": 32, "dense": "log1p"}
-"""How a column that is named in ``numeric`` is read where the draft does not take it for a number."""
 
 
 class FunnelClassifier(BaseEstimator):
@@ -63,7 +58,9 @@ class FunnelClassifier(BaseEstimator):
             so in the rows.
         categorical, numeric: columns, or what a schema holds under these keys. None: those that
             :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
-        histories, train_only: what a schema holds under these keys.
+        histories, train_only: what a schema holds under these keys. A fitted model keeps what histories read of the latest 2,000,000
+            rows, users and items included: rows to score, and a next :meth:`fit` with ``init``, go on from there. Rows may also bring
+            their lists as columns, as a server's rows must.
         config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``. A search may set one of them, as
             ``config__model.steps``.
         random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
@@ -176,8 +173,8 @@ class FunnelClassifier(BaseEstimator):
         earlier = None if before is None else read_earlier(before)
         own = {"data": NAME, "seed": seed} | ({} if self._weight is None else {"loss.sample_weight": True})
         config = load_config(None if before is None else RunFolder(before).config, own | dict(self.config or {}))
-        schema = None if before is None else self._earlier_schema(before, tasks, given)
-        wanted = self._wanted(tasks, given) if schema is None else None
+        schema = None if before is None else earlier_schema(self, before, tasks, given, self._weight)
+        wanted = wanted_columns(self, tasks, given, self._weight) if schema is None else None
         rows = {"train": parquet_file(X, "X", root, wanted)}
         if eval_set is not None:
             rows["valid"] = parquet_file(eval_set, "eval_set", root, wanted)
@@ -187,18 +184,27 @@ class FunnelClassifier(BaseEstimator):
             kept = f"too few to keep {config.valid_fraction:g} of them for validation and to train on the others"
             raise DataError(f"has {count} rows, {kept}; give more, another valid_fraction in config, or eval_set", table="X")
         paths = [root / file for file in rows.values()]
-        schema = schema or self._schema(paths, tasks, given, report)
+        schema = schema or drafted_schema(self, paths, tasks, given, self._weight, report)
         # for CSV files that are scored: pandas reads these texts as missing, but the table may hold one
         held = set[str]().union(*(texts_held(path, MISSING_TEXTS) for path in paths))
         missing = schema.get("missing_values", [""]) if before else ("", *MISSING_TEXTS)
         schema["missing_values"] = [text for text in missing if text not in held]
         if eval_set is None and self.time is not None:
-            of_files = {"files": {"all": rows["train"]}, "split": {"time": self.time, "valid": config.valid_fraction, "test": 0}}
+            of_files: dict[str, Any] = {
+                "files": {"all": rows["train"]},
+                "split": {"time": self.time, "valid": config.valid_fraction, "test": 0},
+            }
         else:  # no rows are for a test: each one teaches, or tells when to stop
             pq.write_table(pq.read_schema(root / rows["train"]).empty_table(), root / "test.parquet")
             of_files = {"files": rows | {"test": "test.parquet"}}
+        read_by = schema_of(schema | of_files, "of these arguments")
+        if read_by.histories and before is not None and (seen := RunFolder(before).past).is_file():
+            past = root / seen.name
+            pq.write_table(with_all_columns(pq.read_table(seen), read_by), past)
+            read_by = schema_of(schema | of_files | {"files": of_files["files"] | {"past": past.name}}, "of these arguments")
+            paths = [past, *paths]
         dataset = root / f"{NAME}.yaml"
-        dataset.write_text(schema_of(schema | of_files, "of these arguments").to_yaml(), "utf-8")
+        dataset.write_text(read_by.to_yaml(), "utf-8")
 
         def prepared(encoding: Mapping[str, Any] | None = None) -> PackedDataset:
             draw: dict[str, Any] = {"seed": seed, "valid_fraction": config.valid_fraction}
@@ -207,6 +213,8 @@ class FunnelClassifier(BaseEstimator):
         data = prepared() if earlier is None else continued_data(config, earlier, prepared)
         result = train(config, run, init=before, dataset=data, report=report)
         shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)  # an interrupted run may have none
+        if read_by.histories:
+            pq.write_table(kept_rows(read_by, paths), RunFolder(run).past)
         self._run = files_of(run)
         self._valid = data.meta, some_rows(data.split("valid"))
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
@@ -268,7 +276,7 @@ class FunnelClassifier(BaseEstimator):
         Of a pandas DataFrame it is one with the same index, of a polars DataFrame one of polars, otherwise an Arrow table. Raises
         DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
         """
-        scores = self.ranker_.predict(X)
+        scores = self._scores(X)
         libraries = {base.__module__.partition(".")[0] for base in type(X).__mro__}
         if "pandas" in libraries:
             import pandas as pd
@@ -280,6 +288,15 @@ class FunnelClassifier(BaseEstimator):
             return pl.DataFrame(scores)
         return pa.table(scores)
 
+    def write_histories(self, folder: str | Path) -> list[Path]:
+        """Write what each history has now, after the rows of :meth:`fit`, for a feature store: a Parquet file NAME.parquet for each.
+
+        It has a row for each value of ``by``: that value, and the list of its last values of ``of``, the latest first. Served rows bring
+        this list as their column NAME. Raises DataError where the model keeps no rows of its histories.
+        """
+        with scratch_folder() as root:
+            return write_histories(RunFolder(self._write(root / "run")), path_of("folder", folder))
+
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count, nor does a task of one class.
 
@@ -290,7 +307,7 @@ class FunnelClassifier(BaseEstimator):
         table = arrow_table(X, "X", {*columns, *self.ranker_.columns})
         if missing := [column for column in columns if column not in table.column_names]:
             raise DataError(f"has no column {missing[0]!r}, which holds labels; it has {', '.join(table.column_names)}", table="X")
-        scores = self.ranker_.predict(table)
+        scores = self._scores(table)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
             labels = labels_of(table.column(column).combine_chunks(), column, place)
             known = ~np.isnan(labels)
@@ -324,6 +341,13 @@ class FunnelClassifier(BaseEstimator):
         with scratch_folder() as folder:
             return Ranker.load(self._write(folder / "run"), **self._placement)
 
+    def _scores(self, X: Any) -> Scores:
+        histories = names_of(self.schema_.get("histories") or ())
+        if not histories or RunFolder(Path()).past.name not in self._run or not without_histories(X, histories):
+            return self.ranker_.predict(X)
+        with scratch_folder() as folder:
+            return scores_of(self.ranker_, RunFolder(self._write(folder / "run")), X)
+
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: without the ranker, which the run's files make."""
         return {key: value for key, value in super().__getstate__().items() if key != "ranker_"}
@@ -342,59 +366,3 @@ class FunnelClassifier(BaseEstimator):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
-
-    def _wanted(self, tasks: list[str], given: Mapping[str, Any]) -> set[Any] | None:
-        """The columns that the arguments name, if they name all fields."""
-        if given["categorical"] is None or given["numeric"] is None:
-            return None
-        fields = [one for several in given.values() for one in several or ()]
-        fields += [one["where"] for one in fields if isinstance(one.get("where"), Mapping)]
-        return {*tasks, self.time, self.group, self._weight, *(one.get(key) for one in fields for key in ("column", "by", "time"))} - {None}
-
-    def _schema(self, paths: Sequence[Path], tasks: list[str], given: Mapping[str, Any], report: Report) -> dict[str, Any]:
-        """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
-        kinds = {field.name: field.type for field in pq.read_schema(paths[0])}
-        drafted = draft([str(paths[0])], tasks=tasks)
-        schema = {key: value for key, value in drafted.schema.items() if key not in ("files", "split")} | {"name": NAME}
-        numbers = {one["column"]: one for one in schema.get("numeric", ())}
-        named = [one["column"] for kind in ("categorical", "numeric") for one in given[kind] or ()]
-        for kind, value in given.items():
-            found = [one for one in schema.get(kind, ()) if one["column"] not in (self.time, self._weight, *named)]
-            schema[kind] = found if value is None else value
-        schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
-        if not any(schema[kind] for kind in given):
-            left = f": it leaves out {' '.join(map(drafted.left_out, drafted.left))}" if drafted.left else ""
-            raise DataError(f"has no column to learn from beside those of tasks{left}", table="X")
-        for one in schema["numeric"]:
-            if one["column"] in names_of(schema["categorical"]) and one not in (given["numeric"] or ()):
-                one.pop("buckets", None)  # one field says which cells are missing
-        if not schema["categorical"] and schema["numeric"] and not any("buckets" in one for one in schema["numeric"]):
-            schema["numeric"][0]["buckets"] = NUMBER["buckets"]  # a schema needs a field
-        for column in (one["column"] for one in schema["categorical"]):
-            if pa.types.is_timestamp(kind := kinds.get(column, pa.null())) or pa.types.is_time(kind):
-                problem = f"is of type {kind}, which has another text in each unit; make its hour, or a text, of it"
-                raise DataError(problem, table="categorical", column=column)
-        others = {"group": self.group, "weight": self._weight, "funnel": self.funnel, "train_only": self.train_only}
-        schema |= {key: value for key, value in others.items() if value is not None}
-        if self.funnel is None and len(tasks) > 1 and (broken := funnel_problem(paths, tasks)):
-            schema.pop("funnel", None)
-            warnings.warn(printable(broken), stacklevel=4)
-        for line in notes_of(drafted, schema, given, kinds, (self.time, self._weight, self.group)):
-            report.note(line)
-        return schema
-
-    def _earlier_schema(self, run: Path, tasks: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The schema of an earlier run. Raises DataError where the arguments say something else."""
-        if not (file := RunFolder(run).schema).is_file():
-            raise DataError(f"init: the run in {run} keeps no schema ({file.name}), so nothing says how to read X")
-        schema: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        schema = {key: value for key, value in schema.items() if key not in ("files", "split")}
-        was = {"group": None, "weight": None, "funnel": False} | schema | {"tasks": names_of(schema["tasks"])}
-        was |= {kind: sorted(names_of(schema.get(kind, ()))) for kind in given}
-        now = {"tasks": tasks, "group": self.group, "weight": self._weight, "funnel": self.funnel}
-        now |= {kind: sorted(names_of(value)) for kind, value in given.items() if value is not None}
-        for argument, value in now.items():
-            if value is not None and value != was[argument]:
-                has = f"the run in {run} has {shown(was[argument])}, and its schema reads X"
-                raise DataError(f"{argument}={shown(value)}: {has}; give the same, or fit without init")
-        return schema

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 import yaml
 
 from ..data import PackedMeta, PackedSplit
+from ..data.catalog import table_schema
+from ..data.encoder.memory import arrow_table, as_columns
+from ..data.encoder.run_folder import read_encoding
 from ..data.packed.arrays import no_progress
+from ..data.past import last_values
+from ..errors import DataError
 from ..nn.model import DCRNN
+from ..serving.ranker import Ranker, Scores, as_table
+from ..training.data import encoded_rows
 from ..training.evaluate.evaluate import ROWS, OpenRun, importance_of
 from ..training.folder.layout import RunFolder
 from .arguments import names_of
@@ -59,3 +69,48 @@ def falls_of(model: DCRNN, meta: PackedMeta, rows: PackedSplit) -> dict[str, dic
     dataset, device = SimpleNamespace(meta=meta, split=lambda name: rows), model.features.embedding.weight.device
     run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=None), model=model, device=device, progress=no_progress)
     return importance_of(cast(OpenRun, run), "valid")[0]
+
+
+def without_histories(X: Any, histories: Sequence[str]) -> bool:
+    """Whether a table has none of these columns. Raises DataError where it has some of them."""
+    rows = as_columns(X)
+    of_table = getattr(rows, "column_names", getattr(rows, "columns", histories))
+    columns = list(rows.keys()) if isinstance(rows, Mapping) or type(rows).__name__ == "Series" else of_table
+    given = [name for name in histories if name in columns]
+    if given and len(given) < len(histories):
+        lacking = next(name for name in histories if name not in given)
+        both = f"has the history {given[0]!r} and lacks {lacking!r}"
+        raise DataError(f"{both}; give all, or none and the columns of which they are made", table="X")
+    return not given
+
+
+def scores_of(ranker: Ranker, run: RunFolder, X: Any) -> Scores:
+    """What the ranker says of rows without histories: these are made of the rows that the run keeps, and of the rows themselves."""
+    if as_table(X, ranker.encoder) is not X:  # one row
+        X = {name: [cell] for name, cell in dict(X).items()}
+    schema, _ = table_schema(run.schema)
+    schema = schema.model_copy(update={"weight": None, "group": None, "train_only": ()})
+    table = arrow_table(X, "X", set().union(*schema.file_columns()))
+    for task in schema.tasks:  # without a label, no event of the row is known
+        if task.column not in table.column_names:
+            table = table.append_column(task.column, pa.nulls(len(table), pa.float64()))
+    rows = encoded_rows(schema, table, read_encoding(run.encoder, None), run.past, "X").split("test")
+    ids, dense = np.array(rows.ids, np.int64), None if rows.dense is None else np.array(rows.dense)
+    if ranker.encoder.watch is not None and len(ids):
+        columns = tuple(ranker.encoder.num_embeddings), ranker.encoder.dense
+        ranker.encoder.watch(columns, ids, np.zeros((len(ids), 0), np.float32) if dense is None else dense, [])
+    return ranker.predict_encoded(torch.from_numpy(ids), None if dense is None else torch.from_numpy(dense))
+
+
+def write_histories(run: RunFolder, folder: Path) -> list[Path]:
+    """Write each history's last values after the rows that the run keeps to a Parquet file NAME.parquet in the folder."""
+    schema, _ = table_schema(run.schema)
+    if not run.past.is_file():
+        lacks = "the run keeps no rows of its histories" if schema.histories else "the model has no histories"
+        raise DataError(f"{lacks}; fit a FunnelClassifier with histories")
+    rows, written = pq.read_table(run.past), list[Path]()
+    folder.mkdir(parents=True, exist_ok=True)
+    for history in schema.histories:
+        written.append(folder / f"{history.name}.parquet")
+        pq.write_table(last_values(rows, schema, history), written[-1])
+    return written

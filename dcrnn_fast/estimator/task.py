@@ -120,7 +120,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             self._checked_names(X if isinstance(X, Mapping) else X[[one for one in X.columns if one not in self._tasks]], reset=False)
         else:
             X = validate_data(self, X, dtype="numeric", ensure_all_finite="allow-nan", reset=False)
-        p = self.ranker_.predict(self._table(X, None))[self._name].astype(np.float64)
+        p = self._scores(self._table(X, None))[self._name].astype(np.float64)
         return np.stack([1 - p, p], axis=1)
 
     def predict(self, X: Any) -> Any:

@@ -18,6 +18,7 @@ from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
 from ..data.packed.arrays import Progress, no_progress
 from ..data.packed.remote import is_remote
+from ..data.schema.table import TableSchema
 from ..errors import ConfigError, DataError
 from ..support import strict_json
 from ..support.files import scratch_folder
@@ -68,23 +69,36 @@ def data_to_evaluate(
 
 def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: Mapping[str, Any], progress: Progress) -> PackedDataset:
     """The rows of a table as test rows, read by the schema of the run's data."""
-    import pyarrow as pa
-
     try:
         schema, _ = table_schema(folder.schema if folder.schema.is_file() else config.data)
     except DataError as error:
         raise DataError(f"data is a table, which the schema of {folder.root} is to read: {error}") from error
-    if schema.histories:
-        raise DataError(f"data is a table, and {folder.root} reads histories, which rest on earlier rows: give data a schema")
+    if schema.histories and not folder.past.is_file():
+        rest = "rest on earlier rows, which the run does not keep"
+        raise DataError(f"data is a table, and {folder.root} reads histories, which {rest}: give a schema, whose `past` names them")
     if isinstance(table, (str, os.PathLike)) and not glob(str(table)):
         raise DataError(f"data: there is no file {table} on this machine")
     schema = schema.model_copy(update={"weight": None})  # metrics count rows
-    empty = pa.table({column: pa.array([], pa.string()) for column in set().union(*schema.file_columns())})
+    return encoded_rows(schema, table, encoding, folder.past, "data", progress)
+
+
+def encoded_rows(
+    schema: TableSchema, table: Any, encoding: Mapping[str, Any], past: Path, name: str, progress: Progress = no_progress
+) -> PackedDataset:
+    """The rows of a table, which messages call ``name``, as test rows; their histories go on from the rows in the file ``past``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..data.past import with_all_columns
+
+    tables = {"train": with_all_columns(pa.table({}), schema), "test": table}
+    if schema.histories:
+        tables["past"] = with_all_columns(pq.read_table(past), schema)
     try:
         with scratch_folder() as cache:  # its arrays are mapped, and go with the last reader
-            return prepare(schema, {"train": empty, "test": table}, cache_dir=cache, encoding=encoding, progress=progress)
+            return prepare(schema, tables, cache_dir=cache, encoding=encoding, progress=progress)
     except DataError as error:
-        error.table = "data" if error.table == "tables[test]" else error.table
+        error.table = name if error.table == "tables[test]" else error.table
         raise
 
 

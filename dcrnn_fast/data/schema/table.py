@@ -259,6 +259,12 @@ class TableSchema(Strict):
         rule, labels = self.event_rule(history), {task.column for task in self.tasks}
         return rule is not None and not labels.isdisjoint(self._behind(rule.column))
 
+    def history_columns(self) -> set[str]:
+        """The columns of the files that histories are made of."""
+        rules = [rule.column for rule in map(self.event_rule, self.histories) if rule is not None]
+        read = [column for one in self.histories for column in (one.by, one.of, one.time)]
+        return set().union(*map(self._behind, read + rules)) - {one.name for one in self.derived}
+
     def file_columns(self) -> tuple[set[str], set[str]]:
         """The columns that the files must have: those read as text, from which times are read too, and those read as numbers alone."""
         derived, sources = {one.name for one in self.all_derived}, {source for one in self.all_derived for source in one.sources()}

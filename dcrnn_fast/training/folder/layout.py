@@ -43,6 +43,8 @@ class RunFolder:
         self.calibration = root / "calibration.json"
         self.schema = root / "schema.yaml"
         """By which the rows of the data were read."""
+        self.past = root / "past.parquet"
+        """What its histories have seen of the rows, which an estimator keeps."""
         self.curves = root / "curves.svg"
         self.checkpoints = root / "checkpoints"
         self.tensorboard = root / "tensorboard"
@@ -86,7 +88,7 @@ class RunFolder:
             self.metrics.unlink(missing_ok=True)  # A kill leaves an unfinished run of before, and then a new one without a checkpoint.
             for checkpoint in checkpoint_files(self.checkpoints):
                 checkpoint.unlink()
-            for file in (self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema):
+            for file in (self.weights, self.optimiser, self.encoder, self.calibration, self.curves, self.schema, self.past):
                 file.unlink(missing_ok=True)
             if self.tensorboard.exists():
                 shutil.rmtree(self.tensorboard)
