@@ -87,7 +87,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
 GUIDE, EVIDENCE = ROOT / "docs" / "guide", ROOT / "docs" / "evidence"
 SECTIONS: dict[Path, Mapping[str, Content]] = {
     ROOT / "README.md": {"speed": speed.headline},
-    GUIDE / "packed-data.md": {"scale": sizes.scale},
+    GUIDE / "encoding.md": {"scale": excerpt(sizes.scale, columns="cores; seconds; rows/s; most memory")},
     GUIDE / "choosing.md": {
         "variants": excerpt(
             quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"

@@ -1,6 +1,6 @@
 """Writes encoder_vectors.json, by which an encoder in another language is tested: ``python -m tests.serving.encoder_vectors``.
 
-docs/guide/encoder-file.md describes the file. Its columns are the cases below; ids, dense values and errors are those of the Python
+docs/guide/encoding.md describes the file. Its columns are the cases below; ids, dense values and errors are those of the Python
 encoder.
 """
 

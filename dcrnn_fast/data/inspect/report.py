@@ -1,6 +1,6 @@
 """Reports on a packed data set: its contents in numbers, and faults that will spoil a training run. Needs NumPy only.
 
-docs/guide/data-report.md explains it.
+docs/guide/your-own-data.md explains it.
 """
 
 from __future__ import annotations
