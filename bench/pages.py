@@ -78,6 +78,9 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "The rank": study("rank"),
             "Scenarios": study("scenarios"),
             "Selection bias": study("selection_bias"),
+            "The start of a run": study("first_order"),
+            "Cut labels": study("late_labels"),
+            "Going on": study("continuing"),
         },
     ),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
@@ -175,9 +178,23 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         ),
     },
     EVIDENCE / "daily-logs.md": {
-        "first order": study("first_order"),
-        "late labels": study("late_labels"),
-        "continuing": study("continuing"),
+        "first order": excerpt(study("first_order"), columns="adds up; title, session; groceries; flights; movielens-100k"),
+        "late labels": excerpt(study("late_labels"), lines="labels cut"),
+        "continuing": excerpt(
+            study("continuing"),
+            lines="; ".join(
+                f"{log}: {task} |"
+                for log, tasks in {
+                    "shop": ("click", "cart", "order"),
+                    "news": ("click", "cart", "order"),
+                    "groceries": ("again", "soon"),
+                    "flights": ("late", "very_late"),
+                    "movielens-100k": ("like", "love"),
+                }.items()
+                for task in tasks
+            ),
+            columns="going on; never again; everything",
+        ),
     },
 }
 """The marked tables of README.md and docs/."""
