@@ -178,7 +178,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         ),
     },
     EVIDENCE / "daily-logs.md": {
-        "first order": excerpt(study("first_order"), columns="adds up; title, session; groceries; flights; movielens-100k"),
+        "first order": excerpt(study("first_order"), columns="adds up; title, session; groceries; movielens-100k"),
         "late labels": excerpt(study("late_labels"), lines="labels cut"),
         "continuing": excerpt(
             study("continuing"),
