@@ -25,7 +25,7 @@ GPU_HEADLINE: tuple[dict[str, Any], ...] = (
     {"pass": "training", "dtype": "bfloat16", "D": 624, "B": 8192, "T": 2},
     {"pass": "forward", "dtype": "bfloat16", "D": 256, "B": 256, "T": 2},
 )
-"""The cases for which docs/guide/gpu.md states goals on an H100."""
+"""The cases for which docs/inside/kernels.md states goals on an H100."""
 
 GPU = {"T": (2, 1, 4), "D": (624, 256, 128, 1024), "B": (8192, 256, 2048, 65536)}
 """The full grid on a GPU, what matters most first."""

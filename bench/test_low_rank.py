@@ -13,7 +13,7 @@ GPU_HEADLINE = [
     *both_passes([{**DEFAULT, "B": batch} for batch in (512, 4096, 64)], ["bfloat16"]),
     *both_passes([{"D": 624, "B": 8192, "T": 2, "rank": 64}], ["bfloat16"]),
 ]
-"""The default cell, and the size for which docs/inside/triton.md states goals."""
+"""The default cell, and the size for which docs/inside/kernels.md states goals."""
 SMOKE = {"D": 17, "B": 9, "T": 2, "rank": 3}
 
 

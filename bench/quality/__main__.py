@@ -1,6 +1,6 @@
 """``make quality`` or ``python -m bench.quality``: tunes, trains, tests and times every model by one protocol.
 
-docs/evidence/protocol.md describes it.
+docs/evidence/quality.md describes it.
 
 A killed command goes on where it was: give the same --work.
 """

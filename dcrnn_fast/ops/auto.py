@@ -2,7 +2,7 @@
 
 Every backend that can run is a candidate. It must give the reference's results, as exactly as plain PyTorch computes them, and take at
 least a tenth less time than the reference, both as CUDA graphs; else the reference computes. In a graph that is traced or captured nothing
-can be measured: what is known of the size counts, else the reference. docs/guide/gpu.md explains the rules for people.
+can be measured: what is known of the size counts, else the reference. docs/inside/kernels.md explains the rules for people.
 """
 
 from __future__ import annotations

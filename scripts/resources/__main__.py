@@ -3,7 +3,7 @@
     python -m scripts.resources triton      # writes bench/results/triton_resources.json
     python -m scripts.resources cuda        # writes bench/results/cuda_resources.json; without nvcc it checks nothing and exits with 0
 
-The exit code is 1 if a check fails. The last lines of the output name each failure. docs/inside/gpu-reports.md explains the results.
+The exit code is 1 if a check fails. The last lines of the output name each failure. docs/inside/kernels.md explains the results.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Trainer:
         if model.features.dense_embedding is not None and rows.dense is not None:
             model.features.dense_embedding.set_edges(dense_edges(rows.dense, config.model.dense_bins))
         if model.features.first_order is not None and model.features.first_order.dense_weight is not None:
-            # Where rows are few or dense columns many, it fits noise before the network learns: docs/evidence/columns.md, "Numbers".
+            # Where rows are few or dense columns many, it fits noise before the network learns: docs/evidence/defaults.md, "Numbers".
             model.features.first_order.dense_weight.requires_grad_(False)
         self.oov_dropout = OOVDropout(dataset, config.oov_dropout, device, before.tensors[READS] if before else None)
         if any(self.oov_dropout.strengths.values()):

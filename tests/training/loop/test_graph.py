@@ -117,7 +117,7 @@ def test_outside_of_the_launch_a_step_copies_its_batch_and_its_rates(trained, mo
 
 @pytest.mark.parametrize(("precision", "most"), [("float32", 190), ("bfloat16", 225)])
 def test_one_launch_stands_for_so_many_operators(trained, precision, most):
-    """docs/guide/gpu.md names the numbers. A GPU's step may have some more kernels: of sums, of sorted rows."""
+    """docs/inside/kernels.md names the numbers. A GPU's step may have some more kernels: of sums, of sorted rows."""
     recorder = RecordedOperators()
     options = {"model__tower_dims": [128, 64], "model__embedding_dim": 16, "precision": precision}
     trained("run", recorder, on_step=stop_at(FIRST_STEPS + 1), **options)
