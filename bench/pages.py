@@ -104,7 +104,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="setting; all rows: AUC; rare scenarios: AUC",
         )
     },
-    GUIDE / "configuration.md": {"compiled step": speed.compiled_step},
     GUIDE / "embedding-tables.md": {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
