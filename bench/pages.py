@@ -77,6 +77,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Each default changed": study("ablation"),
             "The rank": study("rank"),
             "Scenarios": study("scenarios"),
+            "Position bias": study("position"),
             "Selection bias": study("selection_bias"),
         },
     ),
@@ -106,18 +107,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     GUIDE / "embedding-tables.md": {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
-    },
-    GUIDE / "biased-logs.md": {
-        "position": study("position"),
-        "selection bias": excerpt(
-            study("selection_bias"),
-            lines="; ".join(
-                f"{log}: {setting} |"
-                for log in ("one taste", "other rules", "hidden taste")
-                for setting in ("entire_space", "clicked rows", "ipw", "dr")
-            ),
-            columns="all rows: AUC; all rows: log loss; P(click): log loss",
-        ),
     },
     GUIDE / "sizing.md": {"sizing": sizes.sizing, "five billion": sizes.five_billion},
     EVIDENCE / "performance.md": {
