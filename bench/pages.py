@@ -77,7 +77,6 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "Each default changed": study("ablation"),
             "The rank": study("rank"),
             "Scenarios": study("scenarios"),
-            "Position bias": study("position"),
             "Selection bias": study("selection_bias"),
         },
     ),
