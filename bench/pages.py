@@ -104,10 +104,9 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="setting; all rows: AUC; rare scenarios: AUC",
         )
     },
-    GUIDE / "embedding-tables.md": {
+    GUIDE / "scale.md": {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
-    GUIDE / "sizing.md": {"sizing": sizes.sizing, "five billion": sizes.five_billion},
     EVIDENCE / "performance.md": {
         "full cell": excerpt(
             speed.full_cell,
