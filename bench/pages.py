@@ -93,17 +93,6 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
         )
     },
-    GUIDE / "scenarios.md": {
-        "scenarios": excerpt(
-            study("scenarios"),
-            lines="; ".join(
-                f"{data} | {setting} |"
-                for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
-                for setting in ("one model", "scenario trunks", "a model a scenario")
-            ),
-            columns="setting; all rows: AUC; rare scenarios: AUC",
-        )
-    },
     GUIDE / "scale.md": {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },

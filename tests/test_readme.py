@@ -17,7 +17,7 @@ from dcrnn_fast.training.config import ModelConfig
 from dcrnn_fast.training.folder.weights import build_model
 
 README = ROOT / "README.md"
-EXAMPLES = [ROOT / "docs" / "guide" / f"{name}.md" for name in ("choosing", "encoding", "scenarios", "training", "transforms")]
+EXAMPLES = [ROOT / "docs" / "guide" / f"{name}.md" for name in ("choosing", "encoding", "training", "transforms")]
 
 
 def page_id(path):
