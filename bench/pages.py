@@ -96,34 +96,9 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
         )
     },
-    GUIDE / "scenarios.md": {
-        "scenarios": excerpt(
-            study("scenarios"),
-            lines="; ".join(
-                f"{data} | {setting} |"
-                for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
-                for setting in ("one model", "scenario trunks", "a model a scenario")
-            ),
-            columns="setting; all rows: AUC; rare scenarios: AUC",
-        )
-    },
-    GUIDE / "configuration.md": {"compiled step": speed.compiled_step},
-    GUIDE / "embedding-tables.md": {
+    GUIDE / "scale.md": {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
-    GUIDE / "biased-logs.md": {
-        "position": study("position"),
-        "selection bias": excerpt(
-            study("selection_bias"),
-            lines="; ".join(
-                f"{log}: {setting} |"
-                for log in ("one taste", "other rules", "hidden taste")
-                for setting in ("entire_space", "clicked rows", "ipw", "dr")
-            ),
-            columns="all rows: AUC; all rows: log loss; P(click): log loss",
-        ),
-    },
-    GUIDE / "sizing.md": {"sizing": sizes.sizing, "five billion": sizes.five_billion},
     EVIDENCE / "performance.md": {
         "full cell": excerpt(
             speed.full_cell,

@@ -17,7 +17,7 @@ from dcrnn_fast.training.config import ModelConfig
 from dcrnn_fast.training.folder.weights import build_model
 
 README = ROOT / "README.md"
-EXAMPLES = [ROOT / "docs" / f"{name}.md" for name in ("api", "guide/choosing", "guide/encoding", "guide/scenarios", "guide/training")]
+EXAMPLES = [ROOT / "docs" / f"{name}.md" for name in ("api", "guide/choosing", "guide/encoding", "guide/training")]
 
 
 def page_id(path):

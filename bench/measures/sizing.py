@@ -1,7 +1,8 @@
 """What would a table over many GPUs need? A model from bandwidths; nothing is measured.
 
 The table lies in even parts on all ranks, as torchrec's row-wise sharding has it. The trainer of this package does not do that: each of its
-ranks holds the whole table. docs/guide/sizing.md says the formulas in words, with the sources of the inputs.
+ranks holds the whole table. Left out are launches and latencies, ids that are read more often than others, the sorting of ids, and a
+bandwidth of scattered reads below that of the data sheet, so a real step takes longer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ DENSE_BYTES = 16
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model reads. Each is an option of the command; GB and GB/s count 10^9 bytes."""
+    """What the model reads. Each is an option of the command; GB and GB/s count 10^9 bytes.
+
+    The GPU is NVIDIA's H100 SXM (https://www.nvidia.com/en-us/data-center/h100/), the node a DGX H100
+    (https://docs.nvidia.com/dgx/dgxh100-user-guide/introduction-to-dgxh100.html). Of NVLink's 450 GB/s one way NCCL reaches 370
+    (https://github.com/NVIDIA/nccl-tests/issues/212), of a 400 Gb/s network card's 50 GB/s it reaches 46 to 48
+    (https://github.com/NVIDIA/nccl-tests/issues/290).
+    """
 
     rows: int = 1_000_000_000
     width: int = 64  # of an embedding; the first-order term's number for each task is not counted

@@ -62,7 +62,7 @@ def train(
 ) -> Result:
     """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
 
-    Under ``torchrun``, all processes must call this alike: they train one model together (docs/guide/many-processes.md). Rank 0 alone
+    Under ``torchrun``, all processes must call this alike: they train one model together (docs/guide/scale.md). Rank 0 alone
     writes the folder and reports.
 
     Args:

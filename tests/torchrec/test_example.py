@@ -1,4 +1,4 @@
-"""The examples of docs/guide/torchrec.md: the code on it, and the training loop that it names, whose weights a plain DCRNN takes."""
+"""The examples of docs/guide/scale.md: the code on it, and the training loop that it names, whose weights a plain DCRNN takes."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from tests.training.tiny import write_table
 from .ranks import on_two_ranks
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "guide" / "torchrec.md"
+PAGE = ROOT / "docs" / "guide" / "scale.md"
 COMMAND = "torchrun --nproc-per-node 2 examples/train_with_torchrec.py"
 
 

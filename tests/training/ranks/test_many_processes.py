@@ -19,7 +19,7 @@ from tests.training.ranks.rank_process import EVALUATED, start_ranks, start_torc
 from tests.training.runs import outcome
 from tests.training.tiny import files_below, newest_checkpoint, tiny_values, write_table
 
-PAGE = (Path(__file__).parents[3] / "docs" / "guide" / "many-processes.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guide" / "scale.md").read_text(encoding="utf-8")
 ROWS = 118
 """Rows of a batch. The last batch of an epoch has one row, so that the first of two ranks has none."""
 SAME = {"model.dropout": 0.0, "oov_dropout": 0.0, "precision": "float32", "optimiser.batch_size": ROWS, "log_every": 1}
@@ -133,7 +133,7 @@ def test_a_rank_that_hangs_fails_the_others_after_a_time(whole, tmp_path):
 
 def test_the_commands_of_the_page_run_and_a_killed_rank_starts_again(schema, tmp_path, command, monkeypatch):
     """On another table than the page's. Not run: the command for several machines."""
-    lines = [line for line in re.findall(r"^    ((?:torchrun|dcrnn-fast) .*)", PAGE, flags=re.MULTILINE) if "--nnodes" not in line]
+    lines = re.findall(r"^    ((?:torchrun .*-m dcrnn_fast|dcrnn-fast) .*)", PAGE, flags=re.MULTILINE)
     first, with_restarts, on_three_ranks, in_one_process = lines
     options = tiny_values("", **{"optimiser.epochs": 2})
     options.pop("data")
