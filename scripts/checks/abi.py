@@ -1,7 +1,8 @@
-"""Checks that one build serves every PyTorch: builds a wheel against each of several versions and tests it in the others. ``make abi``.
+"""Checks that one build serves every PyTorch: builds a wheel against each of several versions and tests it in the others.
+``make release-check ABI="2.10.0 2.13.0"`` runs it.
 
 By default it takes the oldest supported version and the newest that pip offers. Each version gets a virtual environment in build/abi/,
-gigabytes that stay until ``make clean``. pip's own configuration says where packages come from.
+gigabytes that stay until you delete it. pip's own configuration says where packages come from.
 """
 
 from __future__ import annotations

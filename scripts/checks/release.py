@@ -68,7 +68,7 @@ def main() -> None:
     faults = [*version_faults(version, (root / "CHANGELOG.md").read_text(encoding="utf-8"), tags), *content_faults(held, tracked)]
     wheels = sorted((root / "dist").glob(f"dcrnn_fast-{version}-*.whl"))
     if not wheels:
-        faults.append(f"dist/ has no wheel of version {version}: run make wheels")
+        faults.append(f"dist/ has no wheel of version {version}: run make release-check")
     if faults:
         raise SystemExit("\n".join(f"release: {fault}" for fault in faults))
     tools = {"PYTHONPATH": str(root / "build" / "twine")}

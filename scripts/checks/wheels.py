@@ -1,4 +1,4 @@
-"""Builds the wheel of a release for this Python, and tries it as a team would on a machine without a compiler. ``make wheels``.
+"""Builds the wheel of a release for this Python, and tries it as a team would on a machine without a compiler. ``make release-check``.
 
 The wheel holds the C++ kernels for the CPU, and none of PyTorch's libraries. auditwheel names the oldest glibc that it runs with. Then new
 virtual environments, whose programs are the only ones on the path, install it beside the oldest and beside the newest PyTorch, train on a
