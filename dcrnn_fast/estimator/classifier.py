@@ -263,8 +263,8 @@ class FunnelClassifier(BaseEstimator):
     def predict_proba(self, X: Any) -> Any:
         """A column of probabilities for each task, and in a funnel for each later task given the one before it.
 
-        It is a pandas DataFrame with the same index for one of pandas, a polars DataFrame for one of polars, otherwise an Arrow table. Raises
-        DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
+        It is a pandas DataFrame with the same index for one of pandas, a polars DataFrame for one of polars, otherwise an Arrow table.
+        Raises DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
         """
         scores = self.ranker_.predict(X)
         libraries = {base.__module__.partition(".")[0] for base in type(X).__mro__}
