@@ -61,10 +61,11 @@ class FunnelClassifier(BaseEstimator):
         weight: a column of row weights >= 0.
         funnel: whether each event implies the one before it; the model then multiplies conditional probabilities. None finds out from the
             rows.
-        categorical, numeric: columns, or what a schema holds under these keys. None takes those that :func:`dcrnn_fast.data.draft_schema`
-            finds, without the columns that the other argument names.
+        categorical, numeric: columns, or what a schema holds under these keys. None: those that
+            :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
         histories, train_only: what a schema holds under these keys.
-        config: settings of the run by dotted key, such as ``{"model.steps": 3}``. A search sets one as ``config__model.steps``.
+        config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``. A search may set one of them, as
+            ``config__model.steps``.
         random_state: seed of the run and of the validation rows, or what else scikit-learn accepts.
         verbose: show the progress. Otherwise a run's warnings become UserWarnings.
 
