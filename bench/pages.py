@@ -96,9 +96,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
         )
     },
-    GUIDE / "scale.md": {
-        "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
-    },
+    GUIDE / "scale.md": {"embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")},
     EVIDENCE / "performance.md": {
         "full cell": excerpt(
             speed.full_cell,

@@ -1,4 +1,4 @@
-"""The operators, checked and sent to a backend. What they compute stands in :mod:`dcrnn_fast.reference.operators`."""
+"""The operators, with checks and a choice of backend. :mod:`dcrnn_fast.reference.operators` has their formulas."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["cross_rnn", "param_gather"]
 
 
 def param_gather(shared: Tensor, private: Tensor, index: Tensor, *, backend: str = "auto") -> Tensor:
-    """Collect each task's parameter rows from the shared bank and from the task's own.
+    """Collect each task's parameter rows from a bank that tasks share and from the task's own.
 
     Args:
         shared: floating [S, ...], S at most 2**24.
-        private: [T, P, ...], P at most 2**24, of the same dtype, device and trailing shape.
-        index: int32 [T, R], values in [0, S + P), repeats allowed; below S a shared row, S + p the task's private row p.
+        private: [T, P, ...], P at most 2**24, with the same dtype, device and trailing shape.
+        index: int32 [T, R] in [0, S + P): i < S is shared row i, S + p is the task's own row p. Repeats are allowed.
         backend: "auto", or a backend by name.
 
     Returns:
-        [T, R, ...]. The gradient of a row that several places read is their sum in a fixed order: the same bits on every run.
+        [T, R, ...]. A row that is read several times gets the sum of the gradients, in a fixed order: the same bits on every run.
 
     Raises:
         TypeError, ValueError: wrong dtype, device or shape.
         IndexError: an index outside [0, S + P).
-        BackendUnavailable: a named backend that cannot run here, or forward-mode derivatives of one that is not ``reference``.
+        BackendUnavailable: the named backend cannot run here, or has no forward-mode derivatives (only ``reference`` has).
 
     Example:
         >>> import torch
@@ -60,35 +60,34 @@ def cross_rnn(
     recompute: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """A cross layer as the cell of a recurrence, for every task; formula in :func:`dcrnn_fast.reference.cross_rnn`.
+    """Run a cross layer as a recurrence, for every task. The formula is in :func:`dcrnn_fast.reference.cross_rnn`.
 
-    Letters: T tasks, B rows, D units, C context columns, K = C + D, G = 2 ("gated") or 1 ("cross") vectors a unit, r the rank, and W = 1
-    for weights tied over the steps, or W = steps. The first S units are the same for all tasks; the other P = D - S are a task's own. The
-    projections come together and give the cell a low rank: their first M rows are the same for all tasks, N = r - M a task's own.
+    Letters: T tasks, B rows, D units, C context columns, K = C + D, r the rank; G = 2 vectors a unit for "gated", 1 for "cross"; W = 1 if
+    all steps have the same weights, else W = steps. All tasks share the first S units; each has P = D - S of its own. Projections give
+    the cell a low rank: tasks share the first M rows, and each has N = r - M of its own.
 
     Args:
-        x0: floating [B, D], start state and re-injected input of all tasks.
-        shared_weight: [W, S, G, K], or [W, S, G, r] with a projection.
+        x0: floating [B, D], the start state, which every step reads again.
+        shared_weight: [W, S, G, K], or [W, S, G, r] with projections.
         shared_bias: [W, S, G].
         private_weight: [T, W, P, G, K], or [T, W, P, G, r].
         private_bias: [T, W, P, G].
-        steps: L, from 1 to 65535.
+        steps: from 1 to 65535.
         cell: "gated" or "cross".
-        context: [steps, B, C], an upstream recurrence's state before each step; None for C = 0.
-        shared_projection: [W, M, G, K].
+        context: [steps, B, C], the states of another recurrence before each step, as columns that come first; None for C = 0.
+        shared_projection: [W, M, G, K]; give both projections or none.
         private_projection: [T, W, N, G, K].
-        return_states: return all states instead of the last.
-        recompute: keep no a and g (with a projection, no z and y) for the backward, which computes them again: less memory, more time. The
-            reference ignores it.
+        return_states: return all states instead of the last one.
+        recompute: compute a and g (with projections, z and y) again in the backward pass instead of keeping them: less memory, more time.
+            The reference ignores it.
         backend: "auto", or a backend by name.
 
     Returns:
-        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], the start state first. Under ``torch.autocast`` the inputs are cast as
-        a matrix product's are, and the result is of autocast's dtype.
+        [T, B, D], or with ``return_states`` [T, steps + 1, B, D], starting with x0. Under ``torch.autocast`` it has autocast's dtype.
 
     Raises:
         TypeError, ValueError: wrong dtype, device, shape or range.
-        BackendUnavailable: a named backend that cannot run here, or forward-mode derivatives of one that is not ``reference``.
+        BackendUnavailable: the named backend cannot run here, or has no forward-mode derivatives (only ``reference`` has).
 
     Example: one task and one step of the cell without a gate, ``x0 + x0 * (W x0 + b)`` with W the identity and b = 0.
         >>> import torch

@@ -1,4 +1,4 @@
-"""Which parameters and computations tasks share, as the shapes of two banks of weights, and what that costs.
+"""Sharing plans: which parameters and computations tasks share, the shapes of the weights, and what that costs.
 
 Letters: T tasks, D units, L steps, W steps with their own weights (1 if tied, else L), G vectors of a unit (2 gated, 1 cross), K input
 columns of a unit, S shared units, P private units of a task, r the rank of a low-rank cell, C units of a scenario.
@@ -24,16 +24,15 @@ GATES: dict[str, int] = {"gated": 2, "cross": 1}
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What a plan costs.
+    """The cost of a plan.
 
     Attributes:
         parameters: the number of trainable values.
-        flops: floating-point operations of the forward pass's matrix products, per example; a multiply and an add count as two.
-            Every task counts in full: that kernels compute once what tasks start with alike is not taken off. Of scenarios, only that of
-            the example counts.
+        flops: floating-point operations per example of the forward pass's matrix products; a multiply-add counts as two. Every task counts
+            in full, and of the scenarios only the example's.
         weight_bytes: memory of the parameters.
-        kept_bytes: memory per example that training keeps for the backward: the state, a and (if gated) g of every step. With a rank,
-            what its kernels keep: the r projected values z and (if gated) y of every step, from which they compute the rest again.
+        kept_bytes: memory per example that training keeps for the backward pass: the state, a and (if gated) g of every step; with a rank,
+            only the r projected values z and (if gated) y of every step.
 
     Example:
         >>> from dcrnn_fast import SharingPlan
@@ -60,19 +59,16 @@ def round_units(share_ratio: float, units: int) -> int:
 class SharingPlan:
     """Which units of a cross recurrence the tasks share.
 
-    With ``kind="rows"`` tasks share parameters: each task computes all of its units. With ``kind="trunk"`` they share computation too: the
-    shared units read only each other and are computed once; a task's private units read the shared states and their own.
+    - ``kind="rows"`` shares parameters; each task computes all of its units.
+    - ``kind="trunk"`` shares computation too. The shared units read only each other and are computed once. A task's private units read the
+      shared states and their own.
+    - ``num_scenarios`` adds a level to a trunk. Each scenario has its own weights for the ``scenario_units``, which read the shared states
+      and their own; the private units read both. A row belongs to one scenario or to none.
+    - ``rank`` gives the cell a low rank: a unit reads r projected values instead of all columns. Tasks share the projections. The trunk has
+      its own projection, and all scenarios share another.
 
-    A trunk can have ``num_scenarios`` scenarios below it. Each has its own weights for the ``scenario_units``, which its tasks share: these
-    units read the shared states and their own, and the private units read both. Each row belongs to one scenario, or to none
-    (:class:`dcrnn_fast.reference.ScenarioCrossRNN`).
-
-    With a ``rank``, the cell has low rank: a unit reads r projected values instead of all columns. Tasks share the projections. The trunk,
-    computed once, has a projection of its own, and so have the scenarios' units, one that all scenarios share.
-
-    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes the numbers of the shared units, sorted and distinct,
-    and likewise those of the scenarios' units. The weights hold the shared units first, then the scenarios' and the private ones, and so do
-    their columns: see :attr:`order`.
+    Build a plan with :meth:`from_ratio` or :meth:`from_fields`. The constructor takes sorted, distinct unit numbers. Weights hold the units
+    in the plan's :attr:`order`: shared, of a scenario, private.
 
     Raises:
         TypeError, ValueError: an argument of a wrong type or outside its range.
@@ -134,9 +130,9 @@ class SharingPlan:
         num_scenarios: int = 0,
         scenario_ratio: float = 0.0,
     ) -> SharingPlan:
-        """Share the first ``round(share_ratio * dim)`` units, for a ``share_ratio`` in [0, 1].
+        """Share the first ``round(share_ratio * dim)`` units; ``share_ratio`` is in [0, 1].
 
-        The units from there to ``round((share_ratio + scenario_ratio) * dim)`` are the scenarios'. Both ratios together are at most 1.
+        The units from there to ``round((share_ratio + scenario_ratio) * dim)`` belong to the scenarios. The ratios add up to at most 1.
         """
         check_ratio("share_ratio", share_ratio)
         check_ratio("scenario_ratio", scenario_ratio)
@@ -159,9 +155,10 @@ class SharingPlan:
         tied: bool = True,
         rank: int | None = None,
     ) -> SharingPlan:
-        """Share the units of the fields whose numbers are in ``shared_fields``; field f owns ``field_dims[f]`` consecutive units.
+        """Share the units of the fields numbered in ``shared_fields``; field f has ``field_dims[f]`` consecutive units.
 
-        Raises IndexError for a field number outside [0, len(field_dims)).
+        Raises:
+            IndexError: a field number outside [0, len(field_dims)).
         """
         field_dims = check_counts("field_dims", field_dims, "widths")
         shared_fields = check_counts("shared_fields", shared_fields, "field numbers", minimum=0)
@@ -179,12 +176,12 @@ class SharingPlan:
 
     @property
     def weight_steps(self) -> int:
-        """W, the number of steps with their own weights."""
+        """W, the number of steps that have their own weights."""
         return 1 if self.tied else self.steps
 
     @property
     def private_units(self) -> tuple[int, ...]:
-        """The numbers of the units that neither all tasks share nor the tasks of a scenario, in order."""
+        """The numbers of the units that each task has for itself, in order."""
         others = {*self.shared_units, *self.scenario_units}
         return tuple(d for d in range(self.dim) if d not in others)
 
@@ -200,12 +197,12 @@ class SharingPlan:
 
     @property
     def distinct_tasks(self) -> int:
-        """How many tasks of the rows' recurrence differ: with kind "rows" 1 if all tasks share everything, otherwise ``num_tasks``."""
+        """How many recurrences tasks need: 1 with kind "rows" if all tasks share everything, otherwise ``num_tasks``."""
         return 1 if self.kind == "rows" and not self.private_units else self.num_tasks
 
     @property
     def shared_columns(self) -> int:
-        """K of a shared row: with kind "trunk" it reads the trunk alone, with kind "rows" all units."""
+        """K of a shared row: all units with kind "rows", the trunk's with kind "trunk"."""
         return len(self.shared_units) if self.kind == "trunk" else self.dim
 
     def shared_shape(self) -> tuple[int, int, int, int]:
@@ -222,30 +219,30 @@ class SharingPlan:
         return len(self.shared_units) + len(self.scenario_units)
 
     def scenario_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape [scenarios, W, C, G, S + C] of the scenarios' weights, or [scenarios, W, C, G, r]. Their biases lack the last size."""
+        """Shape [scenarios, W, C, G, S + C] of the scenarios' weights, or [scenarios, W, C, G, r]. The biases are [scenarios, W, C, G]."""
         return self.num_scenarios, self.weight_steps, len(self.scenario_units), self.gates, self.rank or self.scenario_columns
 
     def scenario_projection_shape(self) -> tuple[int, int, int, int]:
-        """Shape [W, r, G, S + C] of the projection that all scenarios share; no rows without a rank or a scenario with units."""
+        """Shape [W, r, G, S + C] of the projection that all scenarios share; [W, 0, ...] if there is none."""
         rows = (self.rank or 0) if self.num_scenarios and self.scenario_units else 0
         return self.weight_steps, rows, self.gates, self.scenario_columns
 
     def trunk_projection_shape(self) -> tuple[int, int, int, int]:
-        """Shape [W, r, G, S] of the trunk's projection, with kind "trunk" and a rank; no rows where there is no trunk."""
+        """Shape [W, r, G, S] of the trunk's projection; [W, 0, ...] if there is none."""
         rows = (self.rank or 0) if self.kind == "trunk" and self.shared_units else 0
         return self.weight_steps, rows, self.gates, len(self.shared_units)
 
     def shared_projection_shape(self) -> tuple[int, int, int, int]:
-        """Shape [W, r, G, D] of the projection that tasks share; no rows without a rank, or where a trunk leaves no private units."""
+        """Shape [W, r, G, D] of the projection that tasks share; [W, 0, ...] if there is none."""
         is_read = self.kind == "rows" or self.private_units
         return self.weight_steps, (self.rank or 0) if is_read else 0, self.gates, self.dim
 
     def private_projection_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape [T, W, 0, G, D] of the tasks' own projections, which have no rows."""
+        """Shape [T, W, 0, G, D] of the tasks' own projections: tasks share all of them."""
         return self.num_tasks, self.weight_steps, 0, self.gates, self.dim
 
     def cost(self, bytes_per_value: int = 4) -> PlanCost:
-        """The cost of the whole plan, for parameters and activations of ``bytes_per_value``."""
+        """The cost of the whole plan, with ``bytes_per_value`` for each parameter and activation."""
         check_count("bytes_per_value", bytes_per_value)
         shared, private, tasks, gates = len(self.shared_units), len(self.private_units), self.num_tasks, self.gates
         # the recurrences that run: how many, of how many units, from how many columns
@@ -270,14 +267,11 @@ class SharingPlan:
         return replace(self, num_tasks=self.num_tasks + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
 
     def cost_per_added_scenario(self, bytes_per_value: int = 4) -> PlanCost:
-        """What one more scenario adds to :meth:`cost`: parameters. FLOPs and kept bytes only where it is the first."""
+        """What one more scenario adds to :meth:`cost`: parameters, and for the first one FLOPs and kept bytes."""
         return replace(self, num_scenarios=self.num_scenarios + 1).cost(bytes_per_value) - self.cost(bytes_per_value)
 
     def summary(self) -> str:
-        """A table of the plan's cost beside hard sharing (share_ratio 1) and no sharing (share_ratio 0), each also per added task.
-
-        Of a plan with scenarios, also per added scenario; hard sharing and no sharing have none.
-        """
+        """A table of the costs of this plan, hard sharing (share_ratio 1) and no sharing (0), and of one more task or scenario."""
         one_level = replace(self, num_scenarios=0, scenario_units=())
         hard = replace(one_level, shared_units=tuple(range(self.dim)))
         none = replace(one_level, shared_units=())

@@ -46,16 +46,16 @@ WEIGHT = "sample_weight"
 
 
 class FunnelClassifier(BaseEstimator):
-    """One model for the events of a table's rows, such as click and order, as ``dcrnn-fast train`` trains it.
+    """One model for the events of a table's rows, such as click and order, with scikit-learn's interface. Trains like ``dcrnn-fast train``.
 
     Args:
-        tasks: the label columns, in the order of the funnel: 0 and 1, or true and false; missing is unknown.
-        time: a column of times, which is no feature. The latest tenth of the rows are then the validation rows; otherwise they are drawn.
-            ``valid_fraction`` in ``config`` is another part than a tenth.
-        group: a column such as the user, by which GAUC groups rows.
-        weight: a column of numbers >= 0 that weight the rows.
-        funnel: whether each event implies the one before it, so that the model multiplies conditional probabilities. None: whether it is
-            so in the rows.
+        tasks: the label columns in funnel order, with 0 and 1 or true and false; a missing label is unknown.
+        time: a column of times, which is not a feature. The latest tenth of the rows become the validation rows; without ``time`` they are
+            drawn. ``valid_fraction`` in ``config`` sets another share.
+        group: a column such as the user or the request, for GAUC and ranking metrics.
+        weight: a column of row weights >= 0.
+        funnel: whether each event implies the one before it; the model then multiplies conditional probabilities. None finds out from the
+            rows.
         categorical, numeric: columns, or what a schema holds under these keys. None: those that
             :func:`dcrnn_fast.data.draft_schema` finds, without the columns that the other argument names.
         histories, train_only: what a schema holds under these keys. A fitted model keeps what histories read of the latest 2,000,000
@@ -63,17 +63,17 @@ class FunnelClassifier(BaseEstimator):
             their lists as columns, as a server's rows must.
         config: values by the dotted keys of a run's configuration, such as ``{"model.steps": 3}``. A search may set one of them, as
             ``config__model.steps``.
-        random_state: the seed of the run, and of the validation rows; also what else scikit-learn takes for one.
-        verbose: show the progress; if not, a run's warnings are UserWarnings.
+        random_state: seed of the run and of the validation rows, or what else scikit-learn accepts.
+        verbose: show the progress. Otherwise a run's warnings become UserWarnings.
 
-    Leave out columns that are known only after the event, such as a revenue: they would tell the label.
+    Leave out columns that are known only after the event, such as the revenue: they give away the label.
 
-    Once it is fitted, ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_`` are those
-    of the validation rows by task, ``history_`` the records of all evaluations, ``feature_importances_`` what each column brings, and
-    ``feature_names_in_`` the columns that it reads. It then holds the run's files in memory, without its checkpoints, and can be pickled
-    and copied. Unpickle what you trust alone: pickle runs whatever a file says.
+    Attributes of a fitted model: ``ranker_`` is the :class:`dcrnn_fast.Ranker` that scores, ``schema_`` the schema as a dict, ``metrics_``
+    the validation metrics by task, ``history_`` the records of all evaluations, ``feature_importances_`` what each column brings, and
+    ``feature_names_in_`` the columns that it reads. It holds the run's files in memory, without checkpoints, and can be pickled and copied.
+    Unpickle only files that you trust: a pickle can run any code.
 
-    :meth:`task` gives a binary classifier of one of the events, by all of scikit-learn's rules.
+    :meth:`task` returns a binary classifier for one event, which obeys all of scikit-learn's rules.
 
     Example::
 
@@ -103,7 +103,7 @@ class FunnelClassifier(BaseEstimator):
         self.config, self.random_state, self.verbose = config, random_state, verbose
 
     def set_params(self, **params: Any) -> FunnelClassifier:
-        """scikit-learn's, and ``config__KEY`` for one key of ``config``."""
+        """As in scikit-learn; ``config__KEY`` sets one key of ``config``."""
         keys = {name: name.removeprefix(CONFIG) for name in params if name.startswith(CONFIG)}
         super().set_params(**{name: value for name, value in params.items() if name not in keys})
         if keys:
@@ -119,20 +119,19 @@ class FunnelClassifier(BaseEstimator):
         eval_set: Any = None,
         init: FunnelClassifier | str | Path | None = None,
     ) -> FunnelClassifier:
-        """Train on the rows of a table, which holds the labels.
+        """Train on the rows of a table that holds the labels. Ctrl-C ends the training, keeps the best weights so far, and warns.
 
         Args:
             X: a pandas or polars DataFrame, an Arrow table, a mapping of column names to lists or arrays, or the path of a Parquet file.
             y: None.
-            sample_weight: a weight >= 0 of each row, instead of the column ``weight``.
-            eval_set: validation rows, as ``X``; also as ``[(table, None)]``.
-            init: an earlier fitted estimator, or its saved run: go on from its weights and its ids, with new ids for what it did not know.
-                ``X`` is read by its schema, and its settings count, but for those in ``config``.
+            sample_weight: a weight >= 0 for each row, instead of the column ``weight``.
+            eval_set: validation rows, as ``X`` or as ``[(table, None)]``.
+            init: a fitted estimator or a saved run to go on from, with new ids for what it did not know. Its schema reads ``X``, and its
+                settings count unless ``config`` changes them.
 
-        Raises DataError, ConfigError: a column or a value of ``config`` is missing or cannot be used; the message names it.
-        CheckpointError: ``init`` holds no whole run.
-
-        Ctrl-C ends the run, which keeps the weights that are best so far, and warns.
+        Raises:
+            DataError, ConfigError: a column or a value of ``config`` is missing or cannot be used; the message names it.
+            CheckpointError: ``init`` is not a complete run.
         """
         if y is not None:
             told = "the labels are columns of X, which tasks names; leave y out, or take task(...), which has one label"
@@ -231,14 +230,14 @@ class FunnelClassifier(BaseEstimator):
         return evaluation
 
     def task(self, name: str) -> FunnelTaskClassifier:
-        """A binary classifier of one of the tasks, with these parameters, which is not fitted."""
+        """An unfitted binary classifier of one task, with the same parameters."""
         from .. import FunnelTaskClassifier
 
         return FunnelTaskClassifier(**self.get_params(deep=False) | {"task": name})
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> FunnelClassifier:
-        """A fitted estimator of a saved run, without ``history_`` and ``feature_importances_``; raises what :meth:`Ranker.load` does."""
+        """A fitted estimator from a saved run, without ``history_`` and ``feature_importances_``. Raises what :meth:`Ranker.load` does."""
         folder = RunFolder(path_of("path", path))
         files, result = files_of(folder.root, without=folder.checkpoints), Result(folder.read_metrics())
         schema, arguments = arguments_of(folder, result)
@@ -249,7 +248,7 @@ class FunnelClassifier(BaseEstimator):
         return model
 
     def calibrate(self, X: Any, *, method: str = "platt") -> FunnelClassifier:
-        """Calibrate the probabilities on rows that hold the labels, and that the model was not trained on. Raises as :meth:`score` does."""
+        """Calibrate the probabilities on labelled rows that were not used in training. Raises what :meth:`score` does."""
         with scratch_folder() as folder:
             run = self._write(folder / "run")
             calibrate(run, data=X, method=method)
@@ -259,7 +258,7 @@ class FunnelClassifier(BaseEstimator):
 
     @property
     def feature_importances_(self) -> Any:
-        """By how much the mean of the tasks' AUC falls when a column is shuffled among the validation rows, for each column."""
+        """For each column, how much the mean AUC of the tasks falls when it is shuffled among the validation rows."""
         return self._importances(None)
 
     def _importances(self, task: str | None) -> Any:
@@ -271,10 +270,10 @@ class FunnelClassifier(BaseEstimator):
         return np.array([float(np.mean(falls)) if falls else 0.0 for falls in values])
 
     def predict_proba(self, X: Any) -> Any:
-        """A column of probabilities for each task, and in a funnel for each task given the one before it.
+        """A column of probabilities for each task, and in a funnel for each later task given the one before it.
 
-        Of a pandas DataFrame it is one with the same index, of a polars DataFrame one of polars, otherwise an Arrow table. Raises
-        DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
+        It is a pandas DataFrame with the same index for one of pandas, a polars DataFrame for one of polars, otherwise an Arrow table.
+        Raises DataError for rows that cannot be read, and NotFittedError before :meth:`fit`.
         """
         scores = self._scores(X)
         libraries = {base.__module__.partition(".")[0] for base in type(X).__mro__}
@@ -298,10 +297,7 @@ class FunnelClassifier(BaseEstimator):
             return write_histories(RunFolder(self._write(root / "run")), path_of("folder", folder))
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The mean of the tasks' AUC on rows that hold the labels. Unknown labels do not count, nor does a task of one class.
-
-        Raises DataError where no task has labels of both classes.
-        """
+        """The mean AUC of the tasks on labelled rows, without unknown labels. Raises DataError if no task has labels of both classes."""
         check_is_fitted(self, "_run")
         columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
         table = arrow_table(X, "X", {*columns, *self.ranker_.columns})
@@ -322,9 +318,7 @@ class FunnelClassifier(BaseEstimator):
         return float(np.mean(found))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the run folder, without its checkpoints, to ``path``, and return it. The path must not exist, unless ``overwrite``: the
-        run that it holds is then deleted.
-        """
+        """Write the run folder, without checkpoints, to ``path`` and return it. ``overwrite`` replaces a run that is there."""
         path = path_of("path", path)
         check_is_fitted(self, "_run")
         if path.exists():
@@ -337,7 +331,7 @@ class FunnelClassifier(BaseEstimator):
 
     @cached_property
     def ranker_(self) -> Ranker:
-        """What scores. Raises NotFittedError without a run, and what :meth:`dcrnn_fast.Ranker.load` does."""
+        """The ranker that scores. Raises NotFittedError before :meth:`fit`, and what :meth:`dcrnn_fast.Ranker.load` does."""
         with scratch_folder() as folder:
             return Ranker.load(self._write(folder / "run"), **self._placement)
 

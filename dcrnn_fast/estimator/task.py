@@ -1,4 +1,4 @@
-"""One event of a funnel as a binary classifier, by all of scikit-learn's rules."""
+"""One event of a funnel as a binary classifier that obeys all of scikit-learn's rules."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .classifier import FunnelClassifier
 
 
 class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
-    """One of the events of a :class:`dcrnn_fast.FunnelClassifier`, for searches, calibration, pipelines and whatever takes a classifier.
+    """A binary classifier for one event of a :class:`dcrnn_fast.FunnelClassifier`: for searches, calibration, pipelines and the like.
 
     Args:
-        task: the event that it predicts; None: the last of ``tasks``.
-        tasks: as there. The model learns all of them; their labels are columns of ``X``, but for that of ``task`` if ``fit`` is given
-            ``y``. An ``X`` without names of columns, such as an array, has the one task.
+        task: the event to predict; None: the last of ``tasks``.
+        tasks: as in :class:`dcrnn_fast.FunnelClassifier`. The model learns all of them. Their labels are columns of ``X``; those of
+            ``task`` can be ``y``. An ``X`` without column names, such as an array, has one task.
         time, group, weight, funnel, categorical, numeric, histories, train_only, config, random_state, verbose: as there.
 
-    Once it is fitted, ``classes_`` holds the two labels, and ``predict_proba`` [N, 2] their probabilities.
+    Attributes of a fitted model: ``classes_`` has the two labels; ``predict_proba`` returns their probabilities [N, 2].
 
     Example::
 
@@ -69,9 +69,18 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None, init: Any = None) -> FunnelTaskClassifier:
-        """Train as :meth:`dcrnn_fast.FunnelClassifier.fit` does. ``y`` [N] are the labels of ``task``, of two classes; None: its column.
+        """Train as :meth:`dcrnn_fast.FunnelClassifier.fit` does.
 
-        ``eval_set`` is a table with the labels, or ``[(table, y)]``. Raises ValueError as scikit-learn's classifiers do, and DataError.
+        Args:
+            X: a table, or an array.
+            y: labels [N] of ``task``, of two classes; None: its column of ``X``.
+            sample_weight: a weight >= 0 for each row.
+            eval_set: a table with the labels, or ``[(table, y)]``.
+            init: as there.
+
+        Raises:
+            ValueError: as scikit-learn's classifiers do.
+            DataError: as there.
         """
         tasks = label_columns("tasks", self.tasks)
         name = tasks[-1] if self.task is None else self.task
@@ -124,13 +133,13 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         return np.stack([1 - p, p], axis=1)
 
     def predict(self, X: Any) -> Any:
-        """The likelier class of each row."""
+        """The more likely class of each row."""
         likelier = (self.predict_proba(X)[:, 1] > 0.5).astype(int)
         return self.classes_[likelier]
 
     @property
     def feature_importances_(self) -> Any:
-        """By how much the task's AUC falls when a column is shuffled among the validation rows, for each column."""
+        """For each column, how much the task's AUC falls when it is shuffled among the validation rows."""
         return self._importances(self._name)
 
     @property

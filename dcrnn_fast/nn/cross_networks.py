@@ -1,4 +1,4 @@
-"""DCN-v2, also of weights that another library trained, and GDCN: cross networks for one task."""
+"""Cross networks for one task: DCN-v2, which takes trained weights of other libraries, and GDCN."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ class _SingleTaskCross(CrossRNN):
 class DCNv2(_SingleTaskCross):
     """The cross network of DCN-v2 (Wang et al., WWW 2021): ``x_{l+1} = x_0 * (W_l x_l + b_l) + x_l``, [B, D] to [B, D].
 
-    It does what torchrec's ``CrossNet(in_features, num_layers)`` does: ``shared_weight`` [L, D, 1, D] holds the rows of W_l.
-    With ``rank``, W_l is a product of two thin matrices, ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's
-    ``LowRankCrossNet(in_features, num_layers, low_rank)``: ``shared_projection`` [L, r, 1, D] holds the rows of V_l.
+    It computes what torchrec's ``CrossNet(in_features, num_layers)`` does. With ``rank``, W_l is a product of two thin matrices,
+    ``x_{l+1} = x_0 * (W_l (V_l x_l) + b_l) + x_l``, as in torchrec's ``LowRankCrossNet(in_features, num_layers, low_rank)``.
+
+    Parameters: ``shared_weight`` [L, D, 1, D] has the rows of W_l; with a rank, ``shared_projection`` [L, r, 1, D] has those of V_l.
 
     Example:
         >>> import torch
@@ -55,13 +56,18 @@ class DCNv2(_SingleTaskCross):
 
     @classmethod
     def from_linear(cls, layers: Iterable[nn.Linear], projections: Iterable[nn.Linear] | None = None, *, backend: str = "auto") -> DCNv2:
-        """A network with copies of trained weights, in their dtype and on their device.
+        """Copy trained weights, in their dtype and on their device.
 
-        ``layers`` hold W_l and b_l, which is zero where a layer has none: L times ``Linear(D, D)``; or L times ``Linear(r, D)``, if as many
-        ``projections``, ``Linear(D, r, bias=False)``, hold V_l. FuxiCTR's ``CrossNetV2`` is ``from_linear(module.cross_layers)``.
-        torch-rechub's ``CrossNetV2`` has another formula, ``x_{l+1} = x_0 * (W_l x_l) + b_l + x_l``, which no DCNv2 computes.
+        FuxiCTR's ``CrossNetV2`` is ``from_linear(module.cross_layers)``. torch-rechub's ``CrossNetV2`` has another formula,
+        ``x_{l+1} = x_0 * (W_l x_l) + b_l + x_l``, and cannot be converted.
 
-        Raises TypeError, ValueError: a layer is none of these; the message names it.
+        Args:
+            layers: L times ``Linear(D, D)`` with W_l and b_l, or L times ``Linear(r, D)`` with ``projections``. A missing bias is zero.
+            projections: L times ``Linear(D, r, bias=False)`` with V_l.
+            backend: "auto", or a backend's name.
+
+        Raises:
+            TypeError, ValueError: a layer is none of these; the message names it.
         """
         found, thin = _linears("layers", layers), {} if projections is None else _linears("projections", projections)
         if thin and (len(thin) != len(found) or any(one.bias is not None for one in thin.values())):
@@ -72,9 +78,10 @@ class DCNv2(_SingleTaskCross):
 
     @classmethod
     def from_torchrec(cls, module: nn.Module, *, backend: str = "auto") -> DCNv2:
-        """A network with copies of the weights of torchrec's ``CrossNet`` or ``LowRankCrossNet``, without an import of torchrec.
+        """Copy the weights of torchrec's ``CrossNet`` or ``LowRankCrossNet``. Needs no torchrec.
 
-        Raises TypeError, ValueError: ``module`` is another one. torchrec's other cross networks have other formulas.
+        Raises:
+            TypeError, ValueError: ``module`` is another one. torchrec's other cross networks have other formulas.
         """
         parts = {"CrossNet": ("kernels", "bias"), "LowRankCrossNet": ("W_kernels", "bias", "V_kernels")}.get(type(module).__name__, ())
         held = [{f"module.{part}[{layer}]": value for layer, value in enumerate(getattr(module, part, ()))} for part in parts]
@@ -107,8 +114,7 @@ class DCNv2(_SingleTaskCross):
 class GDCN(_SingleTaskCross):
     """The gated cross network of GDCN (Wang et al., 2023): ``x_{l+1} = x_0 * (W_l x_l + b_l) * sigmoid(V_l x_l + c_l) + x_l``.
 
-    GDCN's gate has no bias. Here it has one, c, which starts at zero. With ``rank``, W_l and V_l have low rank, each with a projection of
-    its own.
+    The bias c of the gate is an addition; it starts at zero. With ``rank``, W_l and V_l have low rank, each with its own projection.
 
     Example:
         >>> import torch

@@ -98,11 +98,11 @@ class RequestGraphs:
 
 
 class PreparedDCRNN:
-    """Computes what a :class:`dcrnn_fast.DCRNN` in evaluation mode does, sooner, and no gradients. Take one from its ``prepare_inference``.
+    """A frozen :class:`dcrnn_fast.DCRNN` in evaluation mode, for inference alone. ``DCRNN.prepare_inference`` returns one.
 
-    It holds the model's tables and packed copies of its other weights. When the model's weights change or move, prepare again. Autocast
-    does not reach it, nor do hooks. What it returns are inference tensors: autograd and changes in place take a clone of them. Inside a
-    transform of ``torch.func`` and in forward mode it raises NotImplementedError.
+    It holds the model's tables and packed copies of its other weights: prepare again after the weights change or move. It ignores autocast
+    and hooks. Its results are inference tensors; clone them for autograd or changes in place. Under transforms of ``torch.func`` and in
+    forward mode it raises NotImplementedError.
     """
 
     def __init__(self, model: DCRNN) -> None:
@@ -122,7 +122,7 @@ class PreparedDCRNN:
         return self._without_derivatives(lambda: self._logits(ids, dense))
 
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
-        """Probabilities [B] in float32 by name, as :meth:`dcrnn_fast.DCRNN.predict` gives them but for rounding."""
+        """Probabilities [B] in float32 by name: those of :meth:`dcrnn_fast.DCRNN.predict`, except for rounding."""
         return self._without_derivatives(lambda: self._probabilities(ids, dense))
 
     def _without_derivatives(self, work: Callable[[], R]) -> R:

@@ -1,4 +1,4 @@
-"""The recurrence and the towers' layer, for every task and on a backend."""
+"""The recurrence of all tasks, and the layer of their towers."""
 
 from __future__ import annotations
 
@@ -40,19 +40,23 @@ def reordered(units: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
 class CrossRNN(nn.Module):
     """A cross layer run as a recurrence, for every task of a :class:`~dcrnn_fast.SharingPlan`: x0 [B, D] to the last states [T, B, D].
 
-    Parameters, in the letters of :mod:`dcrnn_fast.sharing`: ``shared_weight`` [W, S, G, K], ``shared_bias`` [W, S, G], ``private_weight``
-    [T, W, P, G, D], ``private_bias`` [T, W, P, G], units and columns in the plan's ``order``. Weights start uniform in +-1/sqrt(n) for n
-    columns, biases at zero. With the plan's rank r, the weights have r columns, and there are ``shared_projection`` [W, r, G, D], an empty
-    ``private_projection`` [T, W, 0, G, D] and, with a trunk, ``trunk_projection`` [W, r, G, K]. Projections start uniform in +-sqrt(3/n),
-    so that a cell of low rank starts with updates as large as the full cell's.
+    Parameters, in the letters of :mod:`dcrnn_fast.sharing` and the plan's ``order`` of units:
+
+    - ``shared_weight`` [W, S, G, K] and ``private_weight`` [T, W, P, G, D] start uniform in +-1/sqrt(n) for n columns;
+    - ``shared_bias`` [W, S, G] and ``private_bias`` [T, W, P, G] start at zero.
+
+    With a rank r, the weights have r columns. ``shared_projection`` [W, r, G, D], an empty ``private_projection`` [T, W, 0, G, D] and, with
+    a trunk, ``trunk_projection`` [W, r, G, K] start uniform in +-sqrt(3/n), so that updates start as large as the full cell's.
 
     Args:
         plan: which units tasks share, the number of steps and the cell.
         backend: "auto", or a backend's name.
-        recompute: do not keep a and g for the backward; compute them again there.
+        recompute: compute a and g again in the backward pass instead of keeping them.
         device, dtype: of the parameters.
 
-    Raises BackendUnavailable: the named backend cannot run here.
+    Raises:
+        TypeError, ValueError: an argument of a wrong type, or a plan with scenarios.
+        BackendUnavailable: the named backend cannot run here.
 
     Example:
         >>> import torch
@@ -112,9 +116,9 @@ class CrossRNN(nn.Module):
                 nn.init.uniform_(projection, -bound, bound)
 
     def forward(self, x0: Tensor) -> Tensor:
-        """x0 [B, D] to each task's last state, [T, B, D]. Raises TypeError or ValueError for another dtype or shape.
+        """Each task's last state [T, B, D] from x0 [B, D]. Raises TypeError or ValueError for another dtype or shape.
 
-        Where tasks share all rows, their states are one in memory: only read them.
+        If tasks share all rows, their states are one tensor in memory: do not change them in place.
         """
         x0 = self._in_order(x0)
         if self.plan.kind == "trunk":
@@ -125,9 +129,9 @@ class CrossRNN(nn.Module):
         return h if h.shape[0] == self.plan.num_tasks else h.expand(self.plan.num_tasks, -1, -1)
 
     def operands(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-        """What the operator takes beside x0 where tasks share rows: the weights and biases, and its options by name.
+        """The operator's weights and biases, and its options by name, with kind "rows".
 
-        Where all tasks share everything, they are those of one task: one recurrence serves all.
+        If all tasks share everything, they are those of one task, because one recurrence serves all.
         """
         weights = self.shared_weight, self.shared_bias, self._distinct(self.private_weight), self._distinct(self.private_bias)
         return weights, {"steps": self.plan.steps, "cell": self.plan.cell, **self._projection()}
@@ -191,11 +195,10 @@ def no_shared(private: Tensor) -> Tensor:
 
 
 class PartiallySharedLinear(nn.Module):
-    """One linear layer for each of T tasks, from states [T, B, in] to [T, B, out].
+    """A linear layer for each of T tasks, from states [T, B, in] to [T, B, out].
 
-    Parameters: ``private_weight`` [T, out, in] and ``private_bias`` [T, out], which start uniform in +-1/sqrt(in), as those of
-    ``torch.nn.Linear`` do. Tasks share no row: ``shared_weight`` [0, in] and ``shared_bias`` [0] are empty, and keep their names in the
-    state_dict.
+    Parameters: ``private_weight`` [T, out, in] and ``private_bias`` [T, out], which start uniform in +-1/sqrt(in) like those of
+    ``torch.nn.Linear``. ``shared_weight`` [0, in] and ``shared_bias`` [0] are empty: tasks share no row.
     """
 
     def __init__(self, in_features: int, out_features: int, num_tasks: int, **place: Any) -> None:

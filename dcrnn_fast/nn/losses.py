@@ -1,4 +1,4 @@
-"""The loss of each task over its known labels, that of a conditional over all rows, and the ways to combine the tasks' losses into one."""
+"""The loss of each task over its known labels, of a conditional over all rows, and ways to combine the tasks' losses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-    """Binary cross entropy of each task: the weighted mean over the rows whose label is known, as :meth:`dcrnn_fast.DCRNN.loss` takes them.
+    """Binary cross entropy of each task, as :meth:`dcrnn_fast.DCRNN.loss` takes it: the weighted mean over the rows with a known label.
 
     Returns [T] in float32 (float64 for float64 logits). A task without a known label of positive weight has loss 0 and gradient 0.
     """
@@ -45,8 +45,8 @@ def task_losses(logits: Tensor, labels: Tensor, sample_weight: Tensor | None = N
 def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """AITM's behavioural-expectation calibrator (Xi et al., KDD 2021): the mean of ``relu(p_t - p_{t-1})``, summed over consecutive tasks.
 
-    A scalar, without the weight 0.6, of checked logits [B, T] in funnel order and weights [B]. It is 0 exactly when no event is likelier
-    than the one before it.
+    A scalar, without AITM's weight of 0.6, from checked logits [B, T] in funnel order and weights [B]. It is 0 exactly if no event is more
+    likely than the one before it.
     """
     p = torch.sigmoid(at_least_float32(logits))
     excess = torch.relu(p[:, 1:] - p[:, :-1]).sum(dim=1)
@@ -59,7 +59,8 @@ def expectation_calibrator(logits: Tensor, sample_weight: Tensor | None = None) 
 def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | None) -> Tensor:
     """One scalar from the tasks' losses [T]: their sum, their weighted sum, or the result of a module.
 
-    Raises TypeError, ValueError: ``task_weight`` is neither T finite numbers of at least 0 nor a module.
+    Raises:
+        TypeError, ValueError: ``task_weight`` is neither T finite numbers of at least 0 nor a module.
     """
     if task_weight is None:
         return losses.sum()
@@ -79,9 +80,9 @@ def combine(losses: Tensor, task_weight: Sequence[float] | Tensor | nn.Module | 
 
 
 class UncertaintyWeighting(nn.Module):
-    """Weighs tasks by a learned uncertainty: ``sum_t exp(-s_t) * loss_t + s_t / 2``, where s_t is the log variance of task t.
+    """Weigh tasks by a learned uncertainty: ``sum_t exp(-s_t) * loss_t + s_t / 2``, where s_t is the log variance of task t.
 
-    It is the classification form of Kendall, Gal and Cipolla (CVPR 2018). Its parameters need an optimiser, like those of the model.
+    This is the classification form of Kendall, Gal and Cipolla (CVPR 2018). Give its parameters to an optimiser, like the model's.
 
     Example:
         >>> import torch
@@ -99,7 +100,7 @@ class UncertaintyWeighting(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(num_tasks, device=device))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses [T] to a scalar; TypeError or ValueError for another dtype or shape."""
+        """A scalar from losses [T]. Raises TypeError or ValueError for another dtype or shape."""
         check_floats("losses", losses, "[T]")
         if losses.shape != self.log_variance.shape:
             raise ValueError(f"losses: got shape {list(losses.shape)}, expected {list(self.log_variance.shape)}, one per task")
@@ -116,26 +117,31 @@ def counterfactual_losses(
     negative_rate: float = 1.0,
     propensity_floor: float = FLOOR,
 ) -> Tensor:
-    """An estimate of each conditional's mean log loss over all rows, from the rows in which the event before happened.
+    """Estimate each conditional's mean log loss over all rows, from the rows in which the event before happened.
 
-    Of an event with logit z given the one before, o says whether the one before happened, r is the event's own label, p the propensity and
-    l(y) = log(1 + exp(z)) - y z the log loss for a label y. By inverse propensities (IPW), the loss is the mean over all N rows of
-    o l(r) / p. With ``imputed`` labels y it is doubly robust (DR): the mean of l(y) + o (l(r) - l(y)) / p. The expectation of both is the
-    mean of l(r) over all rows if p is the probability of o in each row; that of DR also if y is each row's r, or its expectation.
+    For an event with logit z given the one before: o says whether the one before happened, r is the event's label, p the propensity, and
+    l(y) = log(1 + exp(z)) - y z the log loss for a label y.
+
+    - Inverse propensity weighting (IPW): the mean over all rows of o l(r) / p. It is unbiased if p is the probability of o.
+    - Doubly robust (DR), with ``imputed`` labels y: the mean of l(y) + o (l(r) - l(y)) / p. It is unbiased if p is the probability of o,
+      or if y is each row's r or its expectation.
 
     Args:
-        z: [B, T - 1], the logits of each event but the first, given the one before.
-        labels: [B, T] in [0, 1], in funnel order; NaN marks an unknown label. Rows in which o is unknown do not count. Where o is positive
-            and r is not known, the other rows with o take over the weight, as if labels were lost at random.
-        propensity: [B, T - 1] in [0, 1], of each event but the last: its probability over all rows. No gradient flows to it.
-        imputed: [B, T - 1] in [0, 1], what r is expected to be in each row; no gradient flows to it. None for IPW.
+        z: [B, T - 1], the logits of every event after the first, given the one before.
+        labels: [B, T] in [0, 1], in funnel order; NaN marks an unknown label. Rows with unknown o do not count. If o is positive and r is
+            unknown, the other rows with o take over the row's weight, as if labels were lost at random.
+        propensity: [B, T - 1] in [0, 1], the probability over all rows of every event before the last. No gradient flows to it.
+        imputed: [B, T - 1] in [0, 1], the expected r of each row. No gradient flows to it. None for IPW.
         sample_weight: [B], finite and at least 0.
-        negative_rate: the part of the rows without the first event that was kept. Below 1, the loss is that over the rows of the log
-            before, and the propensities are theirs too.
-        propensity_floor: a propensity below ``propensity_floor`` times the mean counts as that, which limits the variance and is biased.
+        negative_rate: the part of the rows without the first event that the log kept. Below 1, loss and propensities are those of the full
+            log.
+        propensity_floor: smaller propensities count as ``propensity_floor`` times the mean, which limits the variance and adds a bias.
 
-    Returns [T - 1] in float32 (float64 for float64 z). DR may be negative. An event before which nothing is known has loss 0. Raises
-    TypeError, ValueError: an argument of another dtype, shape or range.
+    Returns:
+        [T - 1] in float32 (float64 for float64 z). DR may be negative. An event is 0 if nothing is known of the one before it.
+
+    Raises:
+        TypeError, ValueError: an argument of another dtype, shape or range.
 
     Example:
         >>> import torch

@@ -24,38 +24,38 @@ from .towers import Towers
 
 
 class DCRNN(nn.Module):
-    """One model that predicts click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
+    """One model for click and consume, or any funnel of tasks (Zhou and Yu, 2023, arXiv 2310.11777).
 
-    We know only the paper's abstract; the rest is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written to be read.
-    A batch goes through four parts: ``features`` (embeddings and the first-order term), ``cross`` (the recurrence), ``towers``, and
+    Only the paper's abstract could be read; the rest is our reading. :class:`dcrnn_fast.reference.DCRNN` is the same model, written to be
+    read. A batch goes through four parts: ``features`` (embeddings and the first-order term), ``cross`` (the recurrence), ``towers``, and
     ``event_logits`` (the relation between tasks).
 
     Args:
-        num_embeddings: the number of ids of each of the F categorical fields, as a sequence or a mapping from field names; ids start at 0.
-        num_dense: N, the number of dense features; 0 for none.
+        num_embeddings: how many ids each of the F categorical fields has, as a sequence or a mapping from field names. Ids start at 0.
+        num_dense: N, the number of dense features.
         embedding_dim: E, the width of an embedding. The recurrence has D = (F + N) * E units.
-        embedding_init_std: standard deviation with which embeddings start. A small one makes an id count once training has moved it.
-        dense_bins: Q, the bins in which a dense feature's embedding is linear (``features.dense_embedding.set_edges`` sets their edges); 0
-            projects all dense features to one embedding, D = (F + 1) * E.
-        shared_embeddings: fields (of a sequence, the position as text) that read the rows of another field, which has as many ids:
-            {"last_item": "item"} gives an item one embedding for both.
-        pooled: fields with several values: ``columns``, names in ``num_embeddings`` that follow each other and share one embedding, and
-            ``pooling``, "mean" or "sum" of their embeddings. Id 0 is no value. ids are then [B, C], of the C columns, and F counts each
-            such field once: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}.
-        sparse: sparse gradients of the tables of ids, for :class:`dcrnn_fast.RowWiseAdagrad` or ``torch.optim.SparseAdam``.
-        first_order: each id and each number also adds to the logits what it says about each task by itself.
-        first_order_only: fields that say something in that way alone, and have an embedding of zeros: the position at which an item was
-            shown, whose effect is then a number that :meth:`predict` may read as that of another position.
+        embedding_init_std: standard deviation of the initial embeddings.
+        dense_bins: Q, the number of bins in which a dense feature's embedding is linear; ``features.dense_embedding.set_edges`` sets their
+            edges. 0 projects all dense features to one embedding, D = (F + 1) * E.
+        shared_embeddings: fields that use another field's embeddings, which has as many ids: {"last_item": "item"}. Without field names,
+            positions as text.
+        pooled: fields with several values: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}. The columns are consecutive
+            names in ``num_embeddings`` with one embedding; "mean" or "sum" pools it. Id 0 is no value. ids are then [B, C] for C columns,
+            and F counts each such field once.
+        sparse: give the tables of ids sparse gradients, for :class:`dcrnn_fast.RowWiseAdagrad` or ``torch.optim.SparseAdam``.
+        first_order: add to the logits a weight for each id and task, and a weight for each number and task.
+        first_order_only: fields that only the first-order term reads, such as the position at which an item was shown. Their embedding is
+            zero.
         tasks: task names in funnel order.
         steps: L, how often the cross cell is applied.
         cell: "gated", or "cross" (no gate).
-        tied: True for one set of weights at all steps (an RNN), False for one set per step (a deep cross network).
-        rank: r of the low-rank cell, in which a unit reads r projections of the state, the same for all tasks; None for the full cell.
+        tied: True for the same weights at all steps (an RNN), False for one set per step (a deep cross network).
+        rank: r of the low-rank cell, in which a unit reads r projections of the state; None for the full cell.
         sharing: "rows" (tasks share parameters) or "trunk" (tasks share computation too).
-        share_ratio: fraction of units that tasks share, in [0, 1]; 1 is hard sharing, 0 is none.
-        scenario: with ``sharing="trunk"``, the field (of a sequence, the position as text) whose ids are scenarios, each with a trunk of
-            its own, a quarter of the units, below the trunk of all, see :class:`dcrnn_fast.ScenarioCrossRNN`. Rows with id 0 read the trunk
-            of all alone. ``share_ratio`` is then at most 0.75.
+        share_ratio: fraction of the units that tasks share, in [0, 1]: 1 is hard sharing, 0 is none.
+        scenario: with ``sharing="trunk"``, the field whose ids are scenarios (without field names, its position as text). Each scenario has
+            a quarter of the units for itself, so ``share_ratio`` is at most 0.75. Rows with id 0 have no scenario. See
+            :class:`dcrnn_fast.ScenarioCrossRNN`.
         tower_dims: widths of each task's hidden tower layers.
         dropout: probability in [0, 1) after every hidden tower layer.
         relation: "chain", "independent" or "transfer" between consecutive tasks.
@@ -142,7 +142,7 @@ class DCRNN(nn.Module):
         self.event_logits = EventLogits(self.tasks, self.conditionals, relation)
 
     def reset_parameters(self) -> None:
-        """Draw new parameters. A model built on the meta device needs this after ``to_empty``, or the weights of a state_dict."""
+        """Draw new parameters. A model built on the meta device needs this after ``to_empty``, unless it loads a state_dict."""
         for module in self.modules():
             if isinstance(module, (Features, FirstOrder, PiecewiseLinearEmbedding, CrossRNN, PartiallySharedLinear, nn.Linear)):
                 module.reset_parameters()
@@ -154,10 +154,12 @@ class DCRNN(nn.Module):
 
     @property
     def negative_rate(self) -> float:
-        """r in (0, 1]: the part of the rows without the first event that was kept in the log the model was trained on; 1 at first.
+        """r in (0, 1]: the part of the rows without the first event that the training log kept. 1 by default.
 
-        Set it, and :meth:`predict` gives the probabilities of the log before. Logits and loss stay those of the sampled rows. Raises
-        TypeError, ValueError: another number, or r < 1 with several tasks and without a chain.
+        With r < 1, :meth:`predict` gives the probabilities of the full log. Logits and loss stay those of the sampled rows.
+
+        Raises:
+            TypeError, ValueError: another number, or r < 1 with several tasks that are no chain.
         """
         return self.event_logits.negative_rate
 
@@ -167,14 +169,20 @@ class DCRNN(nn.Module):
         self.event_logits.negative_rate = float(rate)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """Logits [B, T] of each task's event over all impressions, from ids int64 [B, F] and finite dense features [B, N], or None.
+        """Logits [B, T] of each task's event over all impressions.
 
-        Raises IndexError: an id outside its field's range, [0, num_embeddings[f]); TypeError, ValueError: another dtype, shape or number.
+        Args:
+            ids: int64 [B, F], column f in [0, num_embeddings[f]).
+            dense: finite floats [B, N], or None without dense features.
+
+        Raises:
+            IndexError: an id outside its field's range.
+            TypeError, ValueError: another dtype, shape or number.
         """
         return self.outputs(self.features(ids, dense))
 
     def outputs(self, inputs: Inputs) -> Tensor:
-        """What :meth:`forward` returns, from what ``features`` gives: ``torch.compile`` makes one graph of it."""
+        """Logits [B, T] from what ``features`` returns: the part of :meth:`forward` that ``torch.compile`` can take as one graph."""
         return cast(Tensor, self.event_logits(self.towers(self.states(inputs), inputs.first_order)))
 
     def states(self, inputs: Inputs) -> Tensor:
@@ -183,15 +191,16 @@ class DCRNN(nn.Module):
         return cast(Tensor, self.cross(x0) if scenario is None else self.cross(x0, scenario))
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """z [B, T], the towers' outputs and the first-order term. Under "chain" each is the logit of an event given the one before it."""
+        """Logits [B, T] before the relation: under "chain", each event given the one before. Arguments and errors as in :meth:`forward`."""
         inputs = self.features(ids, dense)
         return cast(Tensor, self.towers(self.states(inputs), inputs.first_order))
 
     @torch.no_grad()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:
-        """Probabilities [B] by task name, in float32, corrected by :attr:`negative_rate`, with the arguments and errors of :meth:`forward`.
+        """Probabilities [B] in float32 by task name, corrected by :attr:`negative_rate`. Arguments and errors as in :meth:`forward`.
 
-        Under "chain" also of every task but the first given the one before: "consume_given_click". In training mode dropout is active.
+        Under "chain" also those of every later task given the one before, such as "consume_given_click". Call ``eval()`` first, or dropout
+        is active.
         """
         return self.event_logits.probabilities(self.conditional_logits(ids, dense))
 
@@ -204,7 +213,7 @@ class DCRNN(nn.Module):
         task_weight: Sequence[float] | Tensor | nn.Module | None = None,
         strict_funnel: bool = True,
     ) -> Tensor:
-        """The training loss, a scalar: the cross entropy of each task over its known labels, plus AITM's calibrator under "transfer".
+        """The training loss, a scalar: each task's cross entropy over its known labels, plus AITM's calibrator under "transfer".
 
         Args:
             logits: [B, T] from :meth:`forward`. The loss is in float32 (float64 for float64 logits).
@@ -213,7 +222,8 @@ class DCRNN(nn.Module):
             task_weight: T fixed weights, or a module from losses [T] to a scalar such as ``UncertaintyWeighting``; None adds the losses up.
             strict_funnel: under "chain", refuse a row with a later event but not the earlier one.
 
-        Raises TypeError, ValueError: a wrong dtype, shape or range, an empty batch, or a broken funnel.
+        Raises:
+            TypeError, ValueError: a wrong dtype, shape or range, an empty batch, or a broken funnel.
         """
         model_inputs.check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
         loss = combine(task_losses(logits, labels, sample_weight), task_weight)
@@ -222,7 +232,7 @@ class DCRNN(nn.Module):
         return loss
 
     def prepare_inference(self) -> PreparedDCRNN:
-        """What computes this model's logits and probabilities soonest: in evaluation mode, without gradients, until the weights change.
+        """Return a frozen, inference-only copy, which is faster. Prepare again after the weights change.
 
         On a GPU it records CUDA graphs, unless the environment has DCRNN_FAST_CUDA_GRAPHS=0. Raises RuntimeError if it cannot.
         """

@@ -14,26 +14,25 @@ from ..support.checks import check_deviation
 
 
 class RowWiseAdagrad(torch.optim.Optimizer):
-    """Adagrad (Duchi et al., JMLR 2011) with one state value a row, for tables of ids with sparse gradients or dense ones.
+    """Adagrad (Duchi et al., JMLR 2011) with one state value per row, for tables of ids with sparse or dense gradients.
 
-    Of each row r [E] that the batch has read, with gradient g, and with no change to the others::
+    A row r [E] that the batch reads, with gradient g, becomes::
 
         s_r = s_r + mean(g ** 2)
         r   = (1 - lr * weight_decay) * r - lr * g / (sqrt(s_r + prior * m) + eps)
 
-    m is the mean of mean(g ** 2) over these rows. With ``prior=0`` this is the rule of fbgemm's ``EXACT_ROWWISE_ADAGRAD``, by which a row's
-    first step has about ``lr`` as its root mean square, however small its gradient is. A prior counts as so many earlier steps of each row
-    with the batch's mean gradient: a row that is read less often moves less.
+    m is the mean of mean(g ** 2) over the rows that the batch reads. All other rows stay as they are. In a dense gradient, a row of zeros
+    counts as not read. The state is ``sum`` [N] for a table [N, E].
 
-    A row decays only in the steps that read it; in a dense gradient, a row of zeros was not read. The state is ``sum`` [N] for a table
-    [N, E].
+    ``prior`` counts as so many earlier steps of each row with the batch's mean gradient, so that rare rows move less. With ``prior=0`` this
+    is fbgemm's ``EXACT_ROWWISE_ADAGRAD``, in which a row's first step is about ``lr`` long however small its gradient.
 
     Args:
-        params: tables [N, E] in float32 or float64, or groups of them as in every optimiser of :mod:`torch.optim`.
+        params: tables [N, E] in float32 or float64, or groups of them as in :mod:`torch.optim`.
         lr, weight_decay, eps, prior: finite and at least 0.
 
-    Raises TypeError, ValueError: an argument of a wrong type or outside its range, or a parameter that is no such table; the message
-    names it.
+    Raises:
+        TypeError, ValueError: an argument of a wrong type or outside its range, or a parameter that is not such a table.
 
     Example:
         >>> import torch

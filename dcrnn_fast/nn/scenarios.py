@@ -16,23 +16,23 @@ from .layers import CrossRNN, no_private, no_shared, parameter
 class ScenarioCrossRNN(CrossRNN):
     """A cross recurrence of three levels, for every task of a :class:`~dcrnn_fast.SharingPlan` with scenarios.
 
-    A *scenario* is a part of the rows, such as a channel or a country. (HiNet, Zhou et al., 2023, arXiv 2303.06095, has separate levels
-    for scenarios and tasks too; its levels are mixtures of experts.) Of the D units,
+    A *scenario* is a group of rows, such as a channel or a country. (HiNet, Zhou et al., 2023, arXiv 2303.06095, has levels for scenarios
+    and tasks too, as mixtures of experts.) The D units are:
 
-    - the first S are the global trunk. A row of it reads the S states of the trunk;
-    - the next C are the scenario's trunk. A row of it reads S + C states, those of the global trunk and its own. Each of the N scenarios
-      has weights of its own, and all tasks share them;
-    - the last P = D - S - C are private. A row of them reads all D states. Each task has weights of its own, and all scenarios share them.
+    - S units of the global trunk, which read the trunk's S states;
+    - C units of the scenario's trunk, which read S + C states, the global trunk's and their own. Each of the N scenarios has its own
+      weights, which all tasks share;
+    - P = D - S - C private units, which read all D states. Each task has its own weights, which all scenarios share.
 
-    A row whose scenario is *unknown* (0) reads the global trunk alone: its scenario's units keep x0 at every step. The scenarios' W and b
-    start at zero, so that each scenario starts as the unknown one, and training moves the frequent ones away from it.
+    Rows of the unknown scenario 0 use the global trunk alone: their C units keep x0. Scenarios start like the unknown one, with W and b at
+    zero.
 
-    The arguments are those of :class:`CrossRNN`. Parameters beside its own: ``scenario_weight`` [N, W, C, G, S + C], ``scenario_bias``
-    [N, W, C, G]. V starts uniform in +-1/sqrt(S + C). With the plan's rank r the weights have r columns, and ``scenario_projection``
-    [W, r, G, S + C] projects for all scenarios.
+    Parameters in addition to those of :class:`CrossRNN`, whose arguments it takes: ``scenario_weight`` [N, W, C, G, S + C], whose V starts
+    uniform in +-1/sqrt(S + C), and ``scenario_bias`` [N, W, C, G]. With a rank r the weights have r columns, and all scenarios share
+    ``scenario_projection`` [W, r, G, S + C].
 
-    The operator is called once for each scenario present. Where code may not read values (compiled and exported graphs, captured CUDA
-    graphs, ``vmap``), every scenario computes every row, and each row takes its own.
+    The operator is called once for each scenario in the batch. Code that may not read values (compiled and exported graphs, captured CUDA
+    graphs, ``vmap``) computes every scenario for every row instead.
 
     Example:
         >>> import torch
@@ -61,9 +61,14 @@ class ScenarioCrossRNN(CrossRNN):
             nn.init.uniform_(self.scenario_weight[:, :, :, 1:], -bound, bound)
 
     def forward(self, x0: Tensor, scenario: Tensor | None = None) -> Tensor:
-        """Each task's last state [T, B, D], from x0 floating [B, D] and each row's scenario, int64 or int32 [B] in [0, N]; None is 0.
+        """Each task's last state [T, B, D].
 
-        Raises TypeError, ValueError, IndexError: another dtype or shape, or a scenario outside [0, N].
+        Args:
+            x0: floating [B, D].
+            scenario: each row's, int64 or int32 [B] in [0, N]; None is 0 for all.
+
+        Raises:
+            TypeError, ValueError, IndexError: another dtype or shape, or a scenario outside [0, N].
         """
         x0 = self._in_order(x0)
         if scenario is None:

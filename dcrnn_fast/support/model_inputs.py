@@ -155,10 +155,10 @@ def checked(
     sample_weight: Tensor | None = None,
     strict_funnel: bool = True,
 ) -> Iterator[None]:
-    """Check a batch while it is on the CPU. Inside the block, the model reads no values to check them, so a step on a GPU waits for none.
+    """Check a batch while it is on the CPU, so that inside the block no step waits for a GPU to check it.
 
-    Inside the block, give models these values alone, as they are or copied to a device: a stray id is not found there, and may read another
-    field's row. The block holds for this thread.
+    Inside the block, give models only these values, as they are or copied to a device: the model does not check again, and a stray id may
+    read another field's row. The block holds for this thread.
 
     Args:
         model: a :class:`dcrnn_fast.DCRNN`, or the reference.
