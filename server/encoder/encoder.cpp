@@ -264,7 +264,7 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
   for (const auto& [key, value] : request) {
     if (key != "columns" && key != "shared")
       throw BadRequest("the request has the key " + in_quotes(key) + ", expected columns, and shared for cells that all rows have");
-    if (!value.is_object() || is_number_text(value))
+    if (!value.is_object() || big_integer(value))
       throw BadRequest(std::string(key) + " is " + shown(value) + ", expected an object that names columns");
     (key == "columns" ? columns : shared) = &value.get_object();
   }
