@@ -74,7 +74,8 @@ class Builder {
  private:
   bool push_big_integer(json::string_view text) {
     const std::size_t digits = text.size() - text.starts_with('-');
-    if (digits > kMaxDigits) throw BadRequest("the JSON holds " + beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
+    if (digits > kMaxDigits)
+      throw BadRequest("the JSON holds " + beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
     stack_.push_key(kBigInteger);
     stack_.push_string(text);
     return stack_.push_object(1), true;
