@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from dcrnn_fast.data import BlockLoader, PackedMeta, open_packed
-from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.errors import DataError
 from tests.data.packed.test_block_loader import numbered
 from tests.refusals import refused, row, rows
 
@@ -40,7 +40,7 @@ def a_sealed_meta_with_entries_of_wrong_types(change, table):
 TABLE = [
     row("an empty split", lambda: BlockLoader(numbered(0), 4), DataError, "split 'train' is empty"),
     *rows("an epoch or start out of range is refused at the call",
-        lambda epoch, start: BlockLoader(numbered(3), 2).batches(epoch, start), ConfigError, said="expected", cases=[
+        lambda epoch, start: BlockLoader(numbered(3), 2).batches(epoch, start), ValueError, said="expected", cases=[
         (-1, 0),
         (0, -1),
         (0, 3),
