@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ..data import Encoder
-from ..data.encoder.encoder import UserItems
+from ..data.encoder.memory import pieces_of
 from ..data.encoder.run_folder import read_encoding
 from ..errors import DataError
 from ..nn.model import DCRNN
@@ -114,7 +113,6 @@ class Ranker:
         self.unseen: Unseen | None = None
         self.columns = list(encoder.columns)
         self.names = (*model.tasks, *(model.conditionals if model.relation == "chain" else ()))
-        self._split = lru_cache(64)(lambda user_columns: UserItems(encoder, user_columns))
         self._device, self._prepared = model.features.embedding.weight.device, model.prepare_inference()
         self._checks = self._device.type != "cpu"  # where the model's own checks would wait for the device
 
@@ -158,8 +156,7 @@ class Ranker:
     def score(self, user: Mapping[str, Any], items: Any) -> Scores:
         """Probabilities [N] in float32 by name of one user's N items, in the order of the items.
 
-        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded once. Where a
-        derived column reads columns of both, rows that repeat the user are made and encoded.
+        The result is that of :meth:`predict` for N rows that repeat the user's cells, but the user's cells are encoded once.
 
         Args:
             user: a cell for each of the user's columns.
@@ -181,7 +178,15 @@ class Ranker:
         """
         if not isinstance(user, Mapping):
             raise TypeError(f"user: got {type(user).__name__}, expected a mapping of column names to the user's cells")
-        return self.predict_encoded(*self._split(frozenset(name for name in self.columns if name in user)).encode(user, items))
+        if not (of_items := [name for name in self.columns if name not in user]):
+            raise DataError("user has every column that is read; give it the user's alone, and the others in items")
+        try:
+            encoded = self.encoder.encode_pieces(pieces_of(items, of_items, "items"), user)
+        except DataError as error:
+            if error.column in user:
+                error.table = "user"
+            raise
+        return self.predict_encoded(*encoded)
 
     def predict_encoded(self, ids: torch.Tensor, dense: torch.Tensor | None) -> Scores:
         """Probabilities, as :meth:`predict` gives them, of encoded rows: ids [B, F] int64, dense [B, Nd] float32 or None."""

@@ -19,7 +19,7 @@ from ..data.read.csv_files import Rejects
 from ..data.read.row_files import RowReader, expand, expected_rows, named_twice
 from ..data.read.text_queries import open_database
 from ..data.schema.files import Csv
-from ..errors import DataError, shown
+from ..errors import DataError, one_line, shown
 from ..support.checks import check_count
 from ..support.files import output_path, path_of, scratch_folder, writing_output
 from .export.load import ExportedRanker
@@ -166,18 +166,8 @@ class _Writer:
                 self._file = (pq.ParquetWriter if self._kind == ".parquet" else pa.csv.CSVWriter)(str(self._path), first)
             self._file.write_batch(batch)
         except pa.ArrowException as error:
-            name = next((name for name in batch.schema.names if not self._holds(batch.select([name]))), None)
-            if name is None:
-                raise
-            kind = shown(str(batch.schema.field(name).type))
+            kinds = ", ".join(f"{field.name!r} {field.type}" for field in first)
             raise DataError(
-                f"keys: column {name!r} is of type {kind}, and not all its cells can be written as {self._kind}; convert it to text or "
+                f"keys: not all cells can be written as {self._kind} ({one_line(error)}); the columns are {kinds}: convert keys to text or "
                 "numbers, or write .parquet"
             ) from error
-
-    def _holds(self, batch: pa.RecordBatch) -> bool:
-        try:
-            (pq.write_table if self._kind == ".parquet" else pa.csv.write_csv)(pa.Table.from_batches([batch]), pa.BufferOutputStream())
-        except pa.ArrowException:
-            return False
-        return True

@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Encoder
-from ..data.encoder.encoder import Columns
 from ..data.inspect.oov import MIN_ROWS, RISE, lost_fields, risen_fields
 from ..data.packed.meta import MISSING, OOV, whole_vocabulary
 from ..errors import DataError
@@ -28,7 +26,7 @@ ENOUGH = 100
 """So many users, items or numbers, in a table or in :data:`MIN_ROWS` requests, say that they are others than before."""
 KINDS = ("oov", "missing")
 Array = npt.NDArray[np.float64]
-_LOCK, _NONE = threading.Lock(), np.full((WINDOW, 1), np.nan)
+_LOCK = threading.Lock()
 
 
 class Cells(NamedTuple):
@@ -63,24 +61,24 @@ class Unseen:
     A field is lost by the rule of :func:`dcrnn_fast.data.inspect.oov.lost_fields`. With ``strict`` the encoder then raises DataError and
     the rows so far are forgotten; else ``tell`` gets a line, once: that is Python's warning. So it does for a field whose share has risen
     by the rule of :func:`dcrnn_fast.data.inspect.oov.risen_fields`, and for a number of whose values most are above or below its
-    ``ranges``. A cell that all rows of a small table have counts once, since they may be one user's; with ``by_request``, so does one of a
-    large table.
+    ``ranges``. A cell that all rows of a small table have counts once, since they may be one user's, and so does one of a
+    large table whose rows share cells.
     """
 
     def __init__(self, encoder: Encoder, cells: Sequence[Cells], ranges: Mapping[str, Sequence[float]], *, strict: bool = False) -> None:
-        self.cells, self.strict, self.by_request = list(cells), strict, False
+        self.cells, self.strict = list(cells), strict
         self.tell: Callable[[str], None] = warnings.warn
         shares = {one.field: {"oov": one.oov, "missing": one.missing} for one in cells}
         self._trained = {field: {kind: share for kind, share in of.items() if share is not None} for field, of in shares.items()}
         self._valid = {one.field: {"oov": one.valid_oov, "missing": one.valid_missing} for one in cells}
-        self._columns: Columns = tuple(encoder.num_embeddings), encoder.dense
-        self._numbers = [name for name in encoder.dense if name in ranges]
+        self._numbers, fields = [name for name in encoder.dense if name in ranges], list(encoder.num_embeddings)
+        self._places = [*(one.column for one in cells), *(len(fields) + encoder.dense.index(name) for name in self._numbers)]
         # Of a field, what is below is unknown, of a number, too low; what is missing is counted with what is above.
         bounds = [[-np.inf if one.oov is None else 1, np.inf, np.nan if one.missing_id is None else one.missing_id] for one in cells]
         bounds += [[*ranges[name], np.nan] for name in self._numbers]
         self._low, self._high, self._missing = np.array(bounds, np.float64).reshape(-1, 3).T
-        self._of_users = [at for at, name in enumerate(sum(self._columns, ())) if at >= len(self._columns[0]) or name not in encoder.dense]
-        self._places = lru_cache(64)(self._places_of)
+        self._of_users = [at for at, name in enumerate(fields) if name not in encoder.dense]
+        self._of_users += range(len(fields), len(fields) + len(encoder.dense))
         self.clear()
         encoder.watch = self.add
 
@@ -88,22 +86,21 @@ class Unseen:
         """Forget all rows."""
         self._totals, self._last = np.zeros((4, len(self._low))), np.full(len(self._low), np.nan)
         self._requests = 0
-        self._waiting: list[tuple[Columns, Array]] = []
+        self._waiting: list[Array] = []
         self._told: set[str] = set()
 
-    def add(self, columns: Columns, ids: npt.NDArray[np.int64], dense: npt.NDArray[np.float32], varied: list[int]) -> None:
-        """Count rows of these columns, of a large table some, spread evenly. The unknown cells of ``varied`` fields are several texts."""
+    def add(self, ids: npt.NDArray[np.int64], dense: npt.NDArray[np.float32], varied: list[int], is_request: bool) -> None:
+        """Count rows, of a large table some, spread evenly. The unknown cells of ``varied`` fields are several texts."""
         step = -(-len(ids) // WINDOW)
-        rows = np.concatenate([ids[::step], dense[::step], _NONE[: -(-len(ids) // step)]], axis=1)
-        is_request = len(ids) == 1 or self.by_request or columns != self._columns
-        if len(ids) > 1 and (self.by_request or len(ids) <= REQUEST):
+        rows = np.concatenate([ids[::step], dense[::step]], axis=1, dtype=np.float64)
+        if len(ids) > 1 and (is_request or len(ids) <= REQUEST):
             alike = (rows == rows[0]).all(axis=0)
             alike[varied] = False
             rows[1:, alike] = np.nan
             is_request = is_request or alike[self._of_users].any()
         with _LOCK:
-            self._waiting.append((columns, rows))
-            self._requests += 1 if is_request else MIN_ROWS
+            self._waiting.append(rows)
+            self._requests += 1 if is_request or len(ids) == 1 else MIN_ROWS
             if len(ids) <= FEW and not self.strict and len(self._waiting) < FEW:
                 return
             added, news = self._count_waiting(), []
@@ -127,26 +124,20 @@ class Unseen:
         """By field, the same of the train rows."""
         return self._trained
 
-    def _places_of(self, columns: Columns) -> list[int]:
-        """Where the fields and numbers are in rows of ids and dense values; the last column is for those that are not there."""
-        (fields, dense), names = columns, [self._columns[0][one.column] for one in self.cells]
-        found = [fields.index(name) if name in fields else -1 for name in names]
-        return found + [len(fields) + dense.index(name) if name in dense else -1 for name in self._numbers]
-
     def _count_waiting(self) -> Array:
         """Count what waits. Returns by how much the totals have grown: the cells, those below their bounds, those above or missing, and the
         runs of equal cells, [4, fields + numbers]."""
-        waiting, self._waiting, added = self._waiting, [], np.zeros_like(self._totals)
-        for columns in dict.fromkeys(columns for columns, _ in waiting):
-            cells = np.concatenate([rows for of, rows in waiting if of == columns])[:, self._places(columns)]
-            numbers = cells[:, len(self.cells) :]
-            numbers[numbers == 0] = np.nan  # missing
-            is_there = ~np.isnan(cells)
-            last = np.maximum.accumulate(np.where(is_there, np.arange(len(cells))[:, None], -1), axis=0)
-            before = np.vstack([self._last, np.where(last < 0, self._last, np.take_along_axis(cells, last.clip(0), axis=0))])
-            begins, self._last = is_there & (cells != before[:-1]), before[-1]
-            counted = is_there, cells < self._low, (cells > self._high) | (cells == self._missing), begins
-            added += np.array([np.count_nonzero(one, axis=0) for one in counted])
+        if not self._waiting:
+            return np.zeros_like(self._totals)
+        cells, self._waiting = np.concatenate(self._waiting)[:, self._places], []
+        numbers = cells[:, len(self.cells) :]
+        numbers[numbers == 0] = np.nan  # missing
+        is_there = ~np.isnan(cells)
+        last = np.maximum.accumulate(np.where(is_there, np.arange(len(cells))[:, None], -1), axis=0)
+        before = np.vstack([self._last, np.where(last < 0, self._last, np.take_along_axis(cells, last.clip(0), axis=0))])
+        begins, self._last = is_there & (cells != before[:-1]), before[-1]
+        counted = is_there, cells < self._low, (cells > self._high) | (cells == self._missing), begins
+        added = np.array([np.count_nonzero(one, axis=0) for one in counted])
         room = np.maximum(WINDOW - added[0], 0)
         self._totals = self._totals * np.minimum(1, room / np.maximum(self._totals[0], 1)) + added
         return added

@@ -33,6 +33,27 @@ def parse(text: str) -> Any:
     return value
 
 
+def fits(value: Any, shape: Any) -> bool:
+    """Whether JSON has a shape: a type, `[shape]` for a list, `{str: shape}` for any keys, a mapping of keys that must be there, or a test.
+
+    >>> from dcrnn_fast.support import strict_json
+    >>> strict_json.fits({"rows": {"train": 8}}, {"rows": {str: int}}), strict_json.fits(["a", 1], [str])
+    (True, False)
+    """
+    if isinstance(shape, type):
+        return type(value) is shape
+    if isinstance(shape, list):
+        one = shape[0]
+        return type(value) is list and (set(map(type, value)) <= {one} if isinstance(one, type) else all(fits(each, one) for each in value))
+    if not isinstance(shape, dict):
+        return bool(shape(value))
+    if type(value) is not dict:
+        return False
+    if str in shape:
+        return set(map(type, value)) <= {str} and all(fits(one, shape[str]) for one in value.values())
+    return all(key in value and fits(value[key], one) for key, one in shape.items())
+
+
 def json_digest(value: Any) -> str:
     """SHA-256 of JSON values."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -24,54 +24,37 @@ namespace json = boost::json;
   throw std::runtime_error("encoder.json: derived column " + in_quotes(name) + " " + problem);
 }
 
-std::string text_of(std::string_view name, std::string_view key, const json::value& value) {
-  if (!value.is_string() || value.get_string().empty())
-    refuse(name, "has the " + std::string(key) + " " + shown(value) + ", expected text");
-  return std::string(value.get_string());
-}
-
-Derived read_one(std::string_view name, const json::value& definition) {
-  const json::object* const object = definition.if_object();
-  if (const json::value* const constant = object && object->size() == 1 ? object->if_contains("constant") : nullptr) {
-    Derived derived;
-    derived.name = name, derived.kind = Derived::constant, derived.text = text_of(name, "constant", *constant);
-    return derived;
-  }
-  const json::value* const cross = object ? object->if_contains("cross") : nullptr;
-  if (!object || (cross ? object->size() != 1 || !cross->is_array() || cross->get_array().size() < 2 : !object->contains("column")))
-    refuse(name, "is defined by " + shown(definition) + ", expected a column with a value or a part of its time, or a cross of columns");
+Derived read_one(std::string_view name, const json::object& definition) {
   Derived derived;
   derived.name = name;
-  if (cross) {
-    for (const json::value& source : cross->get_array()) derived.sources.push_back(text_of(name, "cross of", source));
-    return derived;
-  }
-  bool told = false;
-  for (const auto& [key, value] : *object) {
-    if (key == "column") {
-      derived.sources.push_back(text_of(name, key, value));
-    } else if (key == "value" && value.is_int64() && value.get_int64() >= 0) {
-      derived.kind = Derived::value, derived.position = static_cast<std::size_t>(value.get_int64()), told = true;
+  for (const auto& [key, value] : definition) {
+    if (key == "constant") {
+      derived.kind = Derived::constant, derived.text = value.as_string();
+    } else if (key == "cross") {
+      for (const json::value& source : value.as_array()) derived.sources.emplace_back(source.as_string());
+    } else if (key == "column") {
+      derived.sources.emplace_back(value.as_string());
+    } else if (key == "value") {
+      derived.kind = Derived::value, derived.position = value.to_number<std::size_t>();
     } else if (key == "as" && (value == "hour" || value == "weekday" || value == "day")) {
-      derived.kind = value == "hour" ? Derived::hour : value == "weekday" ? Derived::weekday : Derived::day, told = true;
+      derived.kind = value == "hour" ? Derived::hour : value == "weekday" ? Derived::weekday : Derived::day;
     } else if (key == "separator") {
-      derived.separator = text_of(name, key, value);
+      derived.separator = value.as_string();
     } else if (key == "unit" && (value == "s" || value == "ms" || value == "us" || value == "ns")) {
-      derived.unit = text_of(name, key, value);
-    } else if (key == "zoned" && value.is_bool()) {
-      derived.zoned = value.get_bool();
+      derived.unit = value.as_string();
+    } else if (key == "zoned") {
+      derived.zoned = value.as_bool();
     } else if (key == "timezone") {
       if (value != "UTC")
-        refuse(name, "has the time zone " + shown(value) +
-                         ", and this program knows UTC alone; serve with `dcrnn-fast serve`, or train on "
-                         "a column that holds the " +
-                         shown(object->if_contains("as") ? object->at("as") : value) + " itself");
+        refuse(name,
+               "has the time zone " + shown(value) +
+                   ", and this program knows UTC alone; serve with `dcrnn-fast serve`, or train on a column that holds the part itself");
     } else {
       refuse(name,
              "has the key " + in_quotes(key) + " with " + shown(value) + ", which this program does not know; build its newest version");
     }
   }
-  if (!told) refuse(name, "is defined by " + shown(definition) + ", expected a value or a part of a time");
+  if (derived.sources.empty() && derived.kind != Derived::constant) refuse(name, "reads no column; export the run again");
   return derived;
 }
 
@@ -273,11 +256,9 @@ class Times {
 
 }  // namespace
 
-std::vector<Derived> read_derived(const json::value& definitions) {
-  if (!definitions.is_object())
-    throw std::runtime_error("encoder.json: derived is " + shown(definitions) + ", expected a definition by column");
+std::vector<Derived> read_derived(const json::object& definitions) {
   std::vector<Derived> waiting, ordered;
-  for (const auto& [name, definition] : definitions.get_object()) waiting.push_back(read_one(name, definition));
+  for (const auto& [name, definition] : definitions) waiting.push_back(read_one(name, definition.as_object()));
   const auto made_later = [&](const std::string& name) {
     return std::ranges::any_of(waiting, [&](auto& one) { return one.name == name; });
   };

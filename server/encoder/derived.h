@@ -1,7 +1,7 @@
 // Columns that an encoder derives from those of a request: values of lists, crosses of columns, parts of a time.
 #pragma once
 
-#include <boost/json/value.hpp>
+#include <boost/json/object.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,9 +24,8 @@ struct Derived {
   std::optional<bool> zoned;  // whether the times have a zone, or are numbers, if it is known
 };
 
-// The columns that encoder.json's `derived` defines, each behind those that it reads. Throws std::runtime_error for what it does not
-// support, and for what defines none.
-std::vector<Derived> read_derived(const boost::json::value& definitions);
+// The columns that encoder.json's `derived` defines, each behind those that it reads. Throws std::exception for what it does not support.
+std::vector<Derived> read_derived(const boost::json::object& definitions);
 
 // The text of several columns' cells, for a cross.
 Column crossed(const Derived& derived, std::span<const Column* const> columns, std::size_t rows);

@@ -25,21 +25,6 @@ namespace json = boost::json;
 
 [[noreturn]] void misfit(const std::string& problem) { throw std::runtime_error(problem + "; export the run again"); }
 
-const json::value& part(const json::value& whole, std::string_view file, std::string_view key, json::kind kind) {
-  const json::object* const object = whole.if_object();
-  const json::value* const value = object ? object->if_contains(key) : nullptr;
-  if (!value || value->kind() != kind)
-    misfit(std::string(file) + ": " + std::string(key) + " is " + (value ? shown(*value) : "absent") + ", expected " +
-           (kind == json::kind::object ? "an object" : "a list"));
-  return *value;
-}
-
-double number(const json::value& value, const std::string& what) {
-  if (value.is_double() && std::isfinite(value.get_double())) return value.get_double();
-  if (value.is_int64()) return static_cast<double>(value.get_int64());
-  misfit("encoder.json: " + what + " is " + shown(value) + ", expected a number");
-}
-
 // The log1p of the absolute value, with the value's sign, and 0 for both zeros, as NumPy's sign has it. NumPy's own log1p may differ in the
 // last bit; rounded to float32 after scaling, none of 16 million values did.
 double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std::log1p(std::abs(value)), value); }
@@ -51,15 +36,10 @@ constexpr std::array<std::string_view, 4> kTruths[] = {{"true", "True", "TRUE", 
 class TextIds {
  public:
   // Without `entries`, texts are hashed to 1 + one of `size` - 1 buckets. A missing cell has id 0 in a hashed field, and where `several`
-  // says that a cell of the field holds several values. `what` names the entries in messages.
-  TextIds(const boost::json::array& entries, std::int64_t size, bool several, const std::string& what)
-      : size_(size), hashed_(entries.empty()) {
+  // says that a cell of the field holds several values.
+  TextIds(const boost::json::array& entries, std::int64_t size, bool several) : size_(size), hashed_(entries.empty()) {
     std::size_t bytes = 0;
-    for (const boost::json::value& entry : entries) {
-      if (!entry.is_string())
-        throw std::runtime_error(what + " holds " + boost::json::to_string(entry.kind()).data() + ", expected texts; export the run again");
-      bytes += entry.get_string().size();
-    }
+    for (const boost::json::value& entry : entries) bytes += entry.as_string().size();
     letters_.reserve(bytes);
     ids_.reserve(entries.size());
     for (std::size_t id = 0; id < entries.size(); ++id) {
@@ -144,35 +124,25 @@ struct Encoder::Plan {
   std::map<std::string, std::size_t, std::less<>> column_of;
   std::vector<Uses> uses;
 
-  Plan(const json::value& encoding, const json::value& about);
-  void add_fields(const json::value& encoding, const json::array& fields);
+  Plan(const json::object& encoding, const json::object& about);
+  void add_fields(const json::object& encoding, const json::array& fields);
   void add_dense(const json::object& scaling, const json::array& dense);
   std::size_t column(std::string_view name) const { return column_of.find(name)->second; }
   std::vector<Source> sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const;
   std::vector<Column> derive(const std::vector<Source>& sources, std::size_t rows) const;
 };
 
-Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
-  const json::array& fields = part(about, "dcrnn_fast.json", "fields", json::kind::array).get_array();
-  const json::array& dense = part(about, "dcrnn_fast.json", "dense", json::kind::array).get_array();
-  part(encoding, "encoder.json", "vocabulary", json::kind::object);
-  for (const auto& [key, value] : encoding.get_object())
+Encoder::Plan::Plan(const json::object& encoding, const json::object& about) {
+  const json::array &fields = about.at("fields").as_array(), &dense = about.at("dense").as_array();
+  for (const auto& [key, value] : encoding)
     if (key != "vocabulary" && key != "scaling" && key != "shared" && key != "derived" && key != "pooled")
       throw std::runtime_error("encoder.json has the key " + in_quotes(key) +
                                ", which this program does not know; build its newest version");
-  if (const json::value* const definitions = encoding.get_object().if_contains("derived")) derived = read_derived(*definitions);
+  if (const json::value* const definitions = encoding.if_contains("derived")) derived = read_derived(definitions->as_object());
 
   std::vector<std::string> names;
-  for (const json::value& field : fields) {
-    const json::array* const pair = field.if_array();
-    if (!pair || pair->size() != 2 || !pair->at(0).is_string() || !pair->at(1).is_int64() || pair->at(1).get_int64() < 1)
-      misfit("dcrnn_fast.json: fields holds " + shown(field) + ", expected a name and its number of ids");
-    names.emplace_back(pair->at(0).get_string());
-  }
-  for (const json::value& name : dense) {
-    if (!name.is_string()) misfit("dcrnn_fast.json: dense holds " + shown(name) + ", expected a name");
-    names.emplace_back(name.get_string());
-  }
+  for (const json::value& field : fields) names.emplace_back(field.at(0).as_string());
+  for (const json::value& name : dense) names.emplace_back(name.as_string());
   std::set<std::string, std::less<>> made, read_by_derived, single(names.begin(), names.end());
   for (const Derived& one : derived) {
     made.insert(one.name);
@@ -190,51 +160,42 @@ Encoder::Plan::Plan(const json::value& encoding, const json::value& about) {
   num_fields = fields.size(), num_dense = dense.size();
   uses.resize(column_of.size());
   add_fields(encoding, fields);
-  add_dense(part(encoding, "encoder.json", "scaling", json::kind::object).get_object(), dense);
+  add_dense(encoding.at("scaling").as_object(), dense);
 }
 
-void Encoder::Plan::add_fields(const json::value& encoding, const json::array& fields) {
-  const json::object& vocabulary = encoding.at("vocabulary").get_object();
+void Encoder::Plan::add_fields(const json::object& encoding, const json::array& fields) {
+  const json::object& vocabulary = encoding.at("vocabulary").as_object();
   std::map<std::string, std::string, std::less<>> owner_of;
-  if (encoding.get_object().contains("shared"))
-    for (const auto& [name, owner] : part(encoding, "encoder.json", "shared", json::kind::object).get_object()) {
-      if (!owner.is_string()) misfit("encoder.json: shared says " + shown(owner) + " of " + in_quotes(name) + ", expected a field");
-      owner_of.emplace(name, owner.get_string());
-    }
+  if (const json::value* const shared = encoding.if_contains("shared"))
+    for (const auto& [name, owner] : shared->as_object()) owner_of.emplace(name, owner.as_string());
   std::set<std::string, std::less<>> several;
-  if (encoding.get_object().contains("pooled"))
-    for (const auto& [name, field] : part(encoding, "encoder.json", "pooled", json::kind::object).get_object())
-      for (const json::value& column : part(field, "encoder.json: pooled", "columns", json::kind::array).get_array()) {
-        if (!column.is_string()) misfit("encoder.json: pooled says " + shown(field) + " of " + in_quotes(name) + ", expected columns");
-        several.emplace(column.get_string());
-      }
+  if (const json::value* const pooled = encoding.if_contains("pooled"))
+    for (const auto& [name, field] : pooled->as_object())
+      for (const json::value& column : field.at("columns").as_array()) several.emplace(column.as_string());
 
   std::map<std::pair<std::string, bool>, std::shared_ptr<const TextIds>> known;
   for (std::size_t position = 0; position < fields.size(); ++position) {
-    const std::string name(fields[position].get_array()[0].get_string());
-    const std::int64_t size = fields[position].get_array()[1].get_int64();
+    const std::string name(fields[position].at(0).as_string());
+    const std::int64_t size = fields[position].at(1).as_int64();
     const bool has_several = several.contains(name);
     const auto owner = owner_of.find(name);
-    const json::value* entries = vocabulary.if_contains(name);
-    if (!entries && has_several && owner != owner_of.end()) entries = vocabulary.if_contains(owner->second);
-    const json::array* const list = entries ? entries->if_array() : nullptr;
+    const std::string& of = has_several && !vocabulary.contains(name) && owner != owner_of.end() ? owner->second : name;
+    const json::array& list = vocabulary.at(of).as_array();
+    const std::int64_t count = static_cast<std::int64_t>(list.size());
     const auto fits = [&](std::int64_t expected) {
-      if (!list || size != expected)
-        misfit("field " + in_quotes(name) + " has " + std::to_string(size) + " ids, and its vocabulary is " +
-               (entries ? shown(*entries) : "absent") + ": this does not fit");
+      if (size != expected)
+        misfit("field " + in_quotes(name) + " has " + std::to_string(size) + " ids, and its vocabulary has " + std::to_string(count));
     };
-    if (!list) fits(-1);
-    const std::int64_t count = static_cast<std::int64_t>(list->size());
-    if (count > 0 ? list->front() == json::value(kOov) : size > 2) {
+    if (count > 0 ? list.front() == json::value(kOov) : size > 2) {
       if (count > 0) fits(count);
       std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
-      if (!ids) ids = std::make_shared<const TextIds>(*list, size, has_several, "encoder.json: the vocabulary of " + in_quotes(name));
-      if (ids->size() != size) fits(ids->size());
+      if (!ids) ids = std::make_shared<const TextIds>(list, size, has_several);
+      fits(ids->size());
       uses[column(name)].texts.push_back({position, ids});
     } else {
       fits(count + 2);
       Buckets one{position, {}};
-      for (const json::value& edge : *list) one.edges.push_back(number(edge, "an edge of " + in_quotes(name)));
+      for (const json::value& edge : list) one.edges.push_back(edge.to_number<double>());
       if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + in_quotes(name) + " do not rise");
       uses[column(name)].buckets.push_back(std::move(one));
     }
@@ -243,17 +204,13 @@ void Encoder::Plan::add_fields(const json::value& encoding, const json::array& f
 
 void Encoder::Plan::add_dense(const json::object& scaling, const json::array& dense) {
   for (std::size_t position = 0; position < dense.size(); ++position) {
-    const std::string name(dense[position].get_string());
-    const json::value* const given = scaling.if_contains(name);
-    const json::object* const scale = given ? given->if_object() : nullptr;
-    const json::value* const treatment = scale ? scale->if_contains("treatment") : nullptr;
-    if (!treatment || !scale->contains("mean") || !scale->contains("std") || (*treatment != "standardise" && *treatment != "log1p"))
-      misfit("dense column " + in_quotes(name) + " has the scaling " + (given ? shown(*given) : "none") +
-             ", expected treatment, mean and std");
-    const double mean = number(scale->at("mean"), "the mean of " + in_quotes(name)),
-                 std = number(scale->at("std"), "the std of " + in_quotes(name));
-    if (!(std > 0)) misfit("dense column " + in_quotes(name) + " has the std " + shown(scale->at("std")) + ", expected a number above 0");
-    uses[column(name)].scales.push_back({position, *treatment == "log1p", mean, std});
+    const std::string name(dense[position].as_string());
+    const json::object& scale = scaling.at(name).as_object();
+    const json::string& treatment = scale.at("treatment").as_string();
+    const double std = scale.at("std").to_number<double>();
+    if ((treatment != "standardise" && treatment != "log1p") || !(std > 0))
+      misfit("dense column " + in_quotes(name) + " has no known scaling");
+    uses[column(name)].scales.push_back({position, treatment == "log1p", scale.at("mean").to_number<double>(), std});
   }
 }
 
@@ -264,7 +221,7 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
   for (const auto& [key, value] : request) {
     if (key != "columns" && key != "shared")
       throw BadRequest("the request has the key " + in_quotes(key) + ", expected columns, and shared for cells that all rows have");
-    if (!value.is_object() || is_number_text(value))
+    if (!value.is_object() || big_integer(value))
       throw BadRequest(std::string(key) + " is " + shown(value) + ", expected an object that names columns");
     (key == "columns" ? columns : shared) = &value.get_object();
   }
@@ -322,7 +279,7 @@ std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, st
   return columns;
 }
 
-Encoder::Encoder(const json::value& encoding, const json::value& about) : plan_(std::make_shared<const Plan>(encoding, about)) {}
+Encoder::Encoder(const json::object& encoding, const json::object& about) : plan_(std::make_shared<const Plan>(encoding, about)) {}
 
 const std::vector<std::string>& Encoder::columns() const { return plan_->wanted; }
 

@@ -24,9 +24,9 @@ struct Encoded {
 // Immutable once made, so that threads may share it.
 class Encoder {
  public:
-  // `encoding` is encoder.json, `about` dcrnn_fast.json, both read by parse_json. Throws std::runtime_error for what does not fit each
-  // other, and for what this encoder does not support.
-  Encoder(const boost::json::value& encoding, const boost::json::value& about);
+  // `encoding` is encoder.json, `about` dcrnn_fast.json, both read by parse_json. Throws std::exception for what does not fit each other,
+  // and for what this encoder does not support.
+  Encoder(const boost::json::object& encoding, const boost::json::object& about);
 
   // The rows of {"columns": {column: [cell, ...]}, "shared": {column: cell}}, 1 to `max_rows`. A shared cell is looked up once. Throws
   // BadRequest. The request must come from parse_json, which keeps integers beyond 64 bits.

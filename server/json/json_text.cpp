@@ -22,8 +22,8 @@ namespace json = boost::json;
 using Error = boost::system::error_code;
 
 constexpr std::size_t kMaxDepth = 32, kMaxDigits = 4300;  // Python reads no more digits
-// No text that was parsed holds these keys, for they are no UTF-8.
-constexpr std::string_view kBigInteger = "\xff integer", kBeyond = "\xff beyond";
+// No text that was parsed holds this key, for it is no UTF-8.
+constexpr std::string_view kBigInteger = "\xff integer";
 
 // Makes values of what the parser meets. Boost's own handler takes the last of two equal keys, and rounds an integer beyond 64 bits.
 class Builder {
@@ -63,7 +63,7 @@ class Builder {
   bool on_uint64(std::uint64_t, json::string_view digits, Error&) { return push_big_integer(digits); }
   bool on_double(double value, json::string_view text, Error&) {
     if (text.find_first_of(".eE") == text.npos) return push_big_integer(text);
-    if (!std::isfinite(value)) return push_text(kBeyond, beginning(text) + ", a number beyond float64");
+    if (!std::isfinite(value)) throw BadRequest("the JSON holds " + beginning(text) + ", a number beyond float64");
     return stack_.push_double(value), true;
   }
   bool on_bool(bool value, Error&) { return stack_.push_bool(value), true; }
@@ -74,12 +74,9 @@ class Builder {
  private:
   bool push_big_integer(json::string_view text) {
     const std::size_t digits = text.size() - text.starts_with('-');
-    if (digits > kMaxDigits) return push_text(kBeyond, beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
-    return push_text(kBigInteger, text);
-  }
-
-  bool push_text(std::string_view key, std::string_view text) {
-    stack_.push_key(key);
+    if (digits > kMaxDigits)
+      throw BadRequest("the JSON holds " + beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
+    stack_.push_key(kBigInteger);
     stack_.push_string(text);
     return stack_.push_object(1), true;
   }
@@ -101,20 +98,12 @@ std::string cut(std::string_view text, std::size_t limit) {
   return std::string(text.substr(0, limit)) + "...";
 }
 
-// The text of a value that stands for a number by that key; nullptr for any other value.
-const json::string* number_text(const json::value& value, std::string_view key) {
-  const json::object* const object = value.if_object();
-  return object && object->size() == 1 && object->begin()->key() == key ? &object->begin()->value().get_string() : nullptr;
-}
-
 constexpr std::size_t kShown = 60;
 
 // Appends a value's JSON; of a long value the beginning alone.
 void append(std::string& out, const json::value& value) {
   if (const json::string* const digits = big_integer(value)) {
     out += cut(*digits, kShown);
-  } else if (const json::string* const number = number_text(value, kBeyond)) {
-    out += *number;
   } else if (const double* const number = value.if_double()) {
     char text[32];
     out.append(text, std::to_chars(text, std::end(text), *number).ptr);
@@ -164,9 +153,10 @@ json::value parse_json(std::string_view text) {
   return value;
 }
 
-const json::string* big_integer(const json::value& value) { return number_text(value, kBigInteger); }
-
-bool is_number_text(const json::value& value) { return big_integer(value) || number_text(value, kBeyond); }
+const json::string* big_integer(const json::value& value) {
+  const json::object* const object = value.if_object();
+  return object && object->size() == 1 && object->begin()->key() == kBigInteger ? &object->begin()->value().get_string() : nullptr;
+}
 
 std::string shown(const json::value& value) { return cut(json_of(value), kShown); }
 

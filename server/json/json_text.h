@@ -14,13 +14,9 @@ struct BadRequest : std::runtime_error {
 };
 
 // The value of a JSON text in UTF-8. Numbers are rounded to the nearest double. An object that no text can hold stands for an integer
-// beyond 64 bits, and for what no cell can be: an integer of more than 4,300 digits, and a number beyond float64. Throws BadRequest for
-// what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of nesting, and for a text that is only such a
-// number.
+// beyond 64 bits. Throws BadRequest for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of
+// nesting, for an integer of more than 4,300 digits, for a number beyond float64, and for a text that is only an integer beyond 64 bits.
 boost::json::value parse_json(std::string_view text);
-
-// Whether a value is an object that stands for a number.
-bool is_number_text(const boost::json::value& value);
 
 // The digits of an integer beyond 64 bits, which parse_json keeps; nullptr for any other value.
 const boost::json::string* big_integer(const boost::json::value& value);

@@ -250,7 +250,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
                                                .torch = text_of(about, "torch"),
                                                .names = names,
                                                .tasks = texts_of(about.at("tasks")),
-                                               .encoder = Encoder(encoding, about_value),
+                                               .encoder = Encoder(encoding.as_object(), about),
                                                .unseen = std::make_unique<Unseen>(about),
                                                .engine = load_engine({file.path(), names, fields, dense, threads})});
     score_a_row(*model, fields, dense);

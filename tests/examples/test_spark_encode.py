@@ -128,23 +128,19 @@ def test_spark_learns_of_an_embedded_set_what_prepare_learns(name, spark, tmp_pa
     assert {name: getattr(found, name) for name in LEARNED} == {name: getattr(here, name) for name in LEARNED}
 
 
-def test_spark_packs_what_prepare_packs_and_a_run_trains_on_it(log, spark, tmp_path):
-    from dcrnn_fast.data.spark import learn, pack
+def test_what_was_learned_packs_other_rows_alike_and_a_run_trains_on_them(log, spark, tmp_path):
+    from dcrnn_fast.data import spark as on_spark
 
-    folder = log[0]
-    schema = SCHEMA | {"group": "city", "weight": "price_weight"}
-    rows = pq.read_table(folder / "log.parquet").append_column("price_weight", pa.array([1.0 + row % 3 for row in range(ROWS)]))
-    for name, part in (("train", rows.slice(0, 200)), ("valid", rows.slice(200, 60)), ("test", rows.slice(260))):
-        pq.write_table(part, tmp_path / f"{name}.parquet")
-    files = {name: f"{name}.parquet" for name in ("train", "valid", "test")}
-    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(schema | {"files": files}))
+    parts = pa.array(["train" if row < 200 else "valid" if row < 260 else "test" for row in range(ROWS)])
+    rows = pq.read_table(log[0] / "log.parquet").append_column("price_weight", pa.array([1.0 + row % 3 for row in range(ROWS)]))
+    pq.write_table(rows.append_column("part", parts), tmp_path / "rows.parquet")
+    files = {"files": {"all": "rows.parquet", "split_column": "part"}}
+    schema = SCHEMA | {"group": "city", "weight": "price_weight"} | files
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(schema))
     here = prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache")
-    frames = {
-        name: spark.read.parquet(str(tmp_path / file)).repartitionByRange(3, "row").sortWithinPartitions("row")
-        for name, file in files.items()
-    }
-    learn(frames["train"], schema, tmp_path / "learned")
-    written = pack(frames, schema, (tmp_path / "learned").as_uri(), (tmp_path / "packed").as_uri())
+    frame = spark.read.parquet(str(tmp_path / "rows.parquet")).repartitionByRange(9, "row").sortWithinPartitions("row")
+    on_spark.learn(frame.where("part = 'train'"), schema, tmp_path / "learned")
+    written = on_spark.prepare(frame, schema, (tmp_path / "packed").as_uri(), (tmp_path / "learned").as_uri())
     there = prepare((tmp_path / "packed").as_uri(), cache_dir=tmp_path / "cache")
     assert written == there.meta == prepare(tmp_path / "packed").meta
     assert len(written.shards) == 9
@@ -152,6 +148,8 @@ def test_spark_packs_what_prepare_packs_and_a_run_trains_on_it(log, spark, tmp_p
     for split in here.splits:
         for kind in ("ids", "dense", "labels", "weight", "group"):
             np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+    more = on_spark.prepare(frame.where("part = 'train'"), schema, tmp_path / "more", tmp_path / "packed")
+    assert more.rows == {"train": 200, "valid": 0, "test": 0}
     tiny = {"model.embedding_dim": 4, "model.tower_dims": [4], "optimiser.epochs": 1, "threads": 1}
     results = [train(load_config(None, {"data": str(one.path), **tiny}), tmp_path / str(at)) for at, one in enumerate((there, here))]
     assert results[0]["test"] == results[1]["test"]
@@ -208,7 +206,6 @@ def test_the_command_packs_on_spark_what_it_packs_here(log, tmp_path):
 
 def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
     from dcrnn_fast.data.spark import prepare as prepared
-    from dcrnn_fast.data.spark import split
 
     frame, by_time = spark.read.parquet(str(log[0] / "log.parquet")), {"time": "time", "valid": 0.1, "test": 0.1}
     rows = SCHEMA | {"files": {"all": "log.parquet"}, "split": by_time}
@@ -231,7 +228,7 @@ def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
     ]
     for one, changes, words in refused:
         with pytest.raises(DataError, match=words):
-            split(one, rows | changes)
+            prepared(one, rows | changes, tmp_path / "packed")
     of_column = {key: value for key, value in rows.items() if key != "split"} | {"files": {"all": "log.parquet", "split_column": "part"}}
     with pytest.raises(DataError, match=r"split column 'part' holds \S+, expected train, valid, test"):
         prepared(frame.selectExpr("*", "city as part"), of_column, tmp_path / "packed")

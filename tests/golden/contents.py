@@ -25,7 +25,7 @@ from dcrnn_fast.training import evaluate, load_config, train
 MODULES = ("dcrnn_fast", "dcrnn_fast.reference", "dcrnn_fast.data", "dcrnn_fast.training", "dcrnn_fast.serving")
 INSIDE = {
     "features", "dense_features", "scenarios_of", "logits_of", "cross_rnn", "param_gather", "operands", "extra_repr", "no_rows",
-    "encode_pieces", "part", "computed_digest", "first_columns",
+    "encode_pieces", "computed_digest", "first_columns",
 }  # fmt: skip
 """Methods that one part of the package has for another: no page and no example names them, so they are no promise."""
 

@@ -134,7 +134,7 @@ def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tm
 @pytest.mark.parametrize("cell", [[1, 2], {"a": 1}, b"\xff"])
 def test_a_key_that_csv_cannot_hold_is_named_and_parquet_keeps_it(ranker, table, tmp_path, cell):
     table.assign(cell=[cell] * len(table)).to_parquet(tmp_path / "today.parquet")
-    with pytest.raises(DataError, match=r"column 'cell' is of type .* write \.parquet"):
+    with pytest.raises(DataError, match=r"'cell' .* write \.parquet"):
         score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.csv", keys=["user", "cell"])
     score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.parquet", keys=["cell"])
     assert pq.read_table(tmp_path / "scores.parquet").column("cell")[0].as_py() == cell

@@ -102,12 +102,12 @@ def test_a_calibration_is_applied():
 @pytest.mark.parametrize(
     ("user", "items", "message"),
     [
-        ({"city": "Rome", "age": 31}, TABLE, "items: table lacks the columns time"),
-        ({**USER, "age": "old"}, TABLE, "user: table, row 1: column 'age' .* holds 'old'"),
+        ({"city": "Rome", "age": 31}, TABLE, "items lacks the columns time"),
+        ({**USER, "age": "old"}, TABLE, "user: column 'age' .* holds 'old'"),
         ({**USER, "city": ["Rome", "Oslo"]}, TABLE, "user: .*column 'city'"),
-        (USER, {**TABLE, "price": [1, 2, float("inf"), 3]}, "items: table, row 3: column 'price' holds an infinite value"),
-        (USER, {**TABLE, "price": [1]}, "items: table has columns of unequal length"),
-        (USER, [1, 2], "items: table is of type list"),
+        (USER, {**TABLE, "price": [1, 2, float("inf"), 3]}, "items, row 3: column 'price' holds an infinite value"),
+        (USER, {**TABLE, "price": [1]}, "items has columns of unequal length"),
+        (USER, [1, 2], "items is of type list"),
         ({**USER, **{name: cells[0] for name, cells in TABLE.items()}}, {}, "user has every column that is read"),
     ],
 )

@@ -1,8 +1,7 @@
-"""Without a torchrec that fits, the import says what is there and what to install. These tests need no torchrec."""
+"""Without a torchrec that fits, the import says why and what to install. These tests need no torchrec."""
 
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -22,7 +21,7 @@ def _unimported(monkeypatch):
 def test_without_torchrec_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchrec", None)
     with pytest.raises(
-        MissingExtra, match=rf"^dcrnn_fast.torchrec cannot be used: .* fails with ModuleNotFoundError: .*\. {INSTALL}"
+        MissingExtra, match=rf"^dcrnn_fast.torchrec cannot be used: importing torchrec fails with ModuleNotFoundError: .*\. {INSTALL}"
     ) as caught:
         import_module(PART)
     assert isinstance(caught.value, ImportError)
@@ -30,16 +29,8 @@ def test_without_torchrec_the_message_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.usefixtures("_unimported")
-def test_versions_that_do_not_go_together_are_named(monkeypatch, tmp_path):
+def test_a_library_that_does_not_fit_is_named(monkeypatch, tmp_path):
     (tmp_path / "torchrec.py").write_text("raise OSError('Could not load this library: /lib/fbgemm_gpu_tbe.so')")
     monkeypatch.syspath_prepend(tmp_path)
-
-    def version(name):
-        if name == "fbgemm-gpu-cpu":
-            raise PackageNotFoundError(name)
-        return {"torchrec": "1.9.2", "fbgemm-gpu": "1.7.0"}[name]
-
-    monkeypatch.setattr("importlib.metadata.version", version)
-    found = r"torchrec 1\.9\.2, fbgemm-gpu 1\.7\.0 and PyTorch [0-9.a-z+]+ are installed, and importing torchrec fails with OSError"
-    with pytest.raises(MissingExtra, match=found):
+    with pytest.raises(MissingExtra, match=r"importing torchrec fails with OSError: .*fbgemm_gpu_tbe"):
         import_module(PART)

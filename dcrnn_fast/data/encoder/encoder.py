@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
     from ..schema.fields import Derived
 
 
-Columns = tuple[tuple[str, ...], tuple[str, ...]]
-Watch = Callable[[Columns, npt.NDArray[np.int64], npt.NDArray[np.float32], list[int]], None]
-"""Takes the names of fields and of dense columns, their encoded rows [B, F] and [B, Nd], and the fields that hold several unknown texts."""
+Watch = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32], list[int], bool], None]
+"""Takes encoded rows [B, F] and [B, Nd], the fields that hold several unknown texts, and whether the rows share cells, as one user's do."""
 
 
 class Encoded(NamedTuple):
@@ -96,28 +94,21 @@ class Encoder:
                 self._edges[field] = np.asarray(entries, dtype=np.float64)
             else:
                 self._lookups[field] = lookup
-        self._scaling = scaling
         self.watch: Watch | None = None
+        self.num_embeddings, self.dense = fields, tuple(dense)
         self.constants = constant_ids(fields, vocabulary, derived or {})
-        self._arrange(fields, tuple(dense), tuple(one for one in _derived(derived or {}) if one.constant is None))
+        self._derived = tuple(one for one in _derived(derived or {}) if one.constant is None)
+        position = {field: place for place, field in enumerate(fields)}
+        self._texts = [(position[field], field, lookup) for field, lookup in self._lookups.items() if field not in self.constants]
+        self._fixed = [(position[field], id_) for field, id_ in self.constants.items()]
+        self._numbers = tuple(dict.fromkeys([*self._edges, *dense]))
+        self._buckets = [(position[field], self._numbers.index(field), cuts) for field, cuts in self._edges.items()]
+        self._scales = _scales(dense, self._numbers, scaling)
         made = {one.name for one in self._derived} | self.constants.keys()
         sources = [source for one in self._derived for source in one.sources()]
         self.columns = tuple(name for name in dict.fromkeys([*fields, *self.dense, *sources]) if name not in made)
         self.text_columns = frozenset({*self._lookups, *sources} - made)
         self.list_columns = frozenset(one.column for one in self._derived if one.value is not None)
-
-    def _arrange(self, fields: dict[str, int], dense: tuple[str, ...], derived: tuple[Derived, ...]) -> None:
-        """Make the ids of these fields and the values of these dense columns; derive these columns first."""
-        self.num_embeddings, self.dense, self._derived = fields, dense, derived
-        self._names = tuple(fields)
-        position = {field: place for place, field in enumerate(fields)}
-        read = {field: lookup for field, lookup in self._lookups.items() if field in fields and field not in self.constants}
-        self._texts = [(position[field], field, lookup) for field, lookup in read.items()]
-        self._fixed = [(position[field], id_) for field, id_ in self.constants.items() if field in fields]
-        edges = {field: cuts for field, cuts in self._edges.items() if field in fields}
-        self._numbers = tuple(dict.fromkeys([*edges, *dense]))
-        self._buckets = [(position[field], self._numbers.index(field), cuts) for field, cuts in edges.items()]
-        self._scales = _scales(dense, self._numbers, self._scaling)
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
@@ -152,50 +143,40 @@ class Encoder:
     def encode_shared(self, columns: Mapping[str, Sequence[Any]], shared: Mapping[str, Any], rows: int) -> Encoded:
         """The same of `rows` rows that have the cells of `shared`; a column that it lacks is a list of `rows` cells in `columns`.
 
-        A shared cell is encoded once, unless a derived column is made of it. Raises DataError for a wrong cell, as :meth:`encode` does.
+        A shared cell is encoded once. Raises DataError for a wrong cell, as :meth:`encode` does.
 
         >>> vocabulary = {"a": ["<oov>", "x"], "b": ["<oov>", "x"]}
         >>> encoder = Encoder(tasks=["click"], num_embeddings={"a": 2, "b": 2}, dense=[], vocabulary=vocabulary, scaling={})
         >>> encoder.encode_shared({"b": ["x", "y"]}, {"a": "x"}, rows=2).ids.tolist()
         [[1, 1], [1, 0]]
         """
-        repeated = {source for one in self._derived for source in one.sources()}
-        cells = {name: [shared[name]] * (rows if name in repeated else 1) if name in shared else columns[name] for name in self.columns}
-        return self.encode_pieces([Piece(cells, rows, Place(Path("table"), 0))])
+        return self.encode_pieces([Piece(columns, rows, Place(Path("table"), 0))], shared)
 
-    def encode_pieces(self, pieces: Iterable[Piece]) -> Encoded:
-        """Encode one or more pieces of a table, which hold the encoder's columns, as :meth:`encode` does."""
-        done = [self._encoded(piece) for piece in pieces]
+    def encode_pieces(self, pieces: Iterable[Piece], shared: Mapping[str, Any] | None = None) -> Encoded:
+        """Encode one or more pieces of a table, which hold the encoder's columns, as :meth:`encode` does.
+
+        Every row has the cells of `shared`, also where a piece has the column too. Each of these is encoded once, and so is a derived
+        column that reads no others. The error of such a cell names its column alone.
+        """
+        same: Mapping[str, Any] = {}
+        left: Sequence[Derived] = self._derived
+        try:
+            if shared is not None:
+                same = {name: [shared[name]] for name in self.columns if name in shared}
+                known = {*same}
+                own = [one for one in left if known.issuperset(one.sources()) and not known.add(one.name)]  # type: ignore[func-returns-value]
+                left = [one for one in left if one not in own]
+                same = derived_too(Piece(same, 1, Place(Path("table"), 0)), own).columns
+            done = [self._encoded(derived_too(piece, left, same), shared is not None) for piece in pieces]
+        except DataError as error:
+            if error.column in same:
+                error.row = None
+            raise
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
-    def part(self, columns: Collection[str]) -> Encoder:
-        """An encoder that gives only the ids and dense values that can be made of these columns.
-
-        A derived column that reads others too is in no part, nor is a field that is known in training alone. The part shares this
-        encoder's vocabularies.
-
-        >>> encoder = Encoder(
-        ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
-        ...     vocabulary={"city": ["<oov>", "Oslo"], "item": ["<oov>", "a", "b"]}, scaling={},
-        ... )
-        >>> encoder.part(["item"]).encode({"item": ["b", "c"]}).ids.tolist()
-        [[2], [0]]
-        """
-        part, made, derived = copy(self), {name for name in self.columns if name in columns}, []
-        part.columns = tuple(name for name in self.columns if name in made)
-        part.text_columns = self.text_columns & made
-        for one in self._derived:
-            if made.issuperset(one.sources()):
-                derived.append(one)
-                made.add(one.name)
-        fields = {field: size for field, size in self.num_embeddings.items() if field in made}
-        part._arrange(fields, tuple(name for name in self.dense if name in made), tuple(derived))
-        return part
-
-    def _encoded(self, piece: Piece) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        if self._derived:
-            piece = derived_too(piece, self._derived)
+    def _encoded(self, piece: Piece, is_shared: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """A piece with the derived columns; a column of one cell is that of every row."""
         ids = np.empty((piece.rows, len(self.num_embeddings)), np.int64)
         for position, id_ in self._fixed:
             ids[:, position] = id_
@@ -221,7 +202,7 @@ class Encoder:
             for at, position in enumerate(positions):
                 dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
         if self.watch is not None and piece.rows:
-            self.watch((self._names, self.dense), ids, dense, varied)
+            self.watch(ids, dense, varied, is_shared)
         return ids, dense
 
 
@@ -265,61 +246,3 @@ def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, 
         for treatment, columns in by_treatment.items()
         if columns
     ]
-
-
-class UserItems:
-    """An encoder's columns, divided into the user's and the items'.
-
-    >>> encoder = Encoder(
-    ...     tasks=["click"], num_embeddings={"city": 2, "item": 3}, dense=[],
-    ...     vocabulary={"city": ["<oov>", "Oslo"], "item": ["<oov>", "a", "b"]}, scaling={},
-    ... )
-    >>> UserItems(encoder, ["city"]).encode({"city": "Oslo"}, {"item": ["b", "c"]}).ids.tolist()
-    [[1, 2], [1, 0]]
-    """
-
-    def __init__(self, encoder: Encoder, user_columns: Collection[str]) -> None:
-        """Raises DataError where no column is left for the items."""
-        self._encoder, self._user = encoder, encoder.part(user_columns)
-        self._items = encoder.part([name for name in encoder.columns if name not in user_columns])
-        if not self._items.columns:
-            raise DataError("user has every column that is read; give it the user's alone, and the others in items")
-        of_user, of_items, of_both = (len(one.num_embeddings) + len(one.dense) for one in (self._user, self._items, encoder))
-        self._is_mixed = of_user + of_items + len(encoder.constants) < of_both  # a derived column reads columns of both
-
-    def encode(self, user: Mapping[str, Any], items: Any) -> Encoded:
-        """The items' rows, with the user's ids and numbers in each. The user's cells are encoded once, unless a derived column reads both.
-
-        Raises DataError as :meth:`Encoder.encode` does; it says whose cell or column is wrong.
-        """
-        if self._is_mixed:
-            return _named("user and items", lambda: self._repeated(user, items))
-        if self._user.columns:
-            of_user = _named("user", lambda: self._user.encode({name: [user[name]] for name in self._user.columns}))
-        else:
-            of_user = Encoded(torch.empty(1, 0, dtype=torch.int64), None)
-        of_items = _named("items", lambda: self._items.encode(items))
-        fields, numbers = list(self._encoder.num_embeddings), list(self._encoder.dense)
-        ids = torch.empty(len(of_items.ids), len(fields), dtype=torch.int64)
-        dense = torch.empty(len(of_items.ids), len(numbers), dtype=torch.float32) if numbers else None
-        for name, id_ in self._encoder.constants.items():
-            ids[:, fields.index(name)] = id_
-        for part, encoded in ((self._user, of_user), (self._items, of_items)):
-            ids[:, [fields.index(name) for name in part.num_embeddings]] = encoded.ids
-            if dense is not None and encoded.dense is not None:
-                dense[:, [numbers.index(name) for name in part.dense]] = encoded.dense
-        return Encoded(ids, dense)
-
-    def _repeated(self, user: Mapping[str, Any], items: Any) -> Encoded:
-        """Rows of all columns, which repeat the user's cells."""
-        return self._encoder.encode_pieces(
-            piece._replace(columns={**piece.columns, **{name: [user[name]] * piece.rows for name in self._user.columns}})
-            for piece in pieces_of(items, self._items.columns)
-        )
-
-
-def _named(what: str, encode: Callable[[], Encoded]) -> Encoded:
-    try:
-        return encode()
-    except DataError as error:
-        raise DataError(f"{what}: {error}") from error

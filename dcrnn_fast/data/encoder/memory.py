@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime
 from pathlib import Path
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,16 +141,24 @@ def number_cells(piece: Piece, name: str) -> FloatArray:
     return numbers_of(array, name, piece.place)
 
 
-def derived_too(piece: Piece, derived: Sequence[Derived]) -> Piece:
-    """The piece with its derived columns. Each reads columns of the piece and earlier derived columns."""
+def derived_too(piece: Piece, derived: Sequence[Derived], same: Mapping[str, Any] = MappingProxyType({})) -> Piece:
+    """The piece with its derived columns, and with the columns `same`, which have one cell for all rows.
+
+    Each derived column reads columns of the piece, of `same` and earlier derived ones.
+    """
+    columns = {**piece.columns, **same}
+    if not derived:
+        return piece._replace(columns=columns)
     pa = _pyarrow("derived columns")
     from ..read.derive import with_derived
 
     made = {one.name for one in derived}
     sources = list(dict.fromkeys(source for one in derived for source in one.sources() if source not in made))
-    batch = pa.RecordBatch.from_arrays([_arrow_array(piece, name) for name in sources], names=sources)
-    batch = with_derived(batch, derived, piece.place)
-    return piece._replace(columns={**piece.columns, **{name: batch.column(name) for name in made}})
+    arrays = {name: _arrow_array(Piece(columns, piece.rows, piece.place), name) for name in sources}
+    every = np.zeros(piece.rows, np.int32)
+    arrays = {name: array.take(pa.array(every)) if name in same else array for name, array in arrays.items()}
+    batch = with_derived(pa.RecordBatch.from_pydict(arrays), derived, piece.place)
+    return piece._replace(columns=columns | {name: batch.column(name) for name in made})
 
 
 def _is_pandas(table: Any) -> bool:

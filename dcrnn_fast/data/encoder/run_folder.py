@@ -70,18 +70,8 @@ def _description(file: Path) -> dict[str, Any]:
 
 
 def _describes(about: Any) -> bool:
-    def are_texts(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-    def is_field(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int and 0 < value[1] < 2**31
-
-    return (
-        isinstance(about, dict)
-        and {"tasks", "fields", "dense", "encoding"} <= about.keys()
-        and are_texts(about["tasks"])
-        and are_texts(about["dense"])
-        and isinstance(about["fields"], list)
-        and all(map(is_field, about["fields"]))
-        and len({name for name, _ in about["fields"]}) == len(about["fields"])
-    )
+    shape = {"tasks": [str], "dense": [str], "fields": [list], "encoding": str}
+    if not strict_json.fits(about, shape) or not all([*map(type, field)] == [str, int] for field in about["fields"]):
+        return False
+    sizes = dict(about["fields"])
+    return len(sizes) == len(about["fields"]) and all(0 < size < 2**31 for size in sizes.values())

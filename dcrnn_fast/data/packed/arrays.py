@@ -25,13 +25,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from ...errors import DataError, shown
+from ...errors import DataError, one_line, shown
 from ...support.files import path_of, regular_file, sync, write_text
 from .folders import writing_packed
 from .meta import DTYPES, META, SCHEMA, PackedMeta, UnreadableError, read_meta, unreadable
@@ -166,37 +166,21 @@ def _check_sizes(folder: Path, meta: PackedMeta) -> None:
 def _map(file: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     remedy = f"delete {file.parent} and prepare the data again"
     try:
-        with regular_file(file).open("rb") as stream:
-            found, by_columns, found_dtype = _header(stream)
-            begin, size = stream.tell(), os.fstat(stream.fileno()).st_size
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{file} cannot be opened (missing or truncated): {reason}; {remedy}") from error
+        size = regular_file(file).stat().st_size
+        if not math.prod(shape):
+            return np.empty(shape, dtype)  # an empty array cannot be memory-mapped
+        array = npy.open_memmap(file, mode="r")  # `numpy.load` would also read archives
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DataError(f"{file} cannot be opened (missing or truncated): {error.strerror}; {remedy}") from error
     except OSError as error:
         raise unreadable(file, error) from error
-    if found_dtype != np.dtype(dtype) or found != shape:
-        raise DataError(f"{file} holds {found_dtype} {list(found)}, but meta.json states {dtype} {list(shape)}; {remedy}")
-    bytes_expected = begin + math.prod(shape) * found_dtype.itemsize
-    if size != bytes_expected:
-        raise DataError(f"{file} cannot be opened (missing or truncated): it has {size} bytes, expected {bytes_expected}; {remedy}")
-    if not math.prod(shape):
-        return np.empty(shape, dtype)  # An empty array cannot be memory-mapped.
-    try:
-        return np.memmap(file, found_dtype, mode="r", offset=begin, shape=shape, order="F" if by_columns else "C")
-    except OSError as error:
-        raise unreadable(file, error) from error
-
-
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of an .npy file. `numpy.load` would also read archives, and reserve whatever memory a header asks for."""
-    version = npy.read_magic(stream)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"it is of .npy version {version}, expected (1, 0)")
-    try:
-        return read(stream)
-    except Exception as error:  # The header is Python text, and NumPy lets through whatever Python's parser raises.
-        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+    except Exception as error:  # the header is Python text, and NumPy lets through whatever Python's parser raises
+        raise DataError(f"{file} cannot be opened (missing or truncated): {one_line(error) or type(error).__name__}; {remedy}") from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise DataError(f"{file} holds {array.dtype} {list(array.shape)}, but meta.json states {dtype} {list(shape)}; {remedy}")
+    if size != (expected := array.offset + array.nbytes):
+        raise DataError(f"{file} cannot be opened (missing or truncated): it has {size} bytes, expected {expected}; {remedy}")
+    return array
 
 
 def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedDataset:

@@ -7,14 +7,14 @@ and permutes the rows of each window. Needs NumPy and PyTorch only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...errors import ConfigError, DataError, shown
+from ...errors import DataError, shown
+from ...support.checks import check_count, check_flag
 from .arrays import PackedSplit
 
 
@@ -40,8 +40,8 @@ class BlockLoader:
     [0, shards), gets its part of every batch. The parts in the order of their shards are the batch. Their sizes differ by one row at most,
     so a part of a batch with fewer rows than shards may be empty. See :func:`part_of`.
 
-    Raises DataError for an empty split and ConfigError for a size below 1, a negative seed, a shard outside its range, or an argument of
-    another type.
+    Raises DataError for an empty split, ValueError for a size below 1, a negative seed or a shard outside its range, and TypeError for an
+    argument of another type.
 
     >>> split = PackedSplit("train", np.array([[1, 0], [2, 3], [0, 1]]), None, np.array([[0.0], [1.0], [0.0]]), None, None)
     >>> loader = BlockLoader(split, batch_size=2)
@@ -67,13 +67,10 @@ class BlockLoader:
             raise DataError(f"split is {shown(split)}, expected a PackedSplit, such as prepare(...).split('train')")
         sizes = {"batch_size": batch_size, "block_rows": block_rows, "window_blocks": window_blocks, "shards": shards}
         for name, value in sizes.items():
-            _check_whole(name, value, smallest=1)
-        for name, value in {"seed": seed, "shard": shard}.items():
-            _check_whole(name, value, smallest=0)
-        if shard >= shards:
-            raise ConfigError(f"shard is {shard}, expected a number in [0, {shards}), as shards is {shards}")
-        if not isinstance(shuffle, bool):
-            raise ConfigError(f"shuffle is {shown(shuffle)}, expected True or False")
+            check_count(name, value)
+        check_count("seed", seed, minimum=0)
+        check_count("shard", shard, minimum=0, maximum=shards - 1)
+        check_flag("shuffle", shuffle)
         if len(split) == 0:
             raise DataError(f"split {split.name!r} is empty; a loader needs at least one row (for valid: a valid_fraction above 0)")
         self.split = split
@@ -90,12 +87,10 @@ class BlockLoader:
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `start` on. Reading starts at the window that holds batch `start`.
 
-        Raises ConfigError for a negative epoch or a start outside [0, len(self)].
+        Raises ValueError for a negative epoch or a start outside [0, len(self)].
         """
-        _check_whole("epoch", epoch, smallest=0)
-        _check_whole("start", start, smallest=0)
-        if start > len(self):
-            raise ConfigError(f"start is {start}, expected between 0 and the {len(self)} batches of an epoch")
+        check_count("epoch", epoch, minimum=0)
+        check_count("start", start, minimum=0, maximum=len(self))
         return self._generate(epoch, start)
 
     def no_rows(self) -> Batch:
@@ -164,13 +159,6 @@ def part_of(rows: int, shards: int, shard: int) -> slice:
     [slice(0, 1, None), slice(1, 3, None), slice(3, 5, None)]
     """
     return slice(rows * shard // shards, rows * (shard + 1) // shards)
-
-
-def _check_whole(name: str, value: object, *, smallest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name} is {shown(value)}, expected a whole number, got {type(value).__name__}")
-    if int(value) < smallest:
-        raise ConfigError(f"{name} is {value}, expected at least {smallest}")
 
 
 def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import DataError, shown
 from ...support import strict_json
 from ...support.pooled_fields import first_columns, pooling_problem
+from ...support.strict_json import fits
 
 META, SCHEMA = "meta.json", "schema.yaml"
 """Files of a packed folder: its description, and the schema that `prepare` read its rows by, which may be absent."""
@@ -143,8 +144,8 @@ def read_meta(file: Path, text: bytes | None = None) -> PackedMeta:
     if unlike:
         raise DataError(f"{file} lacks an entry or has an unknown one ({shown(unlike[0])}); {remedy}")
     for key, value in content.items():
-        expected, fits = _ENTRIES[key]
-        if not fits(value):
+        expected, shape = _ENTRIES[key]
+        if not fits(value, shape):
             raise DataError(f"{file}: {key} is {shown(value)}, expected {expected}; {remedy}")
     content["vocabulary"] = whole_vocabulary(content)
     meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
@@ -171,8 +172,8 @@ def check_encoding(encoding: Any) -> None:
             "pooled if it has them: `meta.encoding`"
         )
     for key, value in encoding.items():
-        expected, fits = _ENTRIES[key]
-        if not fits(value):
+        expected, shape = _ENTRIES[key]
+        if not fits(value, shape):
             raise DataError(f"encoding: {key} is {shown(value)}, expected {expected}")
     vocabulary = whole_vocabulary(encoding)
     if problem := _pooled_problem(encoding, None) or _sharing_problem(encoding.get("shared", {}), vocabulary, vocabulary):
@@ -212,76 +213,46 @@ def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) 
     return None
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
-
-
-def _mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(_is_text, value)) and all(map(fits, value.values()))
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_vocabulary(value: Any) -> bool:
-    return _are_texts(value) or (isinstance(value, list) and all(map(_is_finite, value)) and all(a < b for a, b in pairwise(value)))
+    return fits(value, [str]) or (fits(value, [_is_finite]) and all(a < b for a, b in pairwise(value)))
 
 
 def _is_scale(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == {"treatment", "mean", "std"}
-        and _is_text(value["treatment"])
-        and _is_finite(value["mean"])
-        and _is_finite(value["std"])
-        and value["std"] > 0
-    )
+    return fits(value, {"treatment": str, "mean": _is_finite, "std": _is_finite}) and len(value) == 3 and value["std"] > 0
 
 
-def _is_definition(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        _is_text(key) and (_is_text(part) or _are_texts(part) or _is_count(part) or isinstance(part, bool)) for key, part in value.items()
-    )
+def _is_part(value: Any) -> bool:
+    return type(value) in (str, bool) or _is_count(value) or fits(value, [str])
 
 
-def _is_pool(value: Any) -> bool:
-    return (
-        isinstance(value, dict) and value.keys() == {"columns", "pooling"} and _are_texts(value["columns"]) and _is_text(value["pooling"])
-    )
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "name": ("text", _is_text),
-    "tasks": ("a list of texts", _are_texts),
-    "funnel": ("true or false", _is_flag),
-    "relation": ("text", _is_text),
-    "fields": ("the number of ids by column", _mapping_of(_is_count)),
-    "dense": ("a list of texts", _are_texts),
-    "group": ("text or null", lambda value: value is None or _is_text(value)),
-    "has_weight": ("true or false", _is_flag),
-    "rows": ("the number of rows of train, valid and test", lambda value: _mapping_of(_is_count)(value) and set(value) <= set(SPLITS)),
-    "vocabulary": ("a list of texts or of rising numbers by column", _mapping_of(_is_vocabulary)),
-    "scaling": ("treatment, mean and std (above 0) by column", _mapping_of(_is_scale)),
-    "checksums": ("text by file", _mapping_of(_is_text)),
+_ENTRIES: dict[str, tuple[str, Any]] = {
+    "name": ("text", str),
+    "tasks": ("a list of texts", [str]),
+    "funnel": ("true or false", bool),
+    "relation": ("text", str),
+    "fields": ("the number of ids by column", {str: _is_count}),
+    "dense": ("a list of texts", [str]),
+    "group": ("text or null", lambda value: value is None or type(value) is str),
+    "has_weight": ("true or false", bool),
+    "rows": ("the number of rows of train, valid and test", lambda value: fits(value, {str: _is_count}) and set(value) <= set(SPLITS)),
+    "vocabulary": ("a list of texts or of rising numbers by column", {str: _is_vocabulary}),
+    "scaling": ("treatment, mean and std (above 0) by column", {str: _is_scale}),
+    "checksums": ("text by file", {str: str}),
     "format_version": ("an integer", _is_count),
-    "digest": ("text", _is_text),
-    "shared": ("a field by field", _mapping_of(_is_text)),
-    "derived": ("a definition by column", _mapping_of(_is_definition)),
-    "pooled": ("columns and pooling by field", _mapping_of(_is_pool)),
-    "shards": ("the rows of each split by path", lambda value: _mapping_of(_mapping_of(_is_count))(value) and "\0" not in "".join(value)),
+    "digest": ("text", str),
+    "shared": ("a field by field", {str: str}),
+    "derived": ("a definition by column", {str: {str: _is_part}}),
+    "pooled": ("columns and pooling by field", {str: {"columns": [str], "pooling": str}}),
+    "shards": ("the rows of each split by path", lambda value: fits(value, {str: {str: _is_count}}) and "\0" not in "".join(value)),
 }
+"""By entry of meta.json: what it is in words, and its shape."""
 _OF_ENCODING = "shared", "derived", "pooled"  # in this order, so that equal data has equal bytes
 _OPTIONAL = {*_OF_ENCODING, "shards"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
@@ -18,44 +18,21 @@ from ...errors import DataError, one_line
 from ...support.files import path_of, write_text
 from ..build.apply import EncodedRows, FittedSchema
 from ..build.build import meta_of, write_rows
-from ..catalog import opened as opened_folder
 from ..packed.arrays import file_sha256, write_meta
-from ..packed.meta import META, SCHEMA, SPLITS, PackedMeta
+from ..packed.meta import META, SCHEMA, PackedMeta
 from ..packed.remote import file_system, is_remote
 from ..packed.shards import joined
-from .frames import check_columns, errors, without_histories
-from .staging import all_in, opened, staged
+from .frames import errors
+from .staging import opened
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def pack(frames: Mapping[str, DataFrame], schema: str | Path | Mapping[str, Any], learned: str | Path, output: str | Path) -> PackedMeta:
-    """Write a packed data set in parts, a part for each partition: what `train` takes as `data`. Return its meta.json.
-
-    `frames` has the rows of "train", "valid" and "test" (which may be left out), with the schema's columns; partitions follow one another
-    in their order. `learned` is a folder that `learn` wrote, or another packed folder of the same schema. `output`, which must not exist,
-    is a path that every machine has, or an address that pyarrow writes to, such as s3://bucket/packed. A task writes its part to the
-    machine's temporary folder first. Each part has a meta.json with the whole vocabulary.
-
-    Raises DataError as `learn` does, for rows that break the schema, and for what was learned by another schema.
-    """
-    table, meta = without_histories(schema), opened_folder(learned).meta
-    if not frames or frames.keys() - set(SPLITS):
-        raise DataError(f"frames has {', '.join(sorted(frames)) or 'nothing'}, expected some of {', '.join(SPLITS)}")
-    fitted, pieces = FittedSchema.restore(table, meta.encoding), list["DataFrame"]()
-    for number, split in enumerate(SPLITS):
-        if split in frames:
-            check_columns(f"frames[{split}]", frames[split], table)
-            pieces.append(staged(frames[split], table, all_in(number), fitted.zoned))
-    with new_folder(output) as folder:
-        return write_parts(pieces, fitted, output, folder)
-
-
-def write_parts(frames: Sequence[DataFrame], fitted: FittedSchema, output: str | Path, folder: NewFolder) -> PackedMeta:
-    """Write staged frames to a new folder, which is `output`, a part for each partition. Return the meta.json of the whole."""
+def write_parts(pieces: DataFrame, fitted: FittedSchema, output: str | Path, folder: NewFolder) -> PackedMeta:
+    """Write a staged frame to a new folder, which is `output`, a part for each partition. Return the meta.json of the whole."""
     address, parts, call = str(output) if is_remote(output) else folder.root, list[tuple[str, PackedMeta, str]](), secrets.token_hex(4)
-    everywhere = frames[0].sparkSession.sparkContext.broadcast(fitted)
+    everywhere = pieces.sparkSession.sparkContext.broadcast(fitted)
 
     def packed(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
@@ -69,11 +46,10 @@ def write_parts(frames: Sequence[DataFrame], fitted: FittedSchema, output: str |
                 found = json.dumps([name, meta.rows, meta.checksums, file_sha256(Path(scratch) / META)])
                 yield pa.RecordBatch.from_pydict({"part": [found]})
 
-    for frame in frames:
-        with errors():
-            for row in frame.drop("facts").mapInArrow(packed, "part string").collect():
-                name, rows, checksums, own = json.loads(row.part)
-                parts.append((name, replace(meta_of(fitted.schema, fitted, rows), checksums=checksums), own))
+    with errors():
+        for row in pieces.drop("facts").mapInArrow(packed, "part string").collect():
+            name, rows, checksums, own = json.loads(row.part)
+            parts.append((name, replace(meta_of(fitted.schema, fitted, rows), checksums=checksums), own))
     everywhere.unpersist()
     whole, named = joined(parts), {name for name, _, _ in parts}
     there = {one.base_name: one.path for one in folder.system.get_file_info(FileSelector(folder.root, allow_not_found=True))}

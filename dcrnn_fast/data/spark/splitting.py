@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -13,55 +11,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...errors import DataError
-from ..build.splits import TEST, TRAIN, VALID, SplitArray, first_places, no_time, splits_by_hash, splits_by_name
+from ..build.splits import SplitArray, first_places, no_time, splits_by_hash, splits_by_name
 from ..codes.numbers import FloatArray
 from ..packed.meta import SPLITS
 from ..read.columns import texts_of, times_of
-from ..read.text_queries import open_database
 from ..schema.files import Split
 from ..schema.table import TableSchema
-from .frames import PLACE, check_columns, check_texts, columns_of, errors, kept, quoted, without_histories
+from .frames import PLACE, check_columns, check_texts, errors, kept, quoted
 from .staging import Splits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-AT = "dcrnn_fast_split"
-"""The column that :func:`split` adds: the rows' splits."""
-
-
-def split(frame: DataFrame, schema: str | Path | Mapping[str, Any]) -> dict[str, DataFrame]:
-    """The train, valid and test rows of a frame by the schema's `split` or `split_column`, with the columns that the schema uses.
-
-    A split by time counts the rows by their times first, in five jobs. Raises DataError for a schema whose `prepare` draws test or
-    validation rows, for one with `histories` or a split by a derived column, and for a frame without rows, that lacks a column, with rows
-    without a time, with times that are hashed, or without rows of a split that its column names.
-    """
-    from pyspark.sql.functions import arrow_udf, col
-
-    table = without_histories(schema)
-    by, splits = splits_of(frame, table)
-
-    @arrow_udf("tinyint")
-    def at(cells: pa.Array) -> pa.Array:
-        with tempfile.TemporaryDirectory() as scratch, open_database(Path(scratch)) as database:
-            return pa.array(splits(pa.RecordBatch.from_arrays([cells], names=[by]), database), pa.int8())
-
-    whole = columns_of(frame, set().union(*table.file_columns())).withColumn(AT, at(col(quoted(by))))
-    if table.split is None:
-        with errors():
-            check_named(by, {row[0] for row in whole.select(AT).distinct().collect()})
-    return {name: whole.where(col(AT) == number) for number, name in enumerate(SPLITS)}
-
-
-def check_named(by: str, found: Collection[int]) -> None:
-    """Raise DataError unless rows of each split were found."""
-    if lacking := {TRAIN, VALID, TEST}.difference(found):
-        raise DataError(f"split column {by!r} names no {SPLITS[min(lacking)]} rows, expected {', '.join(SPLITS)}: Spark draws none")
-
 
 def splits_of(frame: DataFrame, table: TableSchema) -> tuple[str, Splits]:
-    """The column by which the rows of a frame are split, and what makes splits of batches that have it. Raises as :func:`split` does."""
+    """The column by which the rows of a frame are split, and what makes splits of batches that have it. Raises as `prepare` does."""
     rule = table.split
     by = table.files.split_column if rule is None else rule.time or rule.hash
     if by is None or (rule is not None and rule.valid is None):

@@ -31,13 +31,12 @@ ABOUT, ENCODER = "dcrnn_fast.json", "encoder.json"
 MAX_ROWS = 2**20
 """The most rows of a call. The intermediate values of more would take gigabytes; :class:`ExportedRanker` divides longer tables."""
 
-_TYPES: dict[type, tuple[str, ...]] = {
-    int: ("format",),
-    str: ("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"),
-    list: ("tasks", "names", "fields", "dense", "cells"),
-    dict: ("operators", "cpu", "calibrated"),
+_SHAPE = {
+    **dict.fromkeys(("kind", "dcrnn_fast", "torch", "backend", "encoding", "model"), str),
+    **{key: [str] for key in ("tasks", "names", "dense")},
+    **dict.fromkeys(("fields", "cells"), list),
+    **dict.fromkeys(("operators", "cpu", "calibrated"), dict),
 }
-"""The types of the description's values, and their keys."""
 _SETS = (
     "avx", "amx", "fma", "f16c", "bmi", "sse", "ssse", "popcnt", "abm", "movbe", "adx", "aes", "vaes", "gfni", "sha", "pclmul", "vpclmul",
 )  # fmt: skip
@@ -122,11 +121,9 @@ def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
             f"{path} has format {shown(version)}, and dcrnn_fast {__version__} reads format {FORMAT}; "
             f"export the run again with this version, or install the one that wrote it: {shown(about.get('dcrnn_fast'))}"
         )
-    are_typed = all(type(about.get(key)) is kind for kind, keys in _TYPES.items() for key in keys)
-    if not are_typed or not re.fullmatch("[0-9a-f]{64}", about["model"]):
+    if not strict_json.fits(about, _SHAPE) or not re.fullmatch("[0-9a-f]{64}", about["model"]):
         raise not_exported(path)
-    lists = [about["tasks"], about["names"], about["dense"], about["cpu"].get("instructions", [])]
-    if not all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists):
+    if not strict_json.fits(about["cpu"].get("instructions", []), [str]):
         raise not_exported(path)
     tasks = about["tasks"]
     if about["names"] not in (tasks, [*tasks, *(f"{task}_given_{before}" for before, task in pairwise(tasks))]):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -13,11 +12,8 @@ from ...errors import shown
 
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
-MAX_DIGITS = 4300
-"""The most digits of an integer, as in Python."""
 _EXPECTED = '{"columns": {"NAME": [cell, ...]}, "shared": {"NAME": cell}}'
 _PLAIN = {str, int, float, bool, NoneType}
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CELLS = "text, a number, true, false, null, or a list of these"
 
 
@@ -84,22 +80,22 @@ def read_request(body: bytes | bytearray, *, max_rows: int) -> ScoreRequest:
     columns, shared = value.get("columns", {}), value.get("shared", {})
     if both := columns.keys() & shared.keys():
         raise Refused(400, f"{shown(min(both))} is both in 'columns' and in 'shared'; leave it out of one of them")
-    rows, may_be_half = _rows_of(columns, max_rows), _SURROGATE.search(text) is not None
+    rows = _rows_of(columns, max_rows)
     for name, cells in columns.items():
-        _check_cells(cells, f"column {shown(name)}", name, may_be_half)
+        _check_cells(cells, f"column {shown(name)}")
     for name, cell in shared.items():
-        _check_cells([cell], f"shared {shown(name)}", name, may_be_half)
+        _check_cells([cell], f"shared {shown(name)}")
     return ScoreRequest(columns, shared, rows)
 
 
-def _parsed(text: str, parse_int: Callable[[str], Any] | None = None) -> Any:
+def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, parse_int=parse_int, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
+        return json.loads(text, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"it goes wrong at line {error.lineno:,}, column {error.colno:,}" if text else "it is empty"
         raise Refused(400, f"the body is no JSON: {place}; expected {_EXPECTED}") from error
-    except ValueError:  # an integer of more digits than Python reads; our own function for each integer would take longer than the rest
-        return _parsed(text, _integer)
+    except ValueError as error:
+        raise Refused(400, "the body holds an integer of more than 4,300 digits, which no cell holds; write it as text") from error
     except RecursionError:
         raise Refused(400, f"the body is nested too deep, expected {_EXPECTED}") from None
 
@@ -121,56 +117,23 @@ def _rows_of(columns: dict[str, Any], max_rows: int) -> int:
     return rows
 
 
-def _check_cells(cells: list[Any], column: str, name: str, may_be_half: bool) -> None:
-    """Raise for what no cell holds, and for half of a surrogate pair, which is no text."""
-    if not may_be_half and set(map(type, cells)) <= _PLAIN:
+def _check_cells(cells: list[Any], column: str) -> None:
+    """Raise for what no cell holds, in a list of values neither."""
+    if set(map(type, cells)) <= _PLAIN:
         return
-    if _is_half(name):
-        raise Refused(400, f"{column} has half of a surrogate pair in its name, which is no text; write both halves")
     for row, cell in enumerate(cells, start=1):
-        for item in cell if type(cell) is list else [cell]:
+        if wrong := [item for item in (cell if type(cell) is list else [cell]) if type(item) not in _PLAIN]:
             where = f"row {row:,}: {column}" if column.startswith("column") else column
-            if type(item) not in _PLAIN:
-                raise Refused(400, f"{where} holds {shown(item)}, expected {_CELLS}")
-            if isinstance(item, str) and _is_half(item):
-                raise Refused(400, f"{where} holds {ascii(item)[:80]}, half of a surrogate pair, which is no text; write both halves")
+            raise Refused(400, f"{where} holds {shown(wrong[0])}, expected {_CELLS}")
 
 
-def _is_half(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-class _Beyond:
-    """A number that no cell holds."""
-
-    def __init__(self, digits: str, what: str) -> None:
-        self._shown = f"{digits[:20]}{'...' if len(digits) > 20 else ''}, {what}"
-
-    def __repr__(self) -> str:
-        return self._shown
-
-
-def _integer(digits: str) -> Any:
-    size = len(digits.removeprefix("-"))
-    return int(digits) if size <= MAX_DIGITS else _Beyond(digits, f"an integer of {size:,} digits")
-
-
-def _float(digits: str) -> Any:
-    return value if math.isfinite(value := float(digits)) else _Beyond(digits, "a number beyond float64")
-
-
-def _constant(name: str) -> _Beyond:
-    return _Beyond(name, "which JSON cannot hold; write null for a missing number")
+def _constant(name: str) -> None:
+    raise Refused(400, f"the body holds {name}, which JSON cannot hold; write null for a missing number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Refused(400, f"the body has the key {shown(twice)} twice; give each column once")
     return found

@@ -2,97 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ... import __version__
 
-Schema = dict[str, Any]
 _CELL = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
-_RETRY = {"headers": {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}}
+_PAGES = {
+    "/v1/model": ("model", "The model and the limits"),
+    "/health/live": ("live", "Whether the process answers"),
+    "/health/ready": ("ready", "Whether it takes requests"),
+    "/metrics": ("metrics", "Metrics for Prometheus, in text of version 0.0.4"),
+}
 
 
-def describe_api(about: Mapping[str, Any]) -> Schema:
+def describe_api(about: Mapping[str, Any]) -> dict[str, Any]:
     """The description, OpenAPI 3.1, of a server that says ``about`` itself at /v1/model."""
     limits, columns = about["limits"], about["columns"]
     probabilities = {name: {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}} for name in about["names"]}
-    rows = {"type": "integer", "minimum": 1, "maximum": limits["rows"]}
-    scores = {"model": {"type": "string"}, "rows": rows, "scores": _object(probabilities, about["names"])}
-    request = {
-        "columns": _mapping(columns, "Cells", "Column -> a cell for each row. Without it, there is one row."),
-        "shared": _mapping(columns, "Cell", "Column -> the cell that every row has."),
-    }
-    alike = "All lists of `columns` have one length, the number of rows. A column is in one of the two."
-    reads = f"The model reads {', '.join(columns)}; other columns are ignored."
     schemas = {
         "Cell": {
             "description": "null is a missing cell. In a field with several values, a list of these.",
             "anyOf": [*_CELL, {"type": "array", "items": {"anyOf": _CELL}}],
         },
         "Cells": {"type": "array", "items": _named("Cell"), "minItems": 1, "maxItems": limits["rows"]},
-        "ScoreRequest": _object(request)
-        | {"description": f"{alike} {reads}", "examples": [{"columns": {name: [None, None] for name in columns}}]},
-        "Scores": _object(scores, scores),
-        "Error": _object(
-            {"error": {"type": "string", "description": "One line that names the column, the row (from 1), and what was expected."}},
-            ["error"],
-        ),
+        "ScoreRequest": {
+            "description": "All lists of `columns` have one length, the number of rows. A column is in one of the two. The model reads "
+            f"{', '.join(columns)}; other columns are ignored.",
+            **_object({"columns": _of_columns(columns, "Cells"), "shared": _of_columns(columns, "Cell")}),
+            "required": [],
+            "examples": [{"columns": {name: [None, None] for name in columns}}],
+        },
+        "Scores": _object({"model": {"type": "string"}, "rows": {"type": "integer", "minimum": 1}, "scores": _object(probabilities)}),
+        "Error": _object({"error": {"type": "string", "description": "One line: the column, the row (from 1), and what was expected."}}),
     }
-    deadline = {
-        "name": "X-Deadline-Ms",
-        "in": "header",
-        "description": "Milliseconds from arrival within which scoring must begin.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 600_000},
+    problems = {
+        "400": "No JSON, or a wrong shape, column or cell.",
+        "413": f"More than {limits['body_bytes']:,} bytes, or more than {limits['rows']:,} rows.",
+        "415": "Another content type than application/json.",
+        "503": "The server has no room for the request, the deadline passed, or the server is stopping.",
     }
+    deadline = {"type": "integer", "minimum": 1, "maximum": 600_000, "description": "Milliseconds from arrival until scoring must begin."}
     score = {
         "operationId": "score",
         "summary": "Score rows",
-        "parameters": [deadline],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _named("ScoreRequest")}}},
-        "responses": {
-            "200": _answer("Probabilities by name, one for each row.", _named("Scores")),
-            "400": _error("No JSON, or a wrong shape, column or cell."),
-            "413": _error(f"More than {limits['body_bytes']:,} bytes, or more than {limits['rows']:,} rows."),
-            "415": _error("Another content type than application/json."),
-            "503": _error("The server has no room for the request, the deadline passed, or the server is stopping.") | _RETRY,
-        },
+        "parameters": [{"name": "X-Deadline-Ms", "in": "header", "schema": deadline}],
+        "requestBody": {"required": True} | _json("ScoreRequest"),
+        "responses": {"200": {"description": "Probabilities by name, one for each row."} | _json("Scores")}
+        | {status: {"description": words} | _json("Error") for status, words in problems.items()},
     }
-    status = _object({"status": {"type": "string"}}, ["status"]) | {"additionalProperties": True}
-    text = {"description": "Text, version 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    model = {"type": "object", "required": list(about)}
-    paths = {
-        "/v1/score": {"post": score},
-        "/v1/model": _get("model", "The model and the limits", {"200": _answer("What scores.", model)}),
-        "/health/live": _get("live", "Whether the process answers", {"200": _answer("It does.", status)}),
-        "/health/ready": _get(
-            "ready", "Whether it takes requests", {"200": _answer("It does.", status), "503": _error("It is stopping.") | _RETRY}
-        ),
-        "/metrics": _get("metrics", "Metrics for Prometheus", {"200": text}),
-    }
+    paths: dict[str, Any] = {"/v1/score": {"post": score}}
+    for path, (name, summary) in _PAGES.items():
+        responses = {"200": {"description": summary}} | ({"503": {"description": "It is stopping."}} if name == "ready" else {})
+        paths[path] = {"get": {"operationId": name, "summary": summary, "responses": responses}}
     info = {"title": "dcrnn_fast", "version": __version__, "description": f"Scores rows with the model {about['model']}."}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
 
-def _object(properties: Schema, required: Iterable[str] = ()) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-
-
-def _mapping(names: Iterable[str], of: str, description: str) -> Schema:
-    properties = dict.fromkeys(names, _named(of))
-    return {"type": "object", "description": description, "properties": properties, "additionalProperties": _named(of)}
-
-
-def _named(schema: str) -> Schema:
+def _named(schema: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def _get(name: str, summary: str, responses: Schema) -> Schema:
-    return {"get": {"operationId": name, "summary": summary, "responses": responses}}
+def _json(schema: str) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": _named(schema)}}}
 
 
-def _answer(description: str, schema: Schema) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _error(description: str) -> Schema:
-    return _answer(description, _named("Error"))
+def _of_columns(columns: list[str], of: str) -> dict[str, Any]:
+    return {"type": "object", "properties": dict.fromkeys(columns, _named(of)), "additionalProperties": _named(of)}

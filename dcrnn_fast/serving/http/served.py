@@ -42,7 +42,7 @@ def _tried(served: Served, path: Path) -> Served:
     scores, unseen = served.ranker.predict({name: [None] for name in served.ranker.columns}), served.ranker.unseen
     if unseen is not None:
         unseen.clear()
-        unseen.by_request, unseen.tell = True, lambda line: told(f"warning: {line}")
+        unseen.tell = lambda line: told(f"warning: {line}")
     if not all(np.isfinite(values).all() for values in scores.values()):
         raise DataError(f"{path} gives a row of missing cells no finite score; train again, and see the run's log")
     return served

@@ -66,7 +66,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    const Encoder encoder(read_json(argv[1]), read_json(argv[2]));
+    const Encoder encoder(read_json(argv[1]).as_object(), read_json(argv[2]).as_object());
     for (std::string line; std::getline(std::cin, line);) std::cout << json::serialize(answer(encoder, line)) << '\n';
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
