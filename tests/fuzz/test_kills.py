@@ -91,7 +91,7 @@ def seeds():
         number += 1
 
 
-def test_runs_with_killed_and_second_writers_end_with_the_bits_of_an_undisturbed_run(undisturbed, tmp_path, record_property):
+def test_runs_with_killed_and_second_writers_end_with_undisturbed_bits(undisturbed, tmp_path, record_property):
     values, whole, events = undisturbed
     expected, kills, refusals, runs = outcome(whole), 0, 0, 0
     for seed in seeds():
