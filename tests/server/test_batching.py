@@ -123,16 +123,3 @@ def test_as_many_threads_score_at_once(threads, batches):
             assert time.monotonic() < end
 
     assert score([(0,)], slow=slow, at_once=until_begun, threads=threads) == [[0]]
-
-
-@pytest.mark.parametrize(("rows", "is_inline"), [(3, True), (4, False)])
-def test_few_rows_are_scored_by_the_thread_of_the_event_loop(rows, is_inline):
-    by = []
-
-    class Quick:
-        def predict_encoded(self, ids, dense):
-            by.append(threading.current_thread() is threading.main_thread())
-            return {"click": ids[:, 0].numpy().astype(np.float32)}
-
-    assert score([(0, rows, {"ranker": Quick()})], inline_rows=3) == [list(range(rows))]
-    assert by == [is_inline]
