@@ -55,7 +55,7 @@ def test_without_rounding_the_errors_are_more_than_twice_as_large(backend, rank)
         assert error > 2 * right[name], f"{name}: {error:.1e} without rounding, {right[name]:.1e} with it"
 
 
-def test_the_low_rank_cell_has_the_infinities_of_the_reference_in_their_row(backend):
+def test_the_low_rank_cell_has_the_infinities_of_the_reference(backend):
     """Tiles are padded to more columns than the rank, where an infinity would become NaN."""
     arguments = cast(backend.of(cross_arguments(batch=20, dim=17, rank=1, steps=1, cell="cross")), torch.float32)
     clean = backend.cross_rnn(**arguments)

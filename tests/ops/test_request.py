@@ -177,7 +177,7 @@ def test_a_request_that_does_not_fit_is_refused_by_name(change, message):
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 3, 2**31, 2**40, 2**62, -(2**63)])
-def test_no_number_before_the_weights_of_a_packed_model_leads_outside_memory(value):
+def test_no_number_in_a_packed_model_leads_outside_memory(value):
     """A changed number is refused or harmless: the first 80 words are the sizes, the columns and the fields."""
     pack = pack_arguments()
     given, whole = request_arguments(pack), packed(pack)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ from .contract import ROWS, raw
 from .fuzz import fuzz
 from .process import Process
 
-IDLE, BUSY, ASKING = 1200, 24, 4
+IDLE, ASKING = 1200, 4
 """Connections of the attacks; the last: those that ask while files are replaced, and for the memory."""
 MOST_FILES = 1024
 PERIOD = 0.003
@@ -45,7 +45,6 @@ class Form(NamedTuple):
 
     lives: int
     slow: int
-    stops: int
     reloads: int
     requests: int
     examples: int
@@ -53,8 +52,8 @@ class Form(NamedTuple):
     longest: float
 
 
-FULL = Form(lives=300, slow=60, stops=5, reloads=30, requests=50_000, examples=300, median=0.2, longest=0.5)
-SHORT = Form(lives=50, slow=15, stops=1, reloads=5, requests=3000, examples=40, median=2.0, longest=10.0)
+FULL = Form(lives=300, slow=60, reloads=30, requests=50_000, examples=300, median=0.2, longest=0.5)
+SHORT = Form(lives=50, slow=15, reloads=5, requests=3000, examples=40, median=2.0, longest=10.0)
 
 
 class Found(Exception):  # noqa: N818 (it is no error of this program)
@@ -109,18 +108,15 @@ def place(model, at):
 
 
 class Client:
-    """One connection that asks for scores again and again; ``is_last`` says that the answer was its last one."""
+    """One connection that asks for scores again and again."""
 
     def __init__(self, url):
         self._connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
-        self.is_last = False
 
     def ask(self, body):
         self._connection.request("POST", "/v1/score", body, JSON)
         answer = self._connection.getresponse()
-        text = answer.read()
-        self.is_last = answer.getheader("Connection", "").lower() == "close"
-        return answer.status, text
+        return answer.status, answer.read()
 
     def close(self):
         self._connection.close()
@@ -196,41 +192,6 @@ def slow_clients(target, form, folder):
             f"{form.slow} clients that take nothing ended {now - last:.0f} s after the last scores, {told(seconds, form)}, "
             f"{len(server.lines)} lines on stderr"
         )
-
-
-def a_stop_under_load(target, form, folder):
-    """SIGTERM while 24 connections ask without a pause: each request is answered, none is reset, and the exit code is 0."""
-
-    def ask_to_the_last(url, under_load):
-        client, statuses = Client(url), []
-        try:
-            while not client.is_last:
-                status, body = client.ask(SCORED)
-                statuses.append(status)
-                if len(statuses) == 3:
-                    under_load.release()
-                if status != 503 or not client.is_last:
-                    target.check(status, body)
-        except (OSError, HTTPException) as error:
-            raise Found(f"a request was lost after {len(statuses)} answers on its connection: {error!r}") from error
-        finally:
-            if len(statuses) < 3:
-                under_load.release()
-            client.close()
-        return statuses
-
-    statuses = []
-    for _ in range(form.stops):
-        with target.served(folder) as server, ThreadPoolExecutor(BUSY) as pool:
-            under_load = threading.Semaphore(0)
-            asked = [pool.submit(ask_to_the_last, server.url, under_load) for _ in range(BUSY)]
-            for _ in range(BUSY):
-                under_load.acquire()
-            code = server.stop()
-            for one in asked:
-                statuses += one.result()
-            require(code == 0, f"the exit code is {code}, expected 0")
-    return f"{form.stops} stops under {BUSY} connections: {len(statuses)} answers, {statuses.count(503)} of them 503, and none lost"
 
 
 def files_replaced(target, form, folder):
@@ -337,7 +298,6 @@ def fuzz_at(url, folder, examples, seed=1):
 ATTACKS: dict[str, Callable[[Target, Form, Path], str]] = {
     "idle": idle_clients,
     "slow": slow_clients,
-    "stop": a_stop_under_load,
     "replace": files_replaced,
     "memory": memory_kept,
     "fuzz": fuzz_by_the_description,

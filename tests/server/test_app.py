@@ -229,9 +229,7 @@ def test_bodies_beyond_the_bytes_that_are_held_at_once_are_a_503(serve, ranker, 
 
 
 @pytest.mark.parametrize(
-    "sent",
-    [b"GET / HTTP/1.1\r\nX: " + b"x" * 9_000_000, b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 1_000_000],
-    ids=["a header", "headers"],
+    "sent", [b"GET / HTTP/1.1\r\nX: " + b"x" * 9_000_000, b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 1_000_000], ids=["a header", "headers"]
 )
 def test_headers_without_an_end_end_the_connection(serve, ranker, sent):
     place = urlsplit(serve(ranker).url)
