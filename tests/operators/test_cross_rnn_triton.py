@@ -1,4 +1,4 @@
-"""What the Triton kernels alone have.
+"""What the Triton kernels alone have; and planted defects in them, each of which the check of exactness must find.
 
 tf32: a tensor core drops the last 13 bits of its float32 operands, so the kernels round them first. In the interpreter, the product drops
 these bits too.
@@ -11,10 +11,11 @@ import torch
 
 from dcrnn_fast import reference
 from dcrnn_fast.errors import BackendUnavailable
+from dcrnn_fast.ops import dispatch
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from .backend import every_gradient, on
-from .precision import cast, results
+from .precision import assert_as_exact_as_plain_pytorch, cast, results
 from .problems import cross_arguments
 
 pytestmark = on("triton")
@@ -85,3 +86,33 @@ def test_a_rank_without_tiles_is_refused_in_words(backend):
     arguments = backend.of(cross_arguments(batch=2, dim=3, steps=1, rank=257))
     with pytest.raises(BackendUnavailable, match=r"no tiles of \w+ for rank 257 .* \(ranks go up to 256\)\. Use a lower rank"):
         backend.cross_rnn(**arguments)
+
+
+DEFECTS = {
+    "a mask one column too wide": (None, "add_product", "out"),
+    "other tasks left out of the sum": (None, "of_banks", "gradient of shared_weight"),
+    "the derivative of the gate dropped": (None, "gate_gradient", "gradient of"),
+    "the gradient of later steps lost": (None, "gate_part", "gradient of"),
+    "low rank, another task's projection": (6, "of_step", "out"),
+    "low rank, the projections left out of dh": (6, "add_gradient", "gradient of"),
+    "low rank, other tasks left out of the sum": (6, "of_banks", "gradient of shared_weight"),
+}
+
+
+def check(backend, rank, name, monkeypatch):
+    from .mutants import mutant
+
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "triton", mutant(name)[1])
+    arguments = backend.of(cross_arguments(batch=20, dim=70, rank=rank, projection_share_ratio=0.5))
+    assert_as_exact_as_plain_pytorch(arguments, torch.float32, backend="triton", draws=1)
+
+
+@pytest.mark.parametrize(("rank", "name", "found"), DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(backend, rank, name, found, monkeypatch):
+    with pytest.raises(AssertionError, match=found):
+        check(backend, rank, name, monkeypatch)
+
+
+@pytest.mark.parametrize("rank", [None, 6], ids=["full", "low rank"])
+def test_a_copy_without_a_defect_passes(backend, rank, monkeypatch):
+    check(backend, rank, None, monkeypatch)

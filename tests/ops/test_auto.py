@@ -183,26 +183,26 @@ def compiled(function, **options):
     return torch.compile(function, backend=keep, fullgraph=True, **options), graphs
 
 
-@pytest.mark.parametrize(
-    ("choices", "expected"), [((), PLAIN), (("cpp",), KERNEL), (("cpp", "cpp"), KERNEL), (("cpp", "reference"), PLAIN)], ids=str
-)
-def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choices, expected):
-    plant(*choices)
+CHOSEN = {
+    "nothing": ((), {}, PLAIN),
+    "one batch size": (("cpp",), {}, KERNEL),
+    "all batch sizes": (("cpp", "cpp"), {}, KERNEL),
+    "some batch sizes": (("cpp", "reference"), {}, PLAIN),
+    "other gradients": (("cpp",), {"needs": ()}, PLAIN),
+    "another dtype": (("cpp",), {"kind": "bfloat16"}, PLAIN),
+    "other steps": (("cpp",), {"options": (4, *OPTIONS[1:])}, PLAIN),
+    "another width": (("cpp",), {"sizes": (9, *SIZES[1:])}, PLAIN),
+}
+
+
+@pytest.mark.parametrize(("choices", "change", "expected"), CHOSEN.values(), ids=CHOSEN)
+def test_a_compiled_graph_takes_what_every_measured_batch_size_took(model, choices, change, expected):
+    plant(*choices, key=KEY._replace(**change))
     call, graphs = compiled(model, dynamic=True)
     for rows in (5, 70, 300):
         x0 = torch.randn(rows, 8)
         torch.testing.assert_close(call(x0), model(x0))
     assert graphs == [expected], "one graph serves every batch size"
-
-
-@pytest.mark.parametrize(
-    "change", [{"needs": ()}, {"kind": "bfloat16"}, {"options": (4, *OPTIONS[1:])}, {"sizes": (9, *SIZES[1:])}], ids=str
-)
-def test_a_choice_of_another_size_is_not_taken(model, change):
-    plant("cpp", key=KEY._replace(**change))
-    call, graphs = compiled(model)
-    call(torch.randn(5, 8))
-    assert graphs == [PLAIN]
 
 
 @pytest.mark.parametrize("strict", [True, False])

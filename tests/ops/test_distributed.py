@@ -14,13 +14,9 @@ from ..operators.backend import on_every_backend, opened
 from ..processes import run_ranks
 
 CASES = [
-    (SIZES, "rows", 0.5, "chain"),
-    (SIZES, "rows", 0.0, "chain"),
-    (SIZES, "trunk", 0.5, "transfer"),
-    (SIZES, "trunk", 1.0, "independent"),
-    (SIZES, "trunk", 0.0, "chain"),
-    ({}, "rows", 0.5, "chain"),
-]
+    (SIZES, "rows", 0.5, "chain"), (SIZES, "rows", 0.0, "chain"), (SIZES, "trunk", 0.5, "transfer"),
+    (SIZES, "trunk", 1.0, "independent"), (SIZES, "trunk", 0.0, "chain"), ({}, "rows", 0.5, "chain"),
+]  # fmt: skip
 
 
 def model_and_batch(name, sizes, sharing, share_ratio, relation):

@@ -7,7 +7,7 @@ import pytest
 from .calls import needs_packages
 from .contract import *  # noqa: F403
 from .contract_in_use import *  # noqa: F403
-from .on_a_thread import OnAThread
+from .process import OnAThread
 
 pytestmark = needs_packages
 
