@@ -66,23 +66,6 @@ def test_the_backward_computes_the_gradients_of_the_mask_and_no_others(backend, 
             assert not mask & its_bits or torch.equal(some, full)
 
 
-@on_kernels
-@pytest.mark.parametrize("wanted", [["context"], ["shared_weight"], ["private_bias", "x0"], ["private_projection", "x0"]], ids=str)
-def test_a_tensor_without_requires_grad_gets_no_gradient(backend, wanted):
-    rank = 4 if "private_projection" in wanted else None
-    arguments = arguments_of(backend, context_dim=2, rank=rank, projection_share_ratio=0.5)
-    given, exact = cast(arguments, DOUBLE), cast(arguments, DOUBLE)
-    for run, tensors in ((backend.cross_rnn, given), (reference.cross_rnn, exact)):
-        for name in wanted:
-            tensors[name].requires_grad_()
-        run(**tensors).square().sum().backward()
-    for name, value in given.items():
-        if name in wanted:
-            torch.testing.assert_close(value.grad, exact[name].grad)
-        elif isinstance(value, torch.Tensor):
-            assert value.grad is None
-
-
 def column_major(tensor):
     return tensor.mT.contiguous().mT if tensor.dim() > 2 else tensor
 

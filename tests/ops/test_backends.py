@@ -38,7 +38,7 @@ def test_compiled_cuda_kernels_without_a_gpu_say_that_there_is_none(monkeypatch)
     assert {row["backend"]: row["usable"] for row in backends.table()}["cuda"].startswith("no: no CUDA device was found")
 
 
-def test_auto_takes_the_compiled_kernels_on_a_cpu_and_plain_pytorch_elsewhere(monkeypatch):
+def test_auto_takes_compiled_kernels_on_a_cpu_and_plain_pytorch_elsewhere(monkeypatch):
     monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
     monkeypatch.setattr(backends, "ISA_ERROR", None)
     for name in ("cpp", "triton", "cuda"):

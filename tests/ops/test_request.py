@@ -163,13 +163,11 @@ REQUEST = {
 
 @pytest.mark.parametrize(("change", "message"), (PACK | REQUEST).values(), ids=PACK | REQUEST)
 def test_arguments_that_do_not_fit_are_refused_by_name(change, message):
-    pack = pack_arguments()
-    given = {**request_arguments(pack), "packed": packed(pack)}
+    pack, operators = pack_arguments(), torch.ops.dcrnn_fast
+    request = {**request_arguments(pack), "packed": packed(pack)}
+    operator, given = (operators.request_pack, pack) if (change, message) in PACK.values() else (operators.request, request)
     with pytest.raises(REFUSED, match=message):
-        if (change, message) in PACK.values():
-            packed({**pack, **change(pack)})
-        else:
-            torch.ops.dcrnn_fast.request(**{**given, **change(given)})
+        operator(**{**given, **change(given)})
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 3, 2**31, 2**40, 2**62, -(2**63)])

@@ -35,7 +35,7 @@ def said(tmp_path):
     return run
 
 
-def test_it_takes_the_pytorch_that_is_installed_and_asks_for_one_where_none_is(said):
+def test_it_takes_the_installed_pytorch_and_asks_for_one_where_none_is(said):
     assert said(sys.executable) == "found"
     assert said("/bin/false") == "torch>=2.10 numpy hidden"
 

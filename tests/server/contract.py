@@ -190,22 +190,14 @@ def test_what_is_no_plain_json_is_a_400(server, name):
     assert score(server.url, ONE).status == 200
 
 
-@pytest.mark.parametrize("kind", ["columns", "shared"])
-@pytest.mark.parametrize(
-    ("number", "shown"),
-    [
-        ("-1e999", "-1e999, a number beyond float64"),
-        ("1.50E+400", "1.50E+400, a number beyond float64"),
-        ("-" + "7" * 4301, "-7777777777777777777..., an integer of 4301 digits"),
-    ],
-    ids=["negative", "with an exponent", "an integer"],
-)
-def test_a_number_that_no_cell_holds_is_shown_as_it_came_with_its_place(server, kind, number, shown):
-    size = {"columns": '"size": [1, ' + number + "]}, ", "shared": '"b": [1, 2]}, '}[kind]
-    shared = {"columns": "{}", "shared": '{"size": ' + number + "}"}[kind]
-    body = '{"columns": {"colour": ["c1", "c2"], "shape": ["s0", "s0"], ' + size + '"shared": ' + shared + "}"
-    message = error_of(score(server.url, body), 400).replace("4,301", "4301")
-    assert all(word in message for word in (shown, "'size'", "row 2" if kind == "columns" else "shared")), message
+@pytest.mark.parametrize("number", ["-1e999", "1.50E+400", "-" + "7" * 4301], ids=["negative", "with an exponent", "an integer"])
+def test_a_number_that_no_cell_holds_is_shown_as_it_came_with_its_place(server, number):
+    shown = f"{number}, a number beyond float64" if len(number) < 20 else "-7777777777777777777..., an integer of 4301 digits"
+    in_columns = '{"columns": {"colour": ["c1", "c2"], "shape": ["s0", "s0"], "size": [1, ' + number + "]}}"
+    shared = '{"columns": {"colour": ["c1", "c2"], "shape": ["s0", "s0"]}, "shared": {"size": ' + number + "}}"
+    for body, place in ((in_columns, "row 2"), (shared, "shared")):
+        message = error_of(score(server.url, body), 400).replace("4,301", "4301")
+        assert all(word in message for word in (shown, "'size'", place)), message
 
 
 @pytest.mark.parametrize(

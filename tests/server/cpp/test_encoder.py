@@ -108,20 +108,11 @@ def test_a_shared_cell_is_that_of_every_row(answers):
 
 
 BAD = {
-    '{"columns": {"city": ["Oslo"], "price": [1]}}': "column 'tags' is neither in columns nor in shared",
-    '{"columns": {"city": ["a", "b"], "price": [1], "tags": [[], []]}}': "column 'price' has 1 rows, and column 'city' has 2",
-    '{"columns": {"city": [], "price": [], "tags": []}}': "0 rows, expected 1 to 10000",
-    '{"columns": {"city": "Oslo"}}': "column 'city' is \"Oslo\", expected a list",
-    '{"columns": {"city": ["a"]}, "shared": {"city": "a"}}': "column 'city' is in columns and in shared",
-    '{"columns": {}, "rows": 2}': "the key 'rows', expected columns, and shared",
     "18446744073709551616": "the JSON is 18446744073709551616, expected an object",
-    '{"columns": {}': "the text is no JSON",
     '{"shared": {"city": ["a"], "price": 1, "tags": []}}': "shared column 'city' holds [\"a\"], expected one value",
     '{"shared": {"city": "a", "price": 1, "tags": "a|b"}}': "shared column 'tags' holds \"a|b\", expected a list",
     '{"columns": {"city": ["a", true], "price": [1, 1], "tags": [[], []]}}': "column 'city', row 2: holds true, expected text or null",
     '{"columns": {"price": [1, "x"], "city": ["a", "a"], "tags": [[], []]}}': 'row 2: holds "x", expected an integer or null',
-    '{"columns": {"price": [null, "b"], "city": ["a", "a"], "tags": [[], []]}}': 'row 2: holds "b", expected a number',
-    '{"columns": {"price": [1.5, 1e999], "city": ["a", "a"], "tags": [[], []]}}': "row 2: holds 1e999, a number beyond float64",
     '{"columns": {"price": [9007199254740993], "city": ["a"], "tags": [[]]}}': "holds 9007199254740993, expected an integer within",
     '{"columns": {"price": [1e300], "city": ["a"], "tags": [[]]}}': "row 1: holds 1e+300, which is too far from the train",
     '{"columns": {"tags": [["a"], [1]], "city": ["a", "a"], "price": [1, 1]}}': "column 'tags', row 2: holds [1], and not all",

@@ -221,7 +221,7 @@ def test_broken_connections_end_alone(start):
     assert score(server.url, ONE).status == 200
 
 
-def test_a_request_that_does_not_arrive_is_ended_and_so_is_an_idle_connection(start):
+def test_an_unfinished_request_and_an_idle_connection_are_ended(start):
     server = start(transfer_seconds=1, idle_seconds=1)
     for sent in (POST[:-5], POST[:30], b""):
         with connected(server.url) as connection:
