@@ -1,6 +1,5 @@
 """What the server in C++ alone has: packages that do not fit, several models, broken connections, and how it stops."""
 
-import json
 import os
 import re
 import shutil
@@ -18,13 +17,12 @@ from tests.serving.archives import rewritten, with_json
 from tests.serving.test_full_temporary_folder import MOUNT, can_mount
 
 from ..calls import connected, get, metrics, score
-from ..contract import ONE, ROWS, assert_scores, table
+from ..contract import ONE, ROWS, assert_scores, raw, table
 from ..contract_in_use import wait_for
 from ..process import CppServer
 
 ABOUT = "extra/dcrnn_fast.json"
-BODY = json.dumps(ONE).encode()
-POST = b"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+POST = raw()
 
 
 @pytest.fixture
