@@ -97,8 +97,7 @@ def scores_of(ranker: Ranker, run: RunFolder, X: Any) -> Scores:
     rows = encoded_rows(schema, table, read_encoding(run.encoder, None), run.past, "X").split("test")
     ids, dense = np.array(rows.ids, np.int64), None if rows.dense is None else np.array(rows.dense)
     if ranker.encoder.watch is not None and len(ids):
-        columns = tuple(ranker.encoder.num_embeddings), ranker.encoder.dense
-        ranker.encoder.watch(columns, ids, np.zeros((len(ids), 0), np.float32) if dense is None else dense, [])
+        ranker.encoder.watch(ids, np.zeros((len(ids), 0), np.float32) if dense is None else dense, [], False)
     return ranker.predict_encoded(torch.from_numpy(ids), None if dense is None else torch.from_numpy(dense))
 
 

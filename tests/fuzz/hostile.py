@@ -154,8 +154,8 @@ class Worker:
         self.connection.close()
 
 
-def fuzz(seconds: float, targets: list[str] | None = None, prepare: tuple[Any, ...] = ()) -> str:
-    worker, targets = Worker(prepare=prepare), targets or [*calls.operators(), *calls.functions()]
+def fuzz(seconds: float) -> str:
+    worker, targets = Worker(), [*calls.operators(), *calls.functions()]
     try:
         return campaign.run("hostile", lambda rng: make(rng, targets), worker.judge, seconds)
     finally:

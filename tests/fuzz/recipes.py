@@ -13,6 +13,8 @@ from torch import Tensor
 
 from dcrnn_fast.sharing import GATES
 
+from ..operators.problems import cross_arguments
+
 PROJECTIONS = ("shared_projection", "private_projection")
 TENSORS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context", *PROJECTIONS)
 """The arguments that are tensors, in the order of their gradients."""
@@ -69,38 +71,20 @@ def work(recipe: dict[str, Any]) -> int:
 
 def problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:
     """Keyword arguments of ``cross_rnn``, without options of how to compute, and a gradient for its output."""
-    generator = torch.Generator().manual_seed(recipe["seed"])
-    dtype, batch, dim, tasks, steps = (recipe[name] for name in ("dtype", "batch", "dim", "tasks", "steps"))
-    weight_steps, gates, context_dim = 1 if recipe["tied"] else steps, GATES[recipe["cell"]], recipe["context_dim"]
-    shared, columns, rank = round(recipe["share_ratio"] * dim), dim + (context_dim or 0), recipe["rank"]
-
-    def normal(name: str, *shape: int, scale: float = 1.0) -> Tensor:
-        values = (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(DTYPES[dtype])
-        if recipe["nan_in"] == name and values.numel():
-            values.view(-1)[int(torch.randint(values.numel(), (), generator=generator))] = math.nan
-        return laid_out(values, recipe[f"{name}_layout"], generator)
-
-    projection: dict[str, Any] = dict.fromkeys(PROJECTIONS)
-    if rank is not None:
-        common, of_row = round(recipe["projection_share_ratio"] * rank), columns**-0.5
-        projection = {
-            "shared_projection": normal("shared_projection", weight_steps, common, gates, columns, scale=of_row),
-            "private_projection": normal("private_projection", tasks, weight_steps, rank - common, gates, columns, scale=of_row),
-        }
-        columns = rank
-    arguments = {
-        "x0": normal("x0", batch, dim),
-        "shared_weight": normal("shared_weight", weight_steps, shared, gates, columns, scale=columns**-0.5),
-        "shared_bias": normal("shared_bias", weight_steps, shared, gates),
-        "private_weight": normal("private_weight", tasks, weight_steps, dim - shared, gates, columns, scale=columns**-0.5),
-        "private_bias": normal("private_bias", tasks, weight_steps, dim - shared, gates),
-        "steps": steps,
-        "cell": recipe["cell"],
-        "context": None if context_dim is None else normal("context", steps, batch, context_dim),
-        **projection,
-    }
-    out = (tasks, steps + 1, batch, dim) if recipe["return_states"] else (tasks, batch, dim)
-    return arguments, normal("cotangent", *out)
+    generator, dtype = torch.Generator().manual_seed(recipe["seed"]), DTYPES[recipe["dtype"]]
+    sizes = ("batch", "dim", "tasks", "steps", "cell", "tied", "share_ratio", "rank", "projection_share_ratio", "seed")
+    given = cross_arguments(**{name: recipe[name] for name in sizes}, context_dim=recipe["context_dim"] or 0, dtype=dtype)
+    arguments = {**given, **{name: given.get(name) for name in PROJECTIONS}}
+    if recipe["context_dim"] == 0:
+        arguments["context"] = torch.empty(recipe["steps"], recipe["batch"], 0, dtype=dtype)
+    for name in TENSORS:
+        if isinstance(values := arguments[name], Tensor):
+            if recipe["nan_in"] == name and values.numel():
+                values.view(-1)[int(torch.randint(values.numel(), (), generator=generator))] = math.nan
+            arguments[name] = laid_out(values, recipe[f"{name}_layout"], generator)
+    states = [recipe["steps"] + 1] if recipe["return_states"] else []
+    cotangent = torch.randn(recipe["tasks"], *states, recipe["batch"], recipe["dim"], generator=generator, dtype=dtype)
+    return arguments, laid_out(cotangent, recipe["cotangent_layout"], generator)
 
 
 def gather_problem(recipe: dict[str, Any]) -> tuple[dict[str, Any], Tensor]:

@@ -1,20 +1,19 @@
 """Files that were damaged or made up: reading one ends in a value or in an error of the package, and takes memory like its size.
 
-By default a few seconds. `FUZZ_MINUTES=5` runs five minutes with a fresh seed, `FUZZ_SEED=7` repeats a run of that seed.
+``python -m tests.fuzz.test_file_formats CASE`` reads one again.
 """
 
-from __future__ import annotations
-
 import contextlib
+import copy
 import hashlib
 import json
-import os
 import random
 import shutil
 import sys
-import time
+import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 
 from bench.machine import memory_growth
 from dcrnn_fast import DcrnnFastError
@@ -41,13 +38,17 @@ from dcrnn_fast.training.folder.tensors import canonical_json
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from dcrnn_fast.training.loop.job import Job
 from dcrnn_fast.training.loop.trainer import Trainer
-from tests.fuzz.damaged import changed_bytes, changed_value
 from tests.training.tiny import tiny_config, tiny_values, write_table
 
-SECONDS = 60 * float(os.environ.get("FUZZ_MINUTES", 0)) or 3.0
-SEED = int(os.environ.get("FUZZ_SEED") or (random.SystemRandom().getrandbits(32) if os.environ.get("FUZZ_MINUTES") else 0))
+from . import campaign
+
 MEMORY = 300 << 20
 """Bytes by which the process may grow in one call; every file here has less than 100 KB."""
+WRONG_VALUES = (
+    *(None, True, 0, 1, -1, 2**31, 2**63, 10**19, 0.5, -0.0, 1e300),
+    *("", "x", "ä" * 50, "\x00", "../x", "2001-13-45", [], [[]], {}, {"": {}}, [0] * 100),
+)
+"""Values of other types or sizes than a key expects."""
 
 
 class Originals:
@@ -77,52 +78,64 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
     return Originals(tmp_path_factory.mktemp("originals"))
 
 
-def read_packed(folder: Path) -> None:
-    """Open packed data and read all of it, as training does."""
-    data = open_packed(folder, verify=True)
-    for split in data.splits.values():
-        if len(split):
-            list(BlockLoader(split, 512, shuffle=True).batches())
+def damage(file: Path, rng: random.Random, other: Path) -> None:
+    """Flip bits of a file, cut it short, put a piece of itself or of another one into it, or put the other one in its place."""
+    changed = bytearray(file.read_bytes())
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(max(1, len(changed)))
+        way = rng.choice(["flip", "flip early", "set", "cut", "splice", "repeat", "remove", "swap"])
+        if way in ("flip", "set") and changed:
+            changed[place] = changed[place] ^ 1 << rng.randrange(8) if way == "flip" else rng.randrange(256)
+        elif way == "flip early" and changed:
+            changed[place % 128 % len(changed)] ^= 1 << rng.randrange(8)
+        elif way == "cut":
+            del changed[place:]
+        elif way == "remove":
+            del changed[place : place + rng.randint(1, 40)]
+        elif way == "swap":
+            changed = bytearray(other.read_bytes())
+        else:
+            source = other.read_bytes() if way == "splice" else bytes(changed)
+            start = rng.randrange(max(1, len(source)))
+            changed[place:place] = source[start : start + rng.randint(1, 200)] * rng.choice([1, 1, 3, 50])
+    file.write_bytes(changed)
 
 
-def packed_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    folder = originals.copy(originals.packed)
-    file = draw(st.sampled_from(sorted(folder.iterdir())))
-    other = draw(st.sampled_from(sorted(folder.iterdir())))
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), other.read_bytes())))
-    return lambda: read_packed(folder)
+def changed(value: Any, rng: random.Random) -> Any:
+    """A value of dicts, lists and scalars in which one to three places hold something else, are gone, doubled, nested or renamed."""
+    value = copy.deepcopy(value)
+    for _ in range(rng.randint(1, 3)):
+        container, key = None, None
+        node = value
+        while isinstance(node, (dict, list)) and node and (container is None or rng.randrange(4)):
+            container, key = node, rng.choice(sorted(node, key=str) if isinstance(node, dict) else range(len(node)))
+            node = node[key]
+        if container is None:
+            break
+        way = rng.choice(["replace", "replace", "replace", "remove", "nest", "deep", "text", "grow"])
+        if way == "replace":
+            container[key] = copy.deepcopy(rng.choice(WRONG_VALUES))
+        elif way == "remove":
+            del container[key]
+        elif way == "nest":
+            container[key] = [node, {"x": node}]
+        elif way == "deep":
+            for _ in range(rng.choice([3, 60, 150])):
+                node = [node]
+            container[key] = node
+        elif way == "text":
+            container[key] = str(node)
+        elif isinstance(container, dict):
+            container["".join(rng.choices("aZ0ä .\x00", k=rng.randrange(4)))] = copy.deepcopy(rng.choice(WRONG_VALUES))
+        else:
+            container.extend(copy.deepcopy(container[:50]))
+    return value
 
 
-def packed_meta(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.packed) / "meta.json"
-    content = draw(changed_value(json.loads(file.read_text())))
-    with contextlib.suppress(AttributeError, TypeError, ValueError):  # Without all keys it cannot be sealed.
-        content["digest"] = PackedMeta(**content).computed_digest()
-    file.write_text(json.dumps(content))
-    return lambda: read_packed(file.parent)
-
-
-def weight_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.run.weights)
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.encoder.read_bytes())))
-    return lambda: load_model(file)
-
-
-def weight_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    tensors, about, _ = read_weights(originals.run.weights)
-    if draw(st.booleans()):
-        about = draw(changed_value(about))
-    else:
-        tensors = changed_tensors(tensors, draw)
-    file = originals.copy(originals.run.weights)
-    export_weights(file, tensors, about)
-    return lambda: load_model(file)
-
-
-def changed_tensors(tensors: dict[str, torch.Tensor], draw: st.DrawFn) -> dict[str, torch.Tensor]:
-    name = draw(st.sampled_from(sorted(tensors)))
+def changed_tensors(tensors: dict[str, torch.Tensor], rng: random.Random) -> dict[str, torch.Tensor]:
+    name = rng.choice(sorted(tensors))
     dtypes = [torch.int8, torch.bool, torch.complex64, torch.float64, torch.bfloat16, torch.uint16]
-    change = draw(st.sampled_from(["drop", "rename", "flatten", "grow", "empty", *dtypes]))
+    change = rng.choice(["drop", "rename", "flatten", "grow", "empty", *dtypes])
     tensors = dict(tensors)
     value = tensors.pop(name)
     if change == "drop":
@@ -133,19 +146,12 @@ def changed_tensors(tensors: dict[str, torch.Tensor], draw: st.DrawFn) -> dict[s
     return tensors | {name: ways[change]() if change in ways else value.to(change)}
 
 
-def encoder_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.run.encoder)
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.metrics.read_bytes())))
-    about = read_weights(originals.run.weights)[1]
-    return lambda: read_encoding(file, about)
-
-
-def encoder_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    content = draw(changed_value(json.loads(originals.run.encoder.read_text())))
-    file = originals.copy(originals.run.encoder)
-    file.write_text(json.dumps(content))
-    about = read_weights(originals.run.weights)[1] | {"encoding": hashlib.sha256(canonical_json(content)).hexdigest()}
-    return lambda: prepare(originals.schema, cache_dir=file.parent / "cache", encoding=read_encoding(file, about))
+def read_packed(folder: Path) -> None:
+    """Open packed data and read all of it, as training does."""
+    data = open_packed(folder, verify=True)
+    for split in data.splits.values():
+        if len(split):
+            list(BlockLoader(split, 512, shuffle=True).batches())
 
 
 def encode_with(folder: Path) -> None:
@@ -153,36 +159,92 @@ def encode_with(folder: Path) -> None:
     Encoder.load(folder).encode({"shape": ["s1", None], "colour": ["c1", "c9"], "size": [0.5, None]})
 
 
-def packed_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    packed_meta(originals, draw)
-    return lambda: encode_with(originals.work / originals.packed.name)
+def resume_from(originals: Originals, file: Path) -> None:
+    Trainer.resumed(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), file)
 
 
-def run_encoder(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+def read_encoder(originals: Originals, file: Path) -> None:
+    read_encoding(file, read_weights(originals.run.weights)[1])
+
+
+FILES: dict[str, tuple[Callable[[Originals], Path], Callable[[Originals, Path], Any]]] = {
+    "weights": (lambda o: o.run.weights, lambda o, file: load_model(file)),
+    "encoder": (lambda o: o.run.encoder, read_encoder),
+    "checkpoint": (lambda o: o.run.newest_checkpoint(), resume_from),
+    "settings": (lambda o: o.settings, lambda o, file: load_config(file).to_yaml()),
+    "schema": (lambda o: o.schema, lambda o, file: load_schema(file)),
+}
+"""Files, and how each is read."""
+Made = Callable[[], Any]
+"""A function that reads what was damaged."""
+
+
+def of_bytes(name: str, originals: Originals, rng: random.Random) -> Made:
+    original, read = FILES[name]
+    file = originals.copy(original(originals))
+    damage(file, rng, originals.run.metrics)
+    return lambda: read(originals, file)
+
+
+def packed_bytes(originals: Originals, rng: random.Random) -> Made:
+    folder = originals.copy(originals.packed)
+    file, other = (rng.choice(sorted(folder.iterdir())) for _ in range(2))
+    damage(file, rng, other)
+    return lambda: read_packed(folder)
+
+
+def packed_meta(originals: Originals, rng: random.Random, read: Callable[[Path], Any] = read_packed) -> Made:
+    file = originals.copy(originals.packed) / "meta.json"
+    content = changed(json.loads(file.read_text()), rng)
+    with contextlib.suppress(AttributeError, TypeError, ValueError):  # Without all keys it cannot be sealed.
+        content["digest"] = PackedMeta(**content).computed_digest()
+    file.write_text(json.dumps(content))
+    return lambda: read(file.parent)
+
+
+def weight_content(originals: Originals, rng: random.Random) -> Made:
+    tensors, about, _ = read_weights(originals.run.weights)
+    if rng.randrange(2):
+        about = changed(about, rng)
+    else:
+        tensors = changed_tensors(tensors, rng)
+    file = originals.copy(originals.run.weights)
+    export_weights(file, tensors, about)
+    return lambda: load_model(file)
+
+
+def encoder_content(originals: Originals, rng: random.Random) -> Made:
+    content = changed(json.loads(originals.run.encoder.read_text()), rng)
+    file = originals.copy(originals.run.encoder)
+    file.write_text(json.dumps(content))
+    about = read_weights(originals.run.weights)[1] | {"encoding": hashlib.sha256(canonical_json(content)).hexdigest()}
+    return lambda: prepare(originals.schema, cache_dir=file.parent / "cache", encoding=read_encoding(file, about))
+
+
+def run_encoder(originals: Originals, rng: random.Random) -> Made:
     tensors, about, _ = read_weights(originals.run.weights)
     content = json.loads(originals.run.encoder.read_text())
-    if draw(st.booleans()):
-        about = draw(changed_value(about))
+    if rng.randrange(2):
+        about = changed(about, rng)
     else:
-        content = draw(changed_value(content))
+        content = changed(content, rng)
         about["encoding"] = hashlib.sha256(canonical_json(content)).hexdigest()
     folder = originals.copy(originals.run.encoder).parent
     (folder / "encoder.json").write_text(json.dumps(content))
     export_weights(folder / "model.safetensors", tensors, about)
-    if draw(st.booleans()):
-        file = folder / draw(st.sampled_from(["encoder.json", "model.safetensors"]))
-        file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.metrics.read_bytes())))
+    if rng.randrange(2):
+        damage(folder / rng.choice(["encoder.json", "model.safetensors"]), rng, originals.run.metrics)
     return lambda: encode_with(folder)
 
 
-def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+def calibration_content(originals: Originals, rng: random.Random) -> Made:
     line = {"method": "platt", "rows": 9, "positives": 3, "slope": 0.5, "intercept": -1.0}
     steps = {"method": "isotonic", "rows": 9, "positives": 3, "knots": [-1.0, 1.0], "calibrated": [-2.0, 0.0]}
-    content = draw(changed_value({"weights": "", "split": "valid", "maps": {"click": line, "buy_given_click": steps}}))
+    content = changed({"weights": "", "split": "valid", "maps": {"click": line, "buy_given_click": steps}}, rng)
     file = originals.copy(originals.run.encoder).with_name("calibration.json")
     file.write_text(json.dumps({**content, "digest": json_digest(content)} if isinstance(content, dict) else [content]))
-    if draw(st.booleans()):
-        file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.metrics.read_bytes())))
+    if rng.randrange(2):
+        damage(file, rng, originals.run.metrics)
     half = np.full(3, 0.5, dtype=np.float32)
 
     def score() -> None:
@@ -193,78 +255,38 @@ def calibration_content(originals: Originals, draw: st.DrawFn) -> Callable[[], A
     return score
 
 
-def resume_from(originals: Originals, file: Path) -> None:
-    Trainer.resumed(Job(originals.config, originals.dataset, originals.run, Report(), torch.device("cpu")), file)
-
-
-def checkpoint_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.run.newest_checkpoint())
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.run.weights.read_bytes())))
-    return lambda: resume_from(originals, file)
-
-
-def settings_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+def settings_content(originals: Originals, rng: random.Random) -> Made:
     file = originals.copy(originals.settings)
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.schema.read_bytes())))
+    file.write_text(yaml.safe_dump(changed(yaml.safe_load(file.read_text()), rng)))
     return lambda: load_config(file).to_yaml()
 
 
-def settings_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.settings)
-    file.write_text(yaml.safe_dump(draw(changed_value(yaml.safe_load(file.read_text())))))
-    return lambda: load_config(file).to_yaml()
-
-
-def schema_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    file = originals.copy(originals.schema)
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.settings.read_bytes())))
-    return lambda: load_schema(file)
-
-
-def schema_content(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+def schema_content(originals: Originals, rng: random.Random) -> Made:
     file = originals.copy(originals.schema.parent) / "tiny.yaml"
-    file.write_text(yaml.safe_dump(draw(changed_value(yaml.safe_load(file.read_text())))))
+    file.write_text(yaml.safe_dump(changed(yaml.safe_load(file.read_text()), rng)))
     return lambda: prepare(file, cache_dir=file.parent / "cache")
 
 
-def table_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
+def table_bytes(kind: str, originals: Originals, rng: random.Random) -> Made:
     folder = originals.copy(originals.schema.parent)
-    file = folder / "tiny.csv"
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.settings.read_bytes())))
-    return lambda: prepare(folder / "tiny.yaml", cache_dir=folder / "cache")
-
-
-def parquet_bytes(originals: Originals, draw: st.DrawFn) -> Callable[[], Any]:
-    folder = originals.copy(originals.schema.parent)
-    file = folder / "tiny.parquet"
-    pq.write_table(pa_csv.read_csv(folder / "tiny.csv"), file)
-    file.write_bytes(draw(changed_bytes(file.read_bytes(), originals.settings.read_bytes())))
-    schema = yaml.safe_load(originals.schema.read_text()) | {"files": {"all": "tiny.parquet", "test_fraction": 0.3}}
+    if kind == "parquet":
+        pq.write_table(pa_csv.read_csv(folder / "tiny.csv"), folder / "tiny.parquet")
+    schema = yaml.safe_load(originals.schema.read_text()) | {"files": {"all": f"tiny.{kind}", "test_fraction": 0.3}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(schema))
+    damage(folder / f"tiny.{kind}", rng, originals.settings)
     return lambda: prepare(folder / "tiny.yaml", cache_dir=folder / "cache")
 
 
-FORMATS = (
-    packed_bytes,
-    packed_meta,
-    weight_bytes,
-    weight_content,
-    encoder_bytes,
-    encoder_content,
-    packed_encoder,
-    run_encoder,
-    calibration_content,
-    checkpoint_bytes,
-    settings_bytes,
-    settings_content,
-    schema_bytes,
-    schema_content,
-    table_bytes,
-    parquet_bytes,
-)
+CONTENTS = (packed_bytes, packed_meta, weight_content, encoder_content, run_encoder, calibration_content, settings_content, schema_content)
+FORMATS: dict[str, Callable[[Originals, random.Random], Made]] = {
+    **{f"{name}_bytes": partial(of_bytes, name) for name in FILES},
+    **{make.__name__: make for make in CONTENTS},
+    "packed_encoder": partial(packed_meta, read=encode_with),
+    **{f"{kind}_bytes": partial(table_bytes, kind) for kind in ("csv", "parquet")},
+}
 
 
-def finding_of(call: Callable[[], Any]) -> str | None:
+def finding_of(call: Made) -> str | None:
     """What is wrong with the end of a call: another exception than the documented ones, or too much memory."""
     grown = memory_growth()
     try:
@@ -277,41 +299,24 @@ def finding_of(call: Callable[[], Any]) -> str | None:
     return f"the process grew by {grown() >> 20} MiB" if grown() > MEMORY else None
 
 
-def fuzz(make: Callable[[Originals, st.DrawFn], Callable[[], Any]], originals: Originals, number: int, findings: list[str | None]) -> None:
-    """Damage and read ten files of a format, and append how each ended."""
-
-    @seed(SEED + number)
-    @settings(max_examples=10, database=None, derandomize=False, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(st.data())
-    def once(data: st.DataObject) -> None:
-        findings.append(finding_of(make(originals, data.draw)))
-
-    once()
+def judge(originals: Originals, case: campaign.Case) -> str | None:
+    return finding_of(FORMATS[case["format"]](originals, random.Random(case["seed"])))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_and_made_up_files_end_in_an_error_of_the_package(originals, capsys):
-    ends: list[str | None] = []
-    distinct: dict[str, str] = {}
-    number, stop = 0, time.monotonic() + SECONDS
-    while time.monotonic() < stop:
-        make, before = FORMATS[number % len(FORMATS)], len(ends)
-        fuzz(make, originals, number, ends)
-        for finding in filter(None, ends[before:]):
-            distinct.setdefault(f"{make.__name__}: {finding.strip().splitlines()[-1]}", f"round {number}\n{finding}")
-        number += 1
-    with capsys.disabled():
-        sys.stdout.write("".join(f"\n{name}\n{finding}" for name, finding in distinct.items()))
-        sys.stdout.write(f"\nFUZZ file_formats: {len(ends)} calls, {len(distinct)} findings (FUZZ_SEED={SEED})\n")
-    assert not distinct
+def test_damaged_and_made_up_files_end_in_an_error_of_the_package(originals, record_property):
+    def make(rng: random.Random) -> campaign.Case:
+        return {"format": rng.choice(list(FORMATS)), "seed": rng.getrandbits(32)}
+
+    record_property("fuzz", campaign.run("test_file_formats", make, partial(judge, originals), 3))
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda: {}["absent"], "KeyError"),
-        (lambda: bytearray(b"1") * (2 * MEMORY), "the process grew by"),
-    ],
+    ("call", "said"), [(lambda: {}["absent"], "KeyError"), (lambda: bytearray(b"1") * (2 * MEMORY), "the process grew by")]
 )
 def test_the_fuzzer_finds_another_exception_and_too_much_memory(call, said):
     assert said in finding_of(call)
+
+
+if __name__ == "__main__":
+    print(judge(Originals(Path(tempfile.mkdtemp())), json.loads(sys.argv[1])) or "a value, or an error of the package")

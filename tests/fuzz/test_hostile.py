@@ -75,8 +75,3 @@ def test_a_defect_is_found(wrong):
         assert words in str(worker.judge(case))
     finally:
         worker.stop()
-
-
-def test_a_finding_says_how_to_see_it_again():
-    with pytest.raises(AssertionError, match=r"""again: python -m tests\.fuzz\.hostile '\{"target": "functional\.param_gather on cpp", """):
-        hostile.fuzz(60, ["functional.param_gather on cpp"], (plant, "aborts"))

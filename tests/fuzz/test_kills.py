@@ -1,16 +1,12 @@
-"""Training that is killed at random moments, with a second writer beside it, ends with the bits of a run that nobody disturbed.
+"""Training that is killed at random moments, with a second writer beside it, ends with the bits of a run that nobody disturbed."""
 
-FUZZ_MINUTES=M repeats this M minutes with a new seed; FUZZ_SEED=S begins with the runs of that seed.
-"""
-
-import os
 import random
-import secrets
 import signal
-import time
+from collections import Counter
 
 import pytest
 
+from tests.fuzz import campaign
 from tests.fuzz.writer import write_run
 from tests.processes import forks
 from tests.training.runs import outcome
@@ -80,22 +76,12 @@ def undisturbed(tmp_path_factory):
     return values, place / "run", said[1]
 
 
-def seeds():
-    """The seeds of the runs to disturb; one without FUZZ_MINUTES."""
-    minutes, seed = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
-    first = int(seed) if seed else secrets.randbelow(2**32) if minutes else 0
-    end = time.monotonic() + 60 * float(minutes or 0)
-    number = 0
-    while time.monotonic() < end if minutes else not number:
-        yield first + number
-        number += 1
-
-
-def test_runs_with_killed_and_second_writers_end_with_the_bits_of_an_undisturbed_run(undisturbed, tmp_path, record_property):
+def test_runs_with_killed_and_second_writers_end_with_undisturbed_bits(undisturbed, tmp_path, record_property):
     values, whole, events = undisturbed
-    expected, kills, refusals, runs = outcome(whole), 0, 0, 0
-    for seed in seeds():
-        rng, place, story = random.Random(seed), tmp_path / str(seed), [f"FUZZ_SEED={seed}"]
+    expected, counts = outcome(whole), Counter()
+
+    def judge(case):
+        rng, place, story = random.Random(case["seed"]), tmp_path / str(case["seed"]), [case]
         place.mkdir()
         writers = Writers(values, place)
         refusal = f"another run writes to {place / 'run'} now; "
@@ -107,14 +93,14 @@ def test_runs_with_killed_and_second_writers_end_with_the_bits_of_an_undisturbed
                 assert said[0] in ("killed", "waits", "finished") or (said[0] == "refused" and said[1].startswith(refusal)), story
             if ends[0][0] == "waits":
                 assert (ends[1][0] == "refused") == ends[0][2], story
-            kills += sum(said[0] in ("killed", "waits") for said in ends)
-            refusals += sum(said[0] == "refused" for said in ends)
+            counts.update(said[0] for said in ends)
         story.append(writers.end(writers.start()))
         assert story[-1][0] == "finished", story
         assert outcome(place / "run") == expected, story
         left = [path for path in place.rglob(".*") if path.suffix != ".lock" and path.name != ".lock"]
         assert not left, (left, story)
-        runs += 1
-    record_property("fuzz", f"FUZZ kills: {runs} runs, {kills} kills, {refusals} refusals, 0 findings")
-    assert kills
-    assert refusals, "no second writer met a first one"
+
+    said = campaign.run("test_kills", lambda rng: {"seed": rng.getrandbits(32)}, judge, 0.01)
+    record_property("fuzz", f"{said}, {dict(counts)}")
+    assert counts["killed"] + counts["waits"]
+    assert counts["refused"], "no second writer met a first one"

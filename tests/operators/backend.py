@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -54,9 +54,6 @@ class Backend:
     namespace: str
     override: Callable[..., None] = lambda: None
     """Makes later calls run the kernels that its arguments choose."""
-    chosen: dict[str, str] = field(default_factory=dict)
-    choice: str = ""
-    """The choice of kernels among :data:`CHOICES`, if the test makes one."""
 
     @property
     def operators(self) -> Any:
@@ -93,16 +90,12 @@ class Backend:
 
     @contextmanager
     def kernel_override(self, **choice: str) -> Iterator[None]:
-        """Within this, calls run the chosen kernels; what was chosen outside holds again after it."""
-        outside = dict(self.chosen)
-        self.override(**outside, **choice)
-        self.chosen.update(choice)
+        """Within this, calls run the chosen kernels."""
+        self.override(**choice)
         try:
             yield
         finally:
-            self.override(**outside)
-            self.chosen.clear()
-            self.chosen.update(outside)
+            self.override()
 
 
 def every_gradient(arguments: dict) -> int:

@@ -1,7 +1,5 @@
 """The fixture through which one test of an operator runs on every backend that can run here."""
 
-from dataclasses import replace
-
 import pytest
 
 from .backend import CHOICES, opened, unusable
@@ -13,6 +11,6 @@ def backend(request, monkeypatch, poisoned_memory):
     name = request.param.partition(",")[0]
     if reason := unusable(name):
         pytest.skip(f"no {name} kernels here: {reason}")
-    found = replace(opened(name, monkeypatch), choice=request.param)
+    found = opened(name, monkeypatch)
     with found.kernel_override(**CHOICES[name].get(request.param, {})):
         yield found

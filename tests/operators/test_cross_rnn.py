@@ -166,13 +166,21 @@ def test_gates_saturate_without_overflow(backend):
     assert relative_error(backend.cross_rnn(**arguments), exact) <= max(2 * plain, torch.finfo(torch.float32).eps)
 
 
+NANS = {
+    torch.float32: (torch.int32, (0x7FFFFFFF, -1, 0x7FC00001, 0x7F800001, 0xFF812345 - 2**32)),
+    DOUBLE: (torch.int64, (2**63 - 1, -1, 0x7FF8000000000001, 0x7FF0000000000001, 0xFFF123456789ABCD - 2**64)),
+}
+"""Of either sign, quiet and signalling, with other bits set: the exponential adds to the exponent, and must make a number of none."""
+
+
 @on_kernels
-@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 0x7FC00001), (DOUBLE, 0x7FF8000000000001)], ids=str)
-def test_a_gate_that_is_any_nan_is_nan(backend, dtype, bits):
-    arguments = cast(arguments_of(backend, steps=1, share_ratio=0), dtype)
-    nan = torch.tensor(bits, dtype={torch.float32: torch.int32, DOUBLE: torch.int64}[dtype]).view(dtype)
-    arguments["private_bias"][..., 1] = nan
-    assert backend.cross_rnn(**arguments).isnan().all()
+@pytest.mark.parametrize("dtype", NANS, ids=str)
+def test_a_gate_that_is_any_nan_is_nan(backend, dtype):
+    arguments = cast(arguments_of(backend, batch=3, steps=1, share_ratio=0), dtype)
+    integer, patterns = NANS[dtype]
+    for bits in patterns:
+        arguments["private_bias"][..., 1] = torch.tensor(bits, dtype=integer).view(dtype)
+        assert backend.cross_rnn(**arguments).isnan().all(), hex(bits)
 
 
 @on_kernels

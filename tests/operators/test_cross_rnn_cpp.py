@@ -8,7 +8,7 @@ import torch
 
 from dcrnn_fast import functional, reference
 
-from .backend import DTYPES, every_gradient, on
+from .backend import DTYPES, on
 from .precision import assert_as_exact_as_plain_pytorch, cast, relative_error, results
 from .problems import DOUBLE, cross_arguments
 
@@ -115,20 +115,3 @@ def test_nothing_is_read_from_memory_before_it_is_written(backend, rank, dtype, 
         del trash
         for name, got in results(run, cast(arguments, dtype), seed).items():
             assert torch.equal(got, expected[name]), name
-
-
-@pytest.mark.parametrize("saved", [False, True])
-def test_the_products_inside_the_operator_do_not_see_the_callers_autocast(backend, saved):
-    arguments = cross_arguments(batch=300, dim=32, dtype=torch.float32)
-    seed = torch.randn(2, 300, 32)
-
-    def run():
-        out, *rest = backend.forward(arguments, saved=saved)
-        return out, *rest, *backend.backward(arguments, seed, *rest, mask=every_gradient(arguments))
-
-    expected = run()
-    with torch.autocast("cpu", torch.bfloat16):
-        got = run()
-    for a, b in zip(got, expected, strict=True):
-        assert a.dtype == torch.float32
-        assert torch.equal(a, b)

@@ -1,20 +1,26 @@
-"""What the Triton kernels alone have.
+"""What the Triton kernels alone have; and planted defects in them, each of which the check of exactness must find.
 
 tf32: a tensor core drops the last 13 bits of its float32 operands, so the kernels round them first. In the interpreter, the product drops
 these bits too.
 """
 
+import shutil
+import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 import torch
 
 from dcrnn_fast import reference
 from dcrnn_fast.errors import BackendUnavailable
+from dcrnn_fast.ops import dispatch
+from dcrnn_fast.ops.registry import register
 from dcrnn_fast.support.accuracy import CEILING, relative_error
 
 from .backend import every_gradient, on
-from .precision import cast, results
+from .precision import assert_as_exact_as_plain_pytorch, cast, results
 from .problems import cross_arguments
 
 pytestmark = on("triton")
@@ -46,16 +52,17 @@ def test_tf32_stays_well_below_its_ceiling(backend, steps, rank):
         assert 1e-5 < error < CEILING["tf32"] / 2, f"{name}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("rank", [None, 24], ids=["full", "low rank"])
-def test_without_rounding_the_errors_are_more_than_twice_as_large(backend, rank):
-    from .mutants import mutant
+UNROUNDED = "def to_tf32(x):\n", "def to_tf32(x):\n    return x\n\n\n@triton.jit\ndef rounded(x):\n"
 
-    right, wrong = (errors(replace(backend, namespace=mutant(name)[0]), 3, rank) for name in (None, "to_tf32"))
-    for name, error in wrong.items():
+
+@pytest.mark.parametrize("rank", [None, 24], ids=["full", "low rank"])
+def test_without_rounding_the_errors_are_more_than_twice_as_large(backend, rank, tmp_path):
+    right = errors(backend, 3, rank)
+    for name, error in errors(replace(backend, namespace=mutant(tmp_path, "common.py", *UNROUNDED)[0]), 3, rank).items():
         assert error > 2 * right[name], f"{name}: {error:.1e} without rounding, {right[name]:.1e} with it"
 
 
-def test_the_low_rank_cell_has_the_infinities_of_the_reference_in_their_row(backend):
+def test_the_low_rank_cell_has_the_infinities_of_the_reference(backend):
     """Tiles are padded to more columns than the rank, where an infinity would become NaN."""
     arguments = cast(backend.of(cross_arguments(batch=20, dim=17, rank=1, steps=1, cell="cross")), torch.float32)
     clean = backend.cross_rnn(**arguments)
@@ -85,3 +92,55 @@ def test_a_rank_without_tiles_is_refused_in_words(backend):
     arguments = backend.of(cross_arguments(batch=2, dim=3, steps=1, rank=257))
     with pytest.raises(BackendUnavailable, match=r"no tiles of \w+ for rank 257 .* \(ranks go up to 256\)\. Use a lower rank"):
         backend.cross_rnn(**arguments)
+
+
+FULL, LOW_RANK = "cross_rnn_backward.py", "low_rank.py"
+STAGE = "    for start in range(0, columns, BLOCK_K):\n        k = start + tl.arange(0, BLOCK_K)\n        u = tl.load(left[:, None]"
+PART = "    n = unit + tl.arange(0, acc.shape[1])\n    stored = inside(b, B, n, D)\n    at = b.to(tl.int64)"
+SUM = ("rows[:, :, :num_shared].sum(0).to(dtype)", "rows[0, :, :num_shared].to(dtype)")
+DEFECTS = {
+    "a mask one column too wide": (None, "out", "common.py", STAGE, "    columns += 1\n" + STAGE),
+    "other tasks left out of the sum": (None, "gradient of shared_weight", FULL, *SUM),
+    "the derivative of the gate dropped": (None, "gradient of", FULL, "tl.fma(dg * x * a, 1.0 - g, 0.0)", "tl.fma(dg * x * a, 1.0, 0.0)"),
+    "the gradient of later steps lost": (None, "gradient of", FULL, PART, "    later = later * 0\n" + PART),
+    "low rank, another task's projection": (6, "out", LOW_RANK, "weight + D * G * (RANK + 1)", "parameters + D * G * (RANK + 1)"),
+    "low rank, the projections left out of dh": (
+        6, "gradient of", "low_rank_backward.py", "total = dot(z_gradient[i], tiles[i], total, PRECISION)", "total = total",
+    ),
+    "low rank, other tasks left out of the sum": (6, "gradient of shared_weight", FULL, *SUM),
+}  # fmt: skip
+"""The rank, what is found, the file, the text that stands once in it, and what takes its place."""
+
+
+def mutant(folder, file=None, right="", wrong=""):
+    """The operators of a copy of the kernels with a planted defect: their namespace and implementation."""
+    from dcrnn_fast import kernels
+    from dcrnn_fast.ops.triton import functions
+
+    name = f"mutant_kernels_{len(sys.modules)}"
+    copy = Path(shutil.copytree(Path(kernels.__file__).parent, folder / name, ignore=shutil.ignore_patterns("__pycache__")))
+    if file is not None:
+        text = (copy / file).read_text()
+        assert text.count(right) == 1, f"{file} must hold this once: {right}"
+        (copy / file).write_text(text.replace(right, wrong))
+    spec = spec_from_file_location(name, copy / "__init__.py", submodule_search_locations=[str(copy)])
+    sys.modules[name] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return name, register(name, functions(name))
+
+
+def check(backend, rank, monkeypatch, *defect):
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "triton", mutant(*defect)[1])
+    arguments = backend.of(cross_arguments(batch=20, dim=70, rank=rank, projection_share_ratio=0.5))
+    assert_as_exact_as_plain_pytorch(arguments, torch.float32, backend="triton", draws=1)
+
+
+@pytest.mark.parametrize(("rank", "found", "file", "right", "wrong"), DEFECTS.values(), ids=DEFECTS)
+def test_a_planted_defect_is_found(backend, rank, found, file, right, wrong, monkeypatch, tmp_path):
+    with pytest.raises(AssertionError, match=found):
+        check(backend, rank, monkeypatch, tmp_path, file, right, wrong)
+
+
+@pytest.mark.parametrize("rank", [None, 6], ids=["full", "low rank"])
+def test_a_copy_without_a_defect_passes(backend, rank, monkeypatch, tmp_path):
+    check(backend, rank, monkeypatch, tmp_path)

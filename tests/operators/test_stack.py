@@ -8,7 +8,7 @@ from dcrnn_fast import DCRNN, CrossRNN, DCNv2, SharingPlan
 from dcrnn_fast.ops.cross_rnn import tf32
 from tests.nn.models import SIZES, batch
 
-from .backend import every_gradient, on, on_every_backend, on_kernels
+from .backend import every_gradient, on_every_backend, on_kernels
 from .precision import float32_precision
 from .problems import cross_arguments, differentiable
 
@@ -92,30 +92,15 @@ def test_a_training_step_compiles_into_one_graph_with_a_dynamic_batch(backend, s
 
 @on_every_backend
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
-def test_a_recurrence_compiles_with_every_size_dynamic(backend, rank):
-    model = CrossRNN(SharingPlan.from_ratio("rows", 2, 4, 0.5, rank=rank), backend=backend.name, device=backend.device)
+def test_a_compiled_and_an_exported_recurrence_take_any_batch_size(backend, rank):
+    model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5, rank=rank), backend=backend.name, device=backend.device).eval()
+    batches = [torch.randn(rows, 16, device=backend.device) for rows in (5, 17)]
+    program = torch.export.export(model, (batches[0],), dynamic_shapes=({0: torch.export.Dim("rows")},)).module()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
-    for rows in (5, 17):
-        x0 = torch.randn(rows, 4, device=backend.device)
+    for x0 in batches:
+        torch.testing.assert_close(program(x0), model(x0))
         with torch._dynamo.config.patch(error_on_recompile=True):
             torch.testing.assert_close(compiled(x0), model(x0))
-
-
-@on("cpp", "reference")
-@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
-def test_the_operator_compiles_with_a_context_and_an_open_number_of_steps(backend, rank):
-    arguments = cross_arguments(context_dim=3, rank=rank)
-    compiled = torch.compile(lambda given: backend.cross_rnn(**given), fullgraph=True, dynamic=True, backend="eager")
-    torch.testing.assert_close(compiled(arguments), backend.cross_rnn(**arguments))
-
-
-@on_every_backend
-@pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
-def test_an_exported_recurrence_takes_any_batch_size(backend, rank):
-    model = CrossRNN(SharingPlan.from_ratio("trunk", 2, 16, 0.5, rank=rank), backend=backend.name, device=backend.device).eval()
-    program = torch.export.export(model, (torch.randn(5, 16, device=backend.device),), dynamic_shapes=({0: torch.export.Dim("rows")},))
-    x0 = torch.randn(17, 16, device=backend.device)
-    torch.testing.assert_close(program.module()(x0), model(x0))
 
 
 @pytest.mark.parametrize(("setting", "allowed"), [("tf32", True), ("ieee", False)])
@@ -142,12 +127,3 @@ def test_a_stray_id_is_no_silent_read_in_a_compiled_model():
     ids[0, 1] = 11
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         compiled(ids)
-
-
-def test_an_exported_model_takes_any_batch_size():
-    model = DCRNN(SIZES, embedding_dim=4, num_dense=2).eval()
-    ids, dense, _ = batch(5, num_dense=2)
-    rows = torch.export.Dim("rows")
-    program = torch.export.export(model, (ids, dense), dynamic_shapes=({0: rows}, {0: rows}))
-    ids, dense, _ = batch(17, num_dense=2)
-    torch.testing.assert_close(program.module()(ids, dense), model(ids, dense))

@@ -35,7 +35,7 @@ def as_function_of(arguments, run, *names):
 
 
 @on_kernels
-def test_a_kernel_refuses_forward_mode(backend):
+def test_a_kernel_and_its_gradient_refuse_forward_mode(backend):
     arguments, direction = problem(backend)
     shared, private, index = banks(backend)
     cases = (
@@ -49,11 +49,6 @@ def test_a_kernel_refuses_forward_mode(backend):
             jvp(run, (point,), (tangent,))
         with forward_ad.dual_level(), pytest.raises(BackendUnavailable, match="no forward-mode derivatives"):
             run(forward_ad.make_dual(point, tangent))
-
-
-@on_kernels
-def test_a_kernels_gradient_refuses_forward_mode(backend):
-    arguments, _ = problem(backend)
     out = as_function_of(arguments, backend.cross_rnn, "x0")(x0 := arguments["x0"].requires_grad_())
     with forward_ad.dual_level(), pytest.raises(BackendUnavailable, match="no forward-mode derivatives"):
         torch.autograd.grad(out, x0, forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out)))
@@ -92,11 +87,12 @@ def test_auto_computes_forward_mode_in_a_compiled_graph():
 
 @on_every_backend
 @pytest.mark.parametrize("name", ["x0", "shared_weight", "private_bias", "context", "shared_projection"])
-def test_grad_gives_the_reference_gradient(backend, name):
+def test_grad_and_functionalize_give_what_the_reference_gives(backend, name):
     arguments = backend.of(cross_arguments(batch=3, steps=2, context_dim=2, rank=2 if "projection" in name else None))
     fast, plain = (as_function_of(arguments, run, name) for run in (backend.cross_rnn, reference.cross_rnn))
     gradients = [grad(lambda value, run=run: run(value).square().sum())(arguments[name]) for run in (fast, plain)]
     torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(functionalize(fast)(arguments[name]), plain(arguments[name]))
 
 
 @on_every_backend
@@ -124,13 +120,6 @@ def test_per_sample_gradients_are_those_of_each_sample_alone(backend):
     torch.testing.assert_close(found, torch.stack(expected))
 
 
-@on_kernels
-def test_functionalize_passes_a_kernel_without_gradients(backend):
-    arguments, _ = problem(backend)
-    found = functionalize(as_function_of(arguments, backend.cross_rnn, "x0"))(arguments["x0"])
-    torch.testing.assert_close(found, reference.cross_rnn(**arguments))
-
-
 @on("reference", "cpp")
 def test_jacrev_gives_the_reference_jacobian(backend):
     arguments, _ = problem(backend)
@@ -139,24 +128,18 @@ def test_jacrev_gives_the_reference_jacobian(backend):
 
 
 @on_kernels
-def test_an_operator_without_a_derivative_under_grad_says_what_to_call(backend):
-    arguments, _ = problem(backend)
-    with pytest.raises(BackendUnavailable, match=r"Call the functions of dcrnn_fast\.functional"):
-        grad(lambda x0: backend.forward({**arguments, "x0": x0})[0].sum())(arguments["x0"])
-
-
-@on_kernels
-def test_functionalize_with_a_derivative_or_another_transform_is_refused(backend):
+def test_what_a_kernel_cannot_transform_is_refused_with_the_remedy(backend):
     arguments, _ = problem(backend)
     run = as_function_of(arguments, backend.cross_rnn, "x0")
-    one, many = arguments["x0"], arguments["x0"][None]
-    for transformed, x0 in (
-        (functionalize(grad(lambda x: run(x).sum())), one),
-        (grad(lambda x: functionalize(run)(x).sum()), one),
-        (functionalize(vmap(run)), many),
-        (vmap(functionalize(run)), many),
+    one, many, refused = arguments["x0"], arguments["x0"][None], r"functionalize .* backend='reference'"
+    for transformed, x0, words in (
+        (functionalize(grad(lambda x: run(x).sum())), one, refused),
+        (grad(lambda x: functionalize(run)(x).sum()), one, refused),
+        (functionalize(vmap(run)), many, refused),
+        (vmap(functionalize(run)), many, refused),
+        (grad(lambda x0: backend.forward({**arguments, "x0": x0})[0].sum()), one, r"Call the functions of dcrnn_fast\.functional"),
     ):
-        with pytest.raises(BackendUnavailable, match=r"functionalize .* backend='reference'"):
+        with pytest.raises(BackendUnavailable, match=words):
             transformed(x0)
 
 

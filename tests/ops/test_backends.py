@@ -14,12 +14,6 @@ from tests.processes import run_python
 UNUSABLE = [name for name, reason in backends.REASONS.items() if reason]
 
 
-def test_the_reference_runs_everywhere():
-    assert backends.REASONS["reference"] is None
-    for device in ("cpu", "cuda", "meta"):
-        assert backends.resolve("reference", device=device) == "reference"
-
-
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
     for ask in (lambda: DCRNN(SIZES, backend=name), lambda: functional.cross_rnn(**cross_arguments(), backend=name)):
@@ -30,6 +24,7 @@ def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
 def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
     monkeypatch.setitem(backends.REASONS, "cuda", None)
     monkeypatch.setattr(backends, "_no_device", lambda: None)
+    assert backends.resolve("cuda", device="cuda") == "cuda"
     with pytest.raises(BackendUnavailable, match="computes on cuda and the tensors are on cpu"):
         backends.resolve("cuda", device="cpu")
 
@@ -43,33 +38,19 @@ def test_compiled_cuda_kernels_without_a_gpu_say_that_there_is_none(monkeypatch)
     assert {row["backend"]: row["usable"] for row in backends.table()}["cuda"].startswith("no: no CUDA device was found")
 
 
-def test_tensors_on_a_gpu_are_reason_enough_to_take_its_kernels(monkeypatch):
-    monkeypatch.setitem(backends.REASONS, "cuda", None)
-    monkeypatch.setattr(backends, "_no_device", lambda: "asked for nothing")
-    assert backends.resolve("cuda", device="cuda") == "cuda"
-
-
-def test_auto_takes_the_reference_on_a_gpu_where_no_kernel_was_measured(monkeypatch):
-    monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
-    for name in ("triton", "cuda"):
-        monkeypatch.setitem(backends.REASONS, name, None)
-    assert backends.resolve("auto", device="cuda") == "reference"
-
-
-@pytest.mark.parametrize(("usable", "expected"), [({"cpp"}, "cpp"), (set(), "reference")])
-def test_auto_takes_the_compiled_kernels_on_a_cpu_where_they_were_built(monkeypatch, usable, expected):
+def test_auto_takes_compiled_kernels_on_a_cpu_and_plain_pytorch_elsewhere(monkeypatch):
     monkeypatch.delenv("DCRNN_FAST_BACKEND", raising=False)
     monkeypatch.setattr(backends, "ISA_ERROR", None)
-    monkeypatch.setitem(backends.REASONS, "cpp", None if "cpp" in usable else "taken away by the test")
-    assert backends.resolve("auto", device="cpu") == expected
+    for name in ("cpp", "triton", "cuda"):
+        monkeypatch.setitem(backends.REASONS, name, None)
+    assert (backends.resolve("auto", device="cpu"), backends.resolve("auto", device="cuda")) == ("cpp", "reference")
+    monkeypatch.setitem(backends.REASONS, "cpp", "taken away by the test")
+    assert backends.resolve("auto", device="cpu") == "reference"
 
 
 def test_the_environment_variable_takes_the_place_of_auto(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "reference")
     assert backends.resolve("auto") == "reference"
-
-
-def test_an_unknown_name_in_the_environment_variable_is_refused(monkeypatch):
     monkeypatch.setenv("DCRNN_FAST_BACKEND", "fastest")
     with pytest.raises(ValueError, match="DCRNN_FAST_BACKEND='fastest': expected one of 'auto', 'reference'"):
         backends.resolve("auto")

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dcrnn_fast.reference import cross_rnn, param_gather
 
-from ..operators.problems import DOUBLE, cross_arguments, differentiable, strided
+from ..operators.problems import DOUBLE, cross_arguments, differentiable
 
 
 def rows_of(arguments, name, task, step):
@@ -65,17 +65,6 @@ def test_the_recurrence_is_the_formula_of_the_design_at_every_step(options, rank
     assert torch.equal(states[:, -1], cross_rnn(**arguments))
 
 
-def test_a_low_rank_is_the_full_cell_with_the_product_of_its_matrices():
-    low = cross_arguments(rank=2, projection_share_ratio=0.5, seed=3)
-    of_tasks = {
-        name: torch.cat([low[f"shared_{name}"].expand(2, *low[f"shared_{name}"].shape), low[f"private_{name}"]], dim=2)
-        for name in ("weight", "bias", "projection")
-    }
-    weight = torch.einsum("twdgr,twrgk->twdgk", of_tasks["weight"], of_tasks["projection"])
-    none = weight.new_empty(1, 0, 2, 5), weight.new_empty(1, 0, 2)
-    torch.testing.assert_close(cross_rnn(**low), cross_rnn(low["x0"], *none, weight, of_tasks["bias"], steps=3), rtol=1e-12, atol=1e-12)
-
-
 def with_inputs(check, arguments, **options):
     """A check of the derivatives by all tensors."""
     inputs = differentiable(arguments)
@@ -112,41 +101,14 @@ def test_the_gradient_check_catches_a_dropped_gate_derivative():
     assert not gradcheck(gate_without_derivative, (x0,), raise_exception=False)
 
 
-def test_contexts_chain_into_one_recurrence_over_all_columns():
-    """Units that read only upstream units are the same whether computed together or upstream first."""
-    whole = cross_arguments(dim=6, tasks=1, share_ratio=0)
-    weight, bias = whole["private_weight"], whole["private_bias"]
-    weight[:, :, :2, :, 2:] = 0
-    weight[:, :, 2:4, :, 4:] = 0
-    context, parts = None, []
-    for low, high in ((0, 2), (2, 4), (4, 6)):
-        own = weight[:, :, low:high, :, :high], bias[:, :, low:high]
-        none = weight.new_empty(1, 0, 2, high), weight.new_empty(1, 0, 2)
-        states = cross_rnn(whole["x0"][:, low:high], *none, *own, steps=3, context=context, return_states=True)
-        parts.append(states[:, -1])
-        context = states[0, :3] if context is None else torch.cat([context, states[0, :3]], dim=-1)
-    torch.testing.assert_close(torch.cat(parts, dim=-1), cross_rnn(**whole), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 3)])
 def test_a_gather_reads_shared_rows_below_s_and_the_tasks_own_above(trailing):
     shared, private = torch.randn(3, *trailing), torch.randn(2, 4, *trailing)
     index = torch.tensor([[0, 6, 3, 2, 2], [5, 1, 0, 3, 6]], dtype=torch.int32)
     rows = [torch.stack([shared[i] if i < 3 else private[t, i - 3] for i in of_task]) for t, of_task in enumerate(index.tolist())]
     assert torch.equal(param_gather(shared, private, index), torch.stack(rows))
-
-
-def test_a_task_never_reaches_another_tasks_private_rows():
-    shared, private = torch.randn(2, 3, dtype=DOUBLE), torch.randn(2, 2, 3, dtype=DOUBLE, requires_grad=True)
-    index = torch.randint(0, 4, (2, 50), dtype=torch.int32)
-    (gradient,) = torch.autograd.grad(param_gather(shared, private, index)[0].sum(), private)
-    assert torch.count_nonzero(gradient[1]) == 0
-
-
-def test_strided_inputs_give_what_contiguous_ones_give():
-    arguments = cross_arguments(batch=6, dim=4)
-    given = {name: strided(value) if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-    torch.testing.assert_close(cross_rnn(**given), cross_rnn(**arguments), rtol=1e-13, atol=1e-13)
+    (gradient,) = torch.autograd.grad(param_gather(shared, private.requires_grad_(), index)[0].sum(), private)
+    assert torch.count_nonzero(gradient[1]) == 0, "a task reaches no other task's rows"
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 8e-3)])

@@ -149,7 +149,7 @@ REQUEST = {
     "no numbers": (lambda a: {"dense": None}, "dense: expected the model's numbers"),
     "numbers of other rows": (lambda a: {"dense": a["dense"][:3]}, r"dense: got shape \[3, 2\]"),
     "a number that is NaN": (lambda a: {"dense": a["dense"] * float("nan")}, "dense: got NaN or infinity"),
-    "a table that is too short": (lambda a: {"table": a["table"][:-1], "first_order": a["first_order"][:-1]}, "sizes, offsets: got"),
+    "another table that is too short": (lambda a: {"table": a["table"][:-1], "first_order": a["first_order"][:-1]}, "sizes, offsets: got"),
     "a table of another dtype": (lambda a: {"table": a["table"].float()}, "table: got dtype torch.float32, expected torch.float64"),
     "a term of more tasks": (lambda a: {"first_order": a["first_order"].repeat(1, 2)}, "first_order: got shape"),
     "no term": (lambda a: {"first_order": None}, "first_order: expected the term's table"),
@@ -161,23 +161,17 @@ REQUEST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "message"), PACK.values(), ids=PACK)
-def test_a_model_that_does_not_fit_is_refused_by_name(change, message):
-    pack = pack_arguments()
+@pytest.mark.parametrize(("change", "message"), (PACK | REQUEST).values(), ids=PACK | REQUEST)
+def test_arguments_that_do_not_fit_are_refused_by_name(change, message):
+    pack, operators = pack_arguments(), torch.ops.dcrnn_fast
+    request = {**request_arguments(pack), "packed": packed(pack)}
+    operator, given = (operators.request_pack, pack) if (change, message) in PACK.values() else (operators.request, request)
     with pytest.raises(REFUSED, match=message):
-        packed({**pack, **change(pack)})
-
-
-@pytest.mark.parametrize(("change", "message"), REQUEST.values(), ids=REQUEST)
-def test_a_request_that_does_not_fit_is_refused_by_name(change, message):
-    pack = pack_arguments()
-    given = {**request_arguments(pack), "packed": packed(pack)}
-    with pytest.raises(REFUSED, match=message):
-        torch.ops.dcrnn_fast.request(**{**given, **change(given)})
+        operator(**{**given, **change(given)})
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 3, 2**31, 2**40, 2**62, -(2**63)])
-def test_no_number_before_the_weights_of_a_packed_model_leads_outside_memory(value):
+def test_no_number_in_a_packed_model_leads_outside_memory(value):
     """A changed number is refused or harmless: the first 80 words are the sizes, the columns and the fields."""
     pack = pack_arguments()
     given, whole = request_arguments(pack), packed(pack)

@@ -35,25 +35,18 @@ def said(tmp_path):
     return run
 
 
-def answering(path, *lines):
-    path.write_text("\n".join(["#!/bin/sh", *[f"echo {line}" for line in lines]]))
-    path.chmod(0o755)
-    return path
-
-
-def test_it_takes_the_pytorch_that_is_installed(said):
+def test_it_takes_the_installed_pytorch_and_asks_for_one_where_none_is(said):
     assert said(sys.executable) == "found"
-
-
-def test_it_asks_for_pytorch_where_none_is_installed(said):
     assert said("/bin/false") == "torch>=2.10 numpy hidden"
 
 
-def test_it_asks_for_a_newer_one_where_pip_will_replace_the_one_that_is_installed(said, tmp_path):
-    assert said(answering(tmp_path / "old", "2.9.1+cu128", Path(setuptools.__file__).parents[1])) == "torch>=2.10 numpy hidden"
+def test_it_asks_for_another_pytorch_where_the_installed_one_is_too_old(said, tmp_path):
+    (old := tmp_path / "old").write_text(f"#!/bin/sh\necho 2.9.1+cu128\necho {Path(setuptools.__file__).parents[1]}")
+    old.chmod(0o755)
+    assert said(old) == "torch>=2.10 numpy hidden"
 
 
-def test_an_editable_installation_is_a_path_that_editors_and_type_checkers_follow():
+def test_an_editable_installation_is_a_path_that_editors_follow():
     installed = distribution("dcrnn_fast")
     if not str(installed.read_text("direct_url.json")).count('"editable": true'):
         pytest.skip("not an editable installation")

@@ -4,9 +4,17 @@ import json
 import re
 import socket
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import pytest
+
+from dcrnn_fast.serving.http import PACKAGES
+
+needs_packages = pytest.mark.skipif(
+    any(find_spec(name) is None for name in PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
+)
 JSON = {"Content-Type": "application/json"}
 
 

@@ -73,60 +73,45 @@ def test_scores_are_those_of_the_ranker(server, ranker):
 @pytest.mark.parametrize("rows", [1, 2, 64, BIG_ROWS])
 def test_any_number_of_rows_up_to_the_limit_is_scored(server, ranker, rows):
     columns = table(rows, seed=rows)
-    assert_scores(score(server.url, {"columns": columns}), ranker.predict(columns))
+    answer = score(server.url, {"columns": columns})
+    assert_scores(answer, ranker.predict(columns))
+    for values in answer.json["scores"].values():
+        assert [float(str(np.float32(value))) for value in values] == values, "the shortest decimals of float32"
 
 
-def test_scores_are_written_as_the_shortest_decimals_of_float32(server):
-    for values in score(server.url, {"columns": table(100)}).json["scores"].values():
-        assert [float(str(np.float32(value))) for value in values] == values
+CELLS = [
+    {"colour": [1, 2]}, {"colour": [True, False]}, {"colour": [10**400, -(10**20)]}, {"colour": ["c\u00e9\U0001f600", '\\x>"\n\0']},
+    {"colour": ["", " c1"]}, {"colour": ["<oov>", "<missing>"]}, {"colour": [-0.0, 1.5e15]}, {"colour": ["1500000000000000.0", "7.0"]},
+    {"size": [" 1", "1_000.5"]}, {"size": ["", "-1.5"]}, {"colour": [None, None]}, {"size": [True, False]},
+    {"size": [-0.0, 12345678901]}, {"size": [1e-320, 9007199254740991]}, {"size": [None, None]}, {"size": [1, 2.5]},
+]  # fmt: skip
+UNREAD = {"user": ["u1"] * 4, "clicked": [0, 1, None, True], "seen": [["a"], [], None, ["b", "c"]]}
+READ = {
+    "shared cells, those of every row": (
+        {"columns": {"colour": ["c1", "c2", None]}, "shared": {"shape": "s3", "size": None}},
+        {"colour": ["c1", "c2", None], "shape": ["s3"] * 3, "size": [None] * 3},
+    ),
+    **{
+        f"shared cells alone, one row, with {more}": ({"shared": {"colour": "c1", "shape": "s0", "size": 0.5}} | more, ONE["columns"])
+        for more in ({}, {"columns": {}}, {"columns": {"other": [1]}})
+    },
+    "columns that the model does not read": ({"columns": ROWS | UNREAD, "shared": {"weather": "rain"}}, ROWS),
+    **{
+        repr(cells): ({"columns": columns}, columns)
+        for cells in CELLS
+        for columns in [{"colour": ["c1", "c2"], "shape": ["s0", "s0"], "size": [1.0, 2.0]} | cells]
+    },
+}
 
 
-def test_shared_cells_are_those_of_every_row(server, ranker):
-    answer = score(server.url, {"columns": {"colour": ["c1", "c2", None]}, "shared": {"shape": "s3", "size": None}})
-    assert_scores(answer, ranker.predict({"colour": ["c1", "c2", None], "shape": ["s3"] * 3, "size": [None] * 3}))
+@pytest.mark.parametrize(("request_", "columns"), READ.values(), ids=READ)
+def test_cells_are_read_as_the_ranker_reads_them(server, ranker, request_, columns):
+    assert_scores(score(server.url, request_), ranker.predict(columns))
 
 
-@pytest.mark.parametrize("more", [{}, {"columns": {}}, {"columns": {"other": [1]}}], ids=str)
-def test_shared_cells_alone_are_one_row(server, ranker, more):
-    answer = score(server.url, {"shared": {"colour": "c1", "shape": "s0", "size": 0.5}} | more)
-    assert_scores(answer, ranker.predict(ONE["columns"]))
-
-
-@pytest.mark.parametrize(
-    "cells",
-    [
-        {"colour": [1, 2]},
-        {"colour": [True, False]},
-        {"colour": [10**400, -(10**20)]},
-        {"colour": ["c\u00e9\U0001f600", '\\x>"\n\0']},
-        {"colour": ["", " c1"]},
-        {"colour": ["<oov>", "<missing>"]},
-        {"colour": [-0.0, 1.5e15]},
-        {"colour": ["1500000000000000.0", "7.0"]},
-        {"size": [" 1", "1_000.5"]},
-        {"size": ["", "-1.5"]},
-        {"colour": [None, None]},
-        {"size": [True, False]},
-        {"size": [-0.0, 12345678901]},
-        {"size": [1e-320, 9007199254740991]},
-        {"size": [None, None]},
-        {"size": [1, 2.5]},
-    ],
-    ids=repr,
-)
-def test_cells_are_read_as_the_ranker_reads_them(server, ranker, cells):
-    columns = {"colour": ["c1", "c2"], "shape": ["s0", "s0"], "size": [1.0, 2.0]} | cells
-    assert_scores(score(server.url, {"columns": columns}), ranker.predict(columns))
-
-
-def test_columns_that_the_model_does_not_read_are_ignored(server, ranker):
-    extra = {"user": ["u1"] * 4, "clicked": [0, 1, None, True], "seen": [["a"], [], None, ["b", "c"]]}
-    assert_scores(score(server.url, {"columns": ROWS | extra, "shared": {"weather": "rain"}}), ranker.predict(ROWS))
-
-
-def test_spaces_and_a_charset_are_read(server, ranker):
-    body = " \r\n\t" + json.dumps(ONE, indent=3) + "\n"
-    assert_scores(score(server.url, body, Content_Type="Application/JSON; charset=UTF-8"), ranker.predict(ONE["columns"]))
+def test_spaces_a_charset_and_a_deadline_that_holds_are_read(server, ranker):
+    body, named = " \r\n\t" + json.dumps(ONE, indent=3) + "\n", {"Content_Type": "Application/JSON; charset=UTF-8"}
+    assert_scores(score(server.url, body, **named, X_Deadline_Ms="600000"), ranker.predict(ONE["columns"]))
 
 
 def test_a_body_in_chunks_is_read(server, ranker):
@@ -213,23 +198,16 @@ def test_a_number_that_no_cell_holds_is_a_400(server, kind, number):
     error_of(score(server.url, body), 400)
 
 
-def test_a_huge_shared_cell_takes_no_memory_for_each_row(server):
-    request = {"columns": {"shape": ["s1"] * 500, "size": [1] * 500}, "shared": {"colour": "c" * 50_000}}
-    assert score(server.url, request).status in (200, 400, 413)
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
-def test_another_content_type_is_a_415(server, kind):
-    assert "application/json" in error_of(call(server.url, "POST", "/v1/score", json.dumps(ONE).encode(), {"Content-Type": kind}), 415)
-
-
-def test_an_encoded_body_is_a_415(server):
-    body = gzip.compress(json.dumps(ONE).encode())
-    assert "Content-Encoding" in error_of(call(server.url, "POST", "/v1/score", body, JSON | {"Content-Encoding": "gzip"}), 415)
-
-
-def test_no_content_type_is_a_415(server):
-    error_of(call(server.url, "POST", "/v1/score", json.dumps(ONE).encode()), 415)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, *({"Content-Type": kind} for kind in ("text/plain", "application/jsonp", "")), JSON | {"Content-Encoding": "gzip"}],
+    ids=str,
+)
+def test_another_content_type_or_encoding_is_a_415(server, headers):
+    body = json.dumps(ONE).encode()
+    encoded = "Content-Encoding" in headers
+    answer = call(server.url, "POST", "/v1/score", gzip.compress(body) if encoded else body, headers)
+    assert ("Content-Encoding" if encoded else "application/json") in error_of(answer, 415)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/score/", "/v1/Score", "/v2/score", "/favicon.ico", "/%2e%2e/etc/passwd", "/v1/score%00"])
@@ -285,6 +263,11 @@ def with_trailer(line):
     return CHUNKED[:-2] + f"{line}\r\n\r\n"
 
 
+def in_chunks(chunks, **headers):
+    return raw(body=chunks, Content_Length=None, Transfer_Encoding="chunked", **headers)
+
+
+TWICE = raw(body="", Content_Type=["a", "b"], Content_Encoding=["a", "b"], X_Deadline_Ms=["1", "2"])
 AMBIGUOUS = {
     "no coding": (raw(Content_Length=None, Transfer_Encoding="identity"), 400),
     "chunked and a length": (raw(body=CHUNKED, Transfer_Encoding="chunked"), 400),
@@ -302,36 +285,26 @@ AMBIGUOUS = {
     "a control character": (raw(X_A="a\x01b"), 400),
     "a content type with another space": (raw(Content_Type="application/json\xa0"), 415),
     "an encoding with another space": (raw(Content_Encoding="identity\xa0"), 415),
-    "a content type in a trailer": (
-        raw(body=with_trailer("Content-Type: application/json"), Content_Length=None, Content_Type=None, Transfer_Encoding="chunked"),
-        415,
-    ),
+    "a content type in a trailer": (in_chunks(with_trailer("Content-Type: application/json"), Content_Type=None), 415),
+    "none of this": (raw(), 200),
+    "none of this, in chunks": (in_chunks(CHUNKED), 200),
+    **{line: (in_chunks(with_trailer(line)), 200) for line in ("Content-Type: a/b", "Content-Encoding: gzip", "X-Deadline-Ms: x")},
+    **{
+        f"headers twice, but of {line.decode()}": (TWICE.replace(b"POST /v1/score", line), status)
+        for line, status in ((b"GET /health/live", 200), (b"PUT /v1/score", 405), (b"GET /none", 404))
+    },
 }
+"""What a request holds, and the status of its answer."""
 
 
-@pytest.mark.parametrize("name", AMBIGUOUS)
-def test_what_two_readers_may_read_otherwise_is_refused(server, name):
-    sent, status = AMBIGUOUS[name]
-    assert re.findall(rb"HTTP/1\.[01] (\d+)", exchange(server.url, sent, until=1)) == [b"%d" % status]
+def statuses(url, sent, **options):
+    """The statuses of the answers to raw bytes."""
+    return [int(one) for one in re.findall(rb"HTTP/1\.[01] (\d+)", exchange(url, sent, **options))]
 
 
-def test_a_request_of_this_form_is_scored(server):
-    """Otherwise the refusals above might be due to the form."""
-    assert exchange(server.url, raw(), until=1).startswith(b"HTTP/1.1 200")
-    assert exchange(server.url, raw(body=CHUNKED, Content_Length=None, Transfer_Encoding="chunked"), until=1).startswith(b"HTTP/1.1 200")
-
-
-@pytest.mark.parametrize("line", ["Content-Type: text/plain", "Content-Encoding: gzip", "X-Deadline-Ms: x"])
-def test_a_trailer_changes_nothing(server, line):
-    sent = raw(body=with_trailer(line), Content_Length=None, Transfer_Encoding="chunked")
-    assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent * 2, until=2)) == [b"200", b"200"]
-
-
-def test_what_a_request_for_scores_may_not_have_twice_others_may(server):
-    twice = raw(body="", Content_Type=["a", "b"], Content_Encoding=["a", "b"], X_Deadline_Ms=["1", "2"])
-    for method, path, status in ((b"GET", b"/health/live", b"200"), (b"PUT", b"/v1/score", b"405"), (b"GET", b"/none", b"404")):
-        sent = twice.replace(b"POST /v1/score", method + b" " + path)
-        assert re.findall(rb"HTTP/1\.1 (\d+)", exchange(server.url, sent, until=1)) == [status]
+@pytest.mark.parametrize(("sent", "status"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_what_two_readers_may_read_otherwise_is_refused(server, sent, status):
+    assert statuses(server.url, sent, until=1) == [status]
 
 
 # Limits
@@ -343,24 +316,18 @@ def padded(size):
     return body.replace('"note": ""', '"note": "' + "x" * (size - len(body)) + '"')
 
 
-def test_a_body_of_as_many_bytes_as_are_allowed_is_read(server):
+def test_too_large_a_body_is_a_413_whether_its_length_is_told_or_not(server):
     assert len(padded(BIG_BODY)) == BIG_BODY
     assert score(server.url, padded(BIG_BODY)).status == 200
-
-
-@pytest.mark.parametrize("size", [BIG_BODY + 1, 10 * BIG_BODY])
-def test_a_larger_body_is_a_413_whether_its_length_is_told_or_not(server, size):
-    assert "65536" in error_of(score(server.url, padded(size)), 413).replace(",", "")
-    body = padded(size).encode()
-    chunks = iter([body[start : start + 30_000] for start in range(0, size, 30_000)])
-    error_of(call(server.url, "POST", "/v1/score", chunks, JSON), 413)
+    for size in (BIG_BODY + 1, 10 * BIG_BODY):
+        assert "65536" in error_of(score(server.url, padded(size)), 413).replace(",", "")
+        body = padded(size).encode()
+        chunks = iter([body[start : start + 30_000] for start in range(0, size, 30_000)])
+        error_of(call(server.url, "POST", "/v1/score", chunks, JSON), 413)
 
 
 def test_a_client_that_asks_first_is_not_made_to_send_too_large_a_body(server):
-    head = (
-        "POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900000000\r\nExpect: 100-continue\r\n\r\n"
-    )
-    assert exchange(server.url, head.encode(), until=1).startswith(b"HTTP/1.1 413")
+    assert statuses(server.url, raw(body="", Content_Length="900000000", Expect="100-continue"), until=1) == [413]
 
 
 def test_a_row_too_many_is_a_413(server):
@@ -370,10 +337,6 @@ def test_a_row_too_many_is_a_413(server):
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "600001", "1e3", "soon", "+5", "0x10", "99999999999999999999", "\u00b2"])
 def test_a_deadline_that_is_none_is_a_400(server, value):
     assert "X-Deadline-Ms" in error_of(score(server.url, ONE, X_Deadline_Ms=value.encode("latin-1")), 400)
-
-
-def test_a_deadline_that_holds_is_no_matter(server, ranker):
-    assert_scores(score(server.url, ONE, X_Deadline_Ms="600000"), ranker.predict(ONE["columns"]))
 
 
 def test_a_deadline_that_passed_before_scoring_began_is_a_503(start):

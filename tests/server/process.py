@@ -1,10 +1,12 @@
-"""A server as a process of its own: what it holds, what it writes to stderr, and how it ends."""
+"""Servers under test: a process of its own, with what it holds and writes to stderr, and a thread of this one."""
 
 import os
 import re
 import resource
 import signal
 import subprocess
+import threading
+from functools import partial
 from pathlib import Path
 
 
@@ -69,3 +71,28 @@ class CppServer(Process):
         given = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         super().__init__([program, "--model", served, "--port", "0", *given], errors)
         self.served = served
+
+
+class OnAThread:
+    """The server in Python on a thread of this process: it starts in no time. Options are those of the command, as ``max_rows=100``."""
+
+    def __init__(self, served, *, load=None, grace=10.0, threads=1, **limits):
+        from dcrnn_fast.serving.http.app import Application, Limits
+        from dcrnn_fast.serving.http.served import load_run
+        from dcrnn_fast.serving.http.server import Server, bind
+
+        named = {name.removeprefix("max_"): value for name, value in limits.items()}
+        self.served = served
+        self.application = Application(partial(load or load_run, served), Limits(**named), threads=threads)
+        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace)
+        self.url, self.reload, self.ask_to_stop = self._server.url, self._server.reload, self._server.stop
+        self._thread = threading.Thread(target=self._server.serve_until_stopped, daemon=True)
+        self._thread.start()
+        while self._thread.is_alive() and not self._server.started:
+            self._thread.join(0.002)
+
+    def stop(self):
+        """0, as the command's exit code, when it has stopped."""
+        self._server.stop()
+        self._thread.join(30)
+        return int(self._thread.is_alive())

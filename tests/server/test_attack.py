@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from .attacks import FULL, SHORT, Form, Found, Target, a_stop_under_load, files_replaced, idle_clients, memory_kept, told
+from .attacks import Form, Found, Target, files_replaced, idle_clients, memory_kept
 
-FEW = Form(lives=3, slow=2, stops=1, reloads=5, requests=400, examples=0, median=30.0, longest=30.0)
+FEW = Form(lives=3, slow=2, reloads=5, requests=400, examples=0, median=30.0, longest=30.0)
 STUB = r"""
-import http.server, json, os, signal, sys, threading
+import http.server, json, os, signal, sys
 defect, served = sys.argv[1:]
-state, kept = {"reloads": 0, "stopping": False}, []
+state, kept = {"reloads": 0}, []
 
 def load():
     content = json.load(open(served))
@@ -43,8 +43,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, status, text):
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
-        if state["stopping"]:
-            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(text.encode())
 
@@ -52,26 +50,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads, request_queue_size = False, 2000
+    request_queue_size = 2000
 
 def reload(*_):
     load()
     state["reloads"] += 1
 
-def stop(*_):
-    if defect == "a stop resets":
-        os._exit(0)
-    state["stopping"] = True
-    threading.Thread(target=server.shutdown).start()
-
 load()
 server = Server(("127.0.0.1", 0), Handler)
 signal.signal(signal.SIGHUP, reload)
-signal.signal(signal.SIGTERM, stop)
 print("listening on http://127.0.0.1:%d" % server.server_port, flush=True)
 server.serve_forever()
-server.server_close()
-sys.exit(defect == "it ends with 1")
 """
 
 
@@ -87,9 +76,7 @@ def stub(folder, defect):
 
 DEFECTS = {
     "a line a request": (idle_clients, "lines to stderr, expected fewer than 100"),
-    "a stop resets": (a_stop_under_load, "a request was lost"),
-    "it ends with 1": (a_stop_under_load, "the exit code is 1, expected 0"),
-    "one in many fails": (a_stop_under_load, "a request was answered with 500"),
+    "one in many fails": (files_replaced, "a request was answered with 500"),
     "scores of the next model": (files_replaced, "beside the id a{12} the scores click are"),
     "each request is kept": (memory_kept, "after 400 requests.*expected at most 8 MiB"),
 }
@@ -107,10 +94,3 @@ def test_a_planted_defect_is_found(tmp_path, defect):
 def test_a_server_without_a_defect_passes(tmp_path, attack):
     target, folder = stub(tmp_path, "none")
     assert attack(target, FEW, folder)
-
-
-@pytest.mark.parametrize(("seconds", "form"), [([0.3] * 3, FULL), ([0.01, 0.01, 11], FULL), ([2.5] * 3, SHORT)])
-def test_latencies_beyond_the_bounds_are_found(seconds, form):
-    with pytest.raises(Found, match="/health/live within"):
-        told(seconds, form)
-    assert told([0.19] * 3, form)

@@ -63,15 +63,12 @@ def score(requests, *, slow=None, at_once=None, threads=1, scored=str, waiting=s
 def test_what_waits_is_scored_together_in_its_order_up_to_the_limit():
     slow, rows, waiting = Slow(), [], []
     jobs = [(0, 4), (10, 6), (20, 1), (30, 25), (60, 2)]
+    assert score([(0, 2, {"dense": 0.5}), (5, 1, {"dense": 0.25})]) == [[0.5, 1.5], [5.25]]
     found = score(jobs, slow=slow, scored=rows.append, waiting=waiting.append)
     assert found == [list(range(first, first + rows)) for first, rows in jobs]
     assert slow.batches == [[1000], [*range(4), *range(10, 16)], [20], list(range(30, 55)), [60, 61]]
     assert sorted(rows) == [1, 1, 2, 10, 25]
     assert (max(waiting), waiting[-1]) == (38, 0)
-
-
-def test_dense_values_go_with_their_rows():
-    assert score([(0, 2, {"dense": 0.5}), (5, 1, {"dense": 0.25})]) == [[0.5, 1.5], [5.25]]
 
 
 def test_jobs_of_two_rankers_are_not_scored_together():
@@ -81,13 +78,10 @@ def test_jobs_of_two_rankers_are_not_scored_together():
     assert slow.batches[1:] == [[0], [2]]
 
 
-def test_a_full_queue_refuses():
+def test_a_full_queue_and_a_deadline_that_passed_refuse():
     taken, refused = score([(0, 5), (9, 1)], queue_rows=5)
     assert taken == [0, 1, 2, 3, 4]
     assert (refused.reason, "5 rows are waiting, and with 1 more" in str(refused)) == ("overload", True)
-
-
-def test_a_job_whose_deadline_passed_is_refused_and_not_scored():
     slow, now = Slow(), time.monotonic()
     late, timely = score([(0, 1, {"deadline": now - 1}), (1, 1, {"deadline": now + 600})], slow=slow)
     assert (late.reason, timely, slow.batches[1:]) == ("deadline", [1], [[1]])
@@ -99,13 +93,9 @@ def test_closed_it_refuses_what_waits_and_ends_what_is_being_scored():
     assert (refused.reason, waiting) == ("stopping", [1, 0, 3, 0])
 
 
-def test_a_job_that_nobody_waits_for_any_more_is_no_matter():
+def test_a_job_that_fails_or_that_nobody_waits_for_leaves_the_others_alone():
     gone, kept = score([(0,), (1,)], at_once=lambda _, done: done[1].cancel())
-    assert isinstance(gone, asyncio.CancelledError)
-    assert kept == [1]
-
-
-def test_an_error_is_that_of_its_batch_alone():
+    assert (type(gone), kept) == (asyncio.CancelledError, [1])
     slow, other = Slow(), Slow()
     other.may_go_on.release(2)
     wrong, right = score([(-1, 1, {"ranker": other}), (1,)], slow=slow)
@@ -123,16 +113,3 @@ def test_as_many_threads_score_at_once(threads, batches):
             assert time.monotonic() < end
 
     assert score([(0,)], slow=slow, at_once=until_begun, threads=threads) == [[0]]
-
-
-@pytest.mark.parametrize(("rows", "is_inline"), [(3, True), (4, False)])
-def test_few_rows_are_scored_by_the_thread_of_the_event_loop(rows, is_inline):
-    by = []
-
-    class Quick:
-        def predict_encoded(self, ids, dense):
-            by.append(threading.current_thread() is threading.main_thread())
-            return {"click": ids[:, 0].numpy().astype(np.float32)}
-
-    assert score([(0, rows, {"ranker": Quick()})], inline_rows=3) == [list(range(rows))]
-    assert by == [is_inline]

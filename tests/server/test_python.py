@@ -1,19 +1,15 @@
 """The contract of docs/guide/server.md, of the server in Python."""
 
 import shutil
-from importlib.util import find_spec
 
 import pytest
 
-from dcrnn_fast.serving.http import PACKAGES
-
+from .calls import needs_packages
 from .contract import *  # noqa: F403
 from .contract_in_use import *  # noqa: F403
-from .on_a_thread import OnAThread
+from .process import OnAThread
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in PACKAGES), reason="needs the extra serve: pip install 'dcrnn_fast[serve]'"
-)
+pytestmark = needs_packages
 
 
 @pytest.fixture(scope="module")

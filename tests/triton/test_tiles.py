@@ -15,16 +15,6 @@ LOW_RANK = {"low rank": low_rank.TILES, "low rank, backward": low_rank_backward.
 CARDS = {80: 166_912, 90: 232_448, 100: 232_448, 120: 101_376}
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """As without the interpreter, which has one tile for all."""
-    monkeypatch.setattr(common, "_INTERPRETED", False)
-
-
-def chosen(tiles, rows, columns, dtype=torch.bfloat16, rank=0):
-    return tiles.chosen(torch.empty(0, dtype=dtype), "ieee", rows=rows, columns=columns, gates=2, rank=rank)
-
-
 @pytest.mark.parametrize(("tiles", "rank"), [*((tiles, 0) for tiles in FULL.values()), *product(LOW_RANK.values(), (1, 32, 64))])
 @pytest.mark.parametrize("kind", common.ITEMSIZE)
 @pytest.mark.parametrize("arch", CARDS)
@@ -34,18 +24,13 @@ def test_every_kernel_has_a_tile_for_every_card(tiles, rank, kind, arch):
 
 
 @pytest.mark.parametrize("tiles", [*FULL.values(), *LOW_RANK.values()])
-def test_of_one_kind_and_rank_all_tiles_with_as_many_rows_have_products_of_one_length(tiles):
+def test_all_tiles_with_as_many_rows_have_products_of_one_length(tiles):
     """The length decides the order of sums, so it must not be timed."""
     for ranks in tiles.by_kind.values():
         for of_rank in ranks.values():
             lengths = {tile.rows: tile.products for tile in of_rank}
             assert all(lengths[tile.rows] == tile.products for tile in of_rank)
             assert len({(tile.columns, tile.warps, tile.stages) for tile in of_rank if tile.rows == of_rank[0].rows}) <= 6
-
-
-@pytest.mark.parametrize(("rows", "columns", "expected"), [(16384, 624, 128), (512, 624, 32), (64, 64, 32), (1024, 624, 64)])
-def test_a_launch_has_the_most_rows_a_tile_that_keep_the_card_busy(compiled, rows, columns, expected):
-    assert chosen(cross_rnn.TILES, rows, columns)["BLOCK_B"] == expected
 
 
 def test_a_card_without_room_for_any_tile_is_refused_in_words():

@@ -1,46 +1,32 @@
-"""Runs scripts.resources, on the sources or on a copy with a defect."""
+"""Runs scripts.resources on a copy of the sources with a defect."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ..conftest import ROOT
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def planted(tmp_path):
-    """Copies a folder of sources, and replaces what a pattern matches first in one of its files. Returns the copy."""
+def spoiled(tmp_path):
+    """Replaces what a pattern matches first in a file of a copy of a folder. Returns the exit code, the output and the result."""
 
-    def plant(folder, file, right, wrong):
-        copy = tmp_path / "copy"
+    def run(language, folder, file, right, wrong, only):
+        copy, found = tmp_path / "copy", tmp_path / "found.json"
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
         text = (copy / file).read_text(encoding="utf-8")
         assert re.search(right, text), f"{file} must contain this, to plant a defect there: {right}"
         (copy / file).write_text(re.sub(right, wrong, text, count=1), encoding="utf-8")
-        return copy
+        command = [sys.executable, "-m", "scripts.resources", language, "--sources", str(copy), "--output", str(found), "--archs", "90"]
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        done = subprocess.run([*command, "--only", only], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert found.is_file(), done.stderr[-4000:]
+        return done.returncode, done.stdout, json.loads(found.read_text(encoding="utf-8"))
 
-    return plant
-
-
-@pytest.fixture(scope="module")
-def resources():
-    """Runs scripts.resources, and returns its exit code, its output and the result.
-
-    It runs in forks of another process, where the TRITON_INTERPRET that the tests set does not count.
-    """
-    command = [sys.executable, "-m", "tests.scripts.resources.in_forks"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-
-        def run(language, output, *options):
-            process.stdin.write(json.dumps([language, "--output", str(output), *options]) + "\n")
-            process.stdin.flush()
-            code, printed = json.loads(process.stdout.readline())
-            assert output.is_file(), printed[-4000:]
-            return code, printed, json.loads(output.read_text(encoding="utf-8"))
-
-        yield run
-        process.stdin.close()
+    return run
