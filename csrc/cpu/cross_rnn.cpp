@@ -31,6 +31,17 @@ void widen(CellArguments& arguments) {
   if (arguments.context) arguments.context = converted(*arguments.context, ScalarType::Float);
 }
 
+void align_few_rows(CellArguments& arguments) {
+  if (arguments.batch() > few_rows) return;
+  const auto align = [](Tensor& tensor) {
+    if (!tensor.numel() || reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 64 == 0) return;
+    Tensor out = allocated(tensor, {tensor.sizes().begin(), tensor.sizes().end()}, "an aligned copy");
+    tensor = torch::stable::copy_(out, tensor);
+  };
+  for (Tensor* const tensor : {&arguments.x0, &arguments.shared_weight, &arguments.private_weight}) align(*tensor);
+  if (arguments.context) align(*arguments.context);
+}
+
 Tiles::Tiles(int64_t batch, int64_t fewest, int64_t enough, int64_t row_bytes, int64_t parts) : batch(batch) {
   constexpr int64_t cache_bytes = 1 << 20;
   const int64_t fits = cache_bytes / row_bytes;

@@ -28,6 +28,9 @@ Tensor converted(const Tensor& tensor, ScalarType dtype);
 // Converts x0, the weights and biases, and the context to float.
 void widen(CellArguments& arguments);
 
+// Copies what does not begin at a cache line, for a batch of few rows: the library multiplies these, with other bits on some CPUs.
+void align_few_rows(CellArguments& arguments);
+
 // A range of units [begin, end).
 struct Units {
   int64_t begin = 0, end = 0;

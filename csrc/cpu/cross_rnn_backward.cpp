@@ -109,6 +109,7 @@ CrossRnnGradients run(CellArguments& arguments, const Tensor& grad, const Tensor
   arguments.check_backward(grad, activations, grad_mask);
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::backward)) widen(arguments);
+  align_few_rows(arguments);
   const auto given = [&](const Tensor& tensor, const char* name) { return converted(dense(tensor, name), arguments.x0.scalar_type()); };
   const CrossRnnGradients found = with_type<BFloat16, Half>(arguments.x0, "x0", [&](auto zero) {
     return backward<decltype(zero)>(arguments, given(grad, "grad"), given(activations, "activations"), grad_mask);

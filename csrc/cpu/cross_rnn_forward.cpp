@@ -40,6 +40,7 @@ Forward run(CellArguments& arguments, bool saved) {
   arguments.prepare();
   const ScalarType dtype = arguments.x0.scalar_type();
   if (computes_in_float(arguments, Passes::forward)) widen(arguments);
+  align_few_rows(arguments);
   const Tensor& x0 = arguments.x0;
   const Tensor out = new_result(x0, arguments.out_shape(), "x0, steps: the states of all tasks");
   const Tensor activations = new_result(x0, arguments.activations_shape(saved), "x0, steps: the activations of all tasks");

@@ -104,7 +104,8 @@ def main() -> None:
     done = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", "build", "__pycache__"))
+        left_out = {".git", ".venv", "build", "dist"}
+        shutil.copytree(ROOT, tree, symlinks=True, ignore=lambda of, names: left_out if Path(of) == ROOT else [])
         for number, defect in enumerate(chosen, 1):
             of_line = tests[defect["file"]][defect["line"]]
             near = Path(defect["file"]).stem
