@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of 
 
 FEW_EPOCHS = QUICK | {"optimiser.epochs": 4, "optimiser.batch_size": 32}
 FAILS = {
-    "check_sample_weight_equivalence_on_dense_data": "rows of weight 0 may be drawn for validation, and tell where a number's bins lie",
+    "check_sample_weight_equivalence_on_dense_data": "rows of weight 0 may be drawn for validation, and tell where a number's bins lie"
 }
 """The checks that do not hold, and why."""
 

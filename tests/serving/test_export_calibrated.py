@@ -113,11 +113,7 @@ def through_onnx(ranker, path):
 @pytest.mark.parametrize("write", [through_pt2, pytest.param(through_onnx, marks=needs_onnx)])
 @pytest.mark.parametrize(
     "options",
-    [
-        {"maps": (LINE, FLAT, LINE), "rate": 0.05},
-        {"maps": (TIES, ONE, MANY), "rate": 0.05},
-        {"maps": (TIES, LINE, MANY), "chain": False},
-    ],
+    [{"maps": (LINE, FLAT, LINE), "rate": 0.05}, {"maps": (TIES, ONE, MANY), "rate": 0.05}, {"maps": (TIES, LINE, MANY), "chain": False}],
     ids=["platt", "isotonic", "independent"],
 )
 def test_a_file_gives_the_calibrated_probabilities(options, write, tmp_path):

@@ -14,8 +14,7 @@ from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import formats
 
 needs_onnx = pytest.mark.skipif(
-    any(find_spec(name) is None for name in formats.PACKAGES),
-    reason="needs the packages of the extra onnx: pip install 'dcrnn_fast[onnx]'",
+    any(find_spec(name) is None for name in formats.PACKAGES), reason="needs the packages of the extra onnx: pip install 'dcrnn_fast[onnx]'"
 )
 
 

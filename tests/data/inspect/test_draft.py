@@ -125,12 +125,7 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
     }
     table.parquet("2024-05-01.parquet", columns)
     text = draft_schema([str(table.folder / "*.parquet"), str(table.folder / "train.csv")])
-    assert drafted_columns(text) == {
-        "click": "label",
-        "tags": {"max_values": 4},
-        "history": {"max_values": 20},
-        "vector": "no field",
-    }
+    assert drafted_columns(text) == {"click": "label", "tags": {"max_values": 4}, "history": {"max_values": 20}, "vector": "no field"}
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
 
 
@@ -164,12 +159,7 @@ def test_a_huge_number_does_not_make_all_others_alike(table):
 
 def test_an_id_of_its_own_in_each_row_is_left_out_as_text_and_as_a_number(table):
     rows = [*range(400)]
-    columns = {
-        "click": [0, 1] * 200,
-        "id": rows,
-        "rowid": [str(row) for row in rows],
-        "item_id": [row % 60 for row in rows],
-    }
+    columns = {"click": [0, 1] * 200, "id": rows, "rowid": [str(row) for row in rows], "item_id": [row % 60 for row in rows]}
     table.parquet("t.parquet", columns)
     drafted = drafted_columns(draft_schema([str(table.folder / "t.parquet")]))
     assert (drafted["id"], drafted["rowid"], drafted["item_id"]) == ("every row another", "every row another", {})
@@ -407,11 +397,6 @@ def test_columns_that_no_schema_could_read_or_no_request_would_have_are_left_out
     content, left = yaml.safe_load(draft), draft.partition("# Left out:")[2]
     assert [column["column"] for kind in ("categorical", "numeric") for column in content[kind]] == ["city", "price"]
     assert "split" not in content
-    for name, why in (
-        ("day", "one value"),
-        ("seen_time", "some rows lack"),
-        ("stay", "durations"),
-        ("__index_level_0__", "pandas hides"),
-    ):
+    for name, why in (("day", "one value"), ("seen_time", "some rows lack"), ("stay", "durations"), ("__index_level_0__", "pandas hides")):
         assert re.search(rf'"{name}": .*{why}', left), name
     assert prepare(content, cache_dir=tmp_path / "cache").meta.dense == ("price",)

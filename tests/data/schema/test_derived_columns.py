@@ -128,11 +128,7 @@ def test_an_empty_batch_has_the_columns_too():
 
 def test_derived_columns_become_fields_and_dense_values_as_columns_of_the_files_do(visits):
     data = visits.prepare()
-    assert data.meta.vocabulary == {
-        "hour": ["<oov>", "23", "0", "<missing>"],
-        "city_x_device": ["<oov>", "a|x"],
-        "weekday": [5.0, 6.0],
-    }
+    assert data.meta.vocabulary == {"hour": ["<oov>", "23", "0", "<missing>"], "city_x_device": ["<oov>", "a|x"], "weekday": [5.0, 6.0]}
     assert data.split("train").ids.tolist() == [[1, 1, 1], [2, 0, 2], [3, 0, 0], [1, 1, 3]]
     np.testing.assert_allclose(data.split("train").dense[:, 0], np.array([-1, 0, 0, 1]) * 1.5**0.5, rtol=1e-6)
 
