@@ -88,29 +88,13 @@ def test_a_frequent_number_has_a_bucket_of_its_own_where_numbers_lose_bits(monke
     assert (np.bincount(bucket) > 0).all(), "a bucket is empty"
 
 
-def test_a_total_of_many_numbers_is_exact():
-    """More than are added at once, of a wide range."""
+def test_a_total_is_exact_of_many_numbers_and_at_the_ends_of_the_range():
+    """More than are added at once, of a wide range; and sums that float64 would round."""
     rng = np.random.default_rng(0)
-    values = rng.normal(size=3 * sums.ADDED_AT_ONCE // 2) * 10.0 ** rng.integers(-200, 200, 3 * sums.ADDED_AT_ONCE // 2)
-    assert Total.of([values]).scaled == sum(int(Fraction(value) * 2**1074) for value in values.tolist())
-
-
-@pytest.mark.parametrize("values", [[5e-324, -1e-310], [1.7e308, 1.7e308, -1e300], [2.0**970, 1.0], [-0.0], []])
-def test_a_total_is_exact_at_the_ends_of_the_range(values):
-    assert Total.of([np.array(values)]).scaled == sum(int(Fraction(value) * 2**1074) for value in values)
-
-
-def test_a_total_that_float64_would_round_is_not_rounded():
-    parts = np.array([1e16, 1.0, -1e16])
-    assert parts.sum() / 3 == 0
-    assert Total.of([parts]).mean == 1 / 3
-
-
-def test_no_numbers_have_the_mean_0_and_no_counts():
-    assert Total.of([]).mean == 0
-    assert len(NumberCounts.of([]).values) == 0
-
-
-def test_a_number_that_is_not_finite_is_refused():
+    many = rng.normal(size=3 * sums.ADDED_AT_ONCE // 2) * 10.0 ** rng.integers(-200, 200, 3 * sums.ADDED_AT_ONCE // 2)
+    for values in (many.tolist(), [5e-324, -1e-310], [1.7e308, 1.7e308, -1e300], [2.0**970, 1.0], [-0.0], []):
+        assert Total.of([np.array(values)]).scaled == sum(int(Fraction(value) * 2**1074) for value in values)
+    assert Total.of([np.array([1e16, 1.0, -1e16])]).mean == 1 / 3
+    assert (Total.of([]).mean, len(NumberCounts.of([]).values)) == (0, 0)
     with pytest.raises(OverflowError, match="one of which is inf"):
         Total.of([np.array([1.0, np.inf])])
