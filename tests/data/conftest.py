@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -88,15 +87,3 @@ def census() -> PackedDataset:
 @pytest.fixture(scope="session")
 def hillstrom() -> PackedDataset:
     return prepare("hillstrom")
-
-
-@pytest.fixture
-def raw_files() -> dict[str, Path]:
-    if not (root := os.environ.get("DCRNN_FAST_SAMPLES")):
-        pytest.skip("needs the raw files of the embedded data sets: set DCRNN_FAST_SAMPLES to their folder")
-    census, hillstrom = Path(root) / "census_income_kdd", Path(root) / "hillstrom_email"
-    return {
-        "--census-train": census / "census_income_train.csv.gz",
-        "--census-test": census / "census_income_test.csv.gz",
-        "--hillstrom": hillstrom / "hillstrom.csv.gz",
-    }

@@ -111,6 +111,8 @@ def kinds(tmp_path_factory):
 def test_rows_in_memory_get_the_bits_that_prepare_gives_them(kinds, form):
     table, data, encoder = kinds
     equal(encoder.encode(FORMS[form](table)), data.split("train"))
+    ids, dense = encoder.encode(FORMS[form](table.slice(0, 0)) if form != "record batch" else table.to_batches()[0].slice(0, 0))
+    assert (ids.shape, dense.shape) == ((0, 10), (0, 2)), "a table without rows"
 
 
 @pytest.mark.parametrize("name", ["census-income", "hillstrom"])
@@ -136,46 +138,26 @@ def test_a_row_alone_is_encoded_as_among_others(kinds, form):
         assert found.dense.numpy().tobytes() == data.split("train").dense[row].tobytes()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_table_without_rows_gives_tensors_without_rows(kinds, form):
-    table, _, encoder = kinds
-    ids, dense = encoder.encode(FORMS[form](table.slice(0, 0)) if form != "record batch" else table.to_batches()[0].slice(0, 0))
-    assert (ids.shape, dense.shape) == ((0, 10), (0, 2))
-
-
-def test_unseen_texts_are_out_of_vocabulary_and_unseen_numbers_in_the_outer_buckets():
-    ids, _ = SHOP.encode({"city": ["nowhere", "a"], "price": [-1e9, 1e9]})
-    assert ids.tolist() == [[0, 1], [1, 4]]
-
-
-def test_integers_and_floats_may_mix_in_a_column_of_numbers(kinds):
-    table, data, encoder = kinds
-    cells = table.to_pydict()
-    cells["both"] = tuple(None if cell is None else float(cell) if row % 2 else cell for row, cell in enumerate(cells["both"]))
-    equal(encoder.encode(cells), data.split("train"))
-
-
-def test_an_encoder_says_what_a_model_is_built_from(kinds):
-    table, data, encoder = kinds
-    assert encoder.num_embeddings == data.meta.fields
-    assert (encoder.dense, encoder.tasks, encoder.columns) == (
-        ("both", "log"),
-        ("click",),
-        tuple(name for name in COLUMNS if name != "label"),
-    )
-    model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, embedding_dim=2)
-    assert model.predict(*encoder.encode(table))["click"].shape == (12,)
-
-
-def test_of_a_packed_folder_the_encoder_needs_meta_alone(kinds, tmp_path):
+def test_an_encoder_of_meta_alone_says_what_a_model_is_built_from(kinds, tmp_path):
     table, data, encoder = kinds
     (tmp_path / "meta.json").write_bytes((data.path / "meta.json").read_bytes())
-    assert torch.equal(Encoder.load(str(tmp_path)).encode(table).ids, encoder.encode(table).ids)
+    columns = tuple(name for name in COLUMNS if name != "label")
+    for one in (encoder, Encoder.load(str(tmp_path)), pickle.loads(pickle.dumps(encoder))):  # noqa: S301 (its own bytes)
+        assert (one.num_embeddings, one.dense, one.tasks, one.columns) == (data.meta.fields, ("both", "log"), ("click",), columns)
+        model = DCRNN(one.num_embeddings, num_dense=len(one.dense), tasks=one.tasks, embedding_dim=2)
+        assert model.predict(*one.encode(table))["click"].shape == (12,)
+        assert torch.equal(one.encode(table).ids, encoder.encode(table).ids)
 
 
-def test_without_dense_columns_there_are_no_dense_values(table):
-    encoder = Encoder.load(table.prepare(numeric=[]).path)
-    assert encoder.encode({"city": ["a"], "price": "not read"}).dense is None
+def test_unseen_cells_mixed_numbers_and_columns_that_nothing_reads(kinds, table):
+    assert SHOP.encode({"city": ["nowhere", "a"], "price": [-1e9, 1e9]}).ids.tolist() == [[0, 1], [1, 4]]
+    rows, data, encoder = kinds
+    cells = rows.to_pydict()
+    cells["both"] = tuple(None if cell is None else float(cell) if row % 2 else cell for row, cell in enumerate(cells["both"]))
+    equal(encoder.encode(cells), data.split("train"))
+    assert Encoder.load(table.prepare(numeric=[]).path).encode({"city": ["a"], "price": "not read"}).dense is None
+    more = {"city": ["a"], "price": [2.0], "more": [object()]}
+    assert SHOP.encode(pd.DataFrame(more)).ids.tolist() == SHOP.encode(more).ids.tolist() == [[1, 2]]
 
 
 @pytest.fixture(scope="module")
@@ -201,26 +183,17 @@ def logs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["Arrow table in chunks", "stream", "pandas", "lists"])
-def test_derived_columns_and_shared_ids_get_the_bits_that_prepare_gives_them(logs, form):
+def test_derived_columns_and_shared_ids_get_the_bits_of_prepare(logs, form):
     table, data, encoder = logs
     equal(encoder.encode(FORMS[form](table)), data.split("train"))
 
 
-def test_a_table_needs_the_columns_that_others_are_derived_from_and_not_the_derived_ones(logs):
-    _, _, encoder = logs
-    assert encoder.columns == ("item", "last", "time")
-
-
-def test_the_model_of_an_encoder_shares_the_embeddings_that_its_fields_share(logs):
+def test_the_model_of_an_encoder_shares_the_embeddings_that_its_fields_do(logs):
     table, _, encoder = logs
+    assert encoder.columns == ("item", "last", "time"), "a table needs those that others are derived from"
     model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)
     assert model.features.embedding.num_embeddings == sum(size for field, size in encoder.num_embeddings.items() if field != "last")
     assert model(*encoder.encode(table)).shape == (12, 1)
-
-
-def test_an_encoder_travels_to_another_process(kinds):
-    table, _, encoder = kinds
-    assert torch.equal(pickle.loads(pickle.dumps(encoder)).encode(table).ids, encoder.encode(table).ids)  # noqa: S301
 
 
 def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
@@ -297,8 +270,3 @@ def test_tables_that_cannot_be_encoded_are_refused_by_column_and_row(rows, said)
     with pytest.raises(DataError, match=said) as caught:
         SHOP.encode(rows)
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_frames_other_columns_may_hold_anything():
-    rows = {"city": ["a"], "price": [2.0], "more": [object()]}
-    assert SHOP.encode(pd.DataFrame(rows)).ids.tolist() == SHOP.encode(rows).ids.tolist() == [[1, 2]]

@@ -18,7 +18,6 @@ from dcrnn_fast.training import calibrate
 from dcrnn_fast.training.evaluate.calibration_file import Calibration, Isotonic, Platt, read_calibration
 from dcrnn_fast.training.folder.weights import read_weights
 
-from .archives import rewritten, with_json
 from .test_export import ROWS, assert_same
 from .test_export_onnx import needs_onnx
 
@@ -128,16 +127,6 @@ def test_a_file_gives_the_calibrated_probabilities(options, write, tmp_path):
     assert spread > 0.01, "the probabilities lie so near each other that the comparison says little"
 
 
-def test_a_file_without_the_calibration_is_found(shop, tmp_path, monkeypatch):
-    shutil.copytree(shop / "run", tmp_path / "run")
-    calibrate(tmp_path / "run")
-    real = exporting.traced
-    monkeypatch.setattr(exporting, "traced", lambda model, calibration: real(model))
-    with pytest.raises(ExportError, match="gives other probabilities than the model"):
-        export(tmp_path / "run", tmp_path / "shop.pt2", rows=100)
-    assert not (tmp_path / "shop.pt2").exists()
-
-
 @pytest.mark.parametrize("map_at_fault", range(3))
 def test_a_map_that_is_a_little_off_is_found(map_at_fault):
     ranker = ranker_of((LINE, TIES, LINE), rate=0.05)
@@ -183,28 +172,14 @@ def calibrated(request, shop, tmp_path_factory):
     return folder, request.param
 
 
-def test_a_calibrated_run_is_exported_and_its_file_scores_as_it_and_names_the_methods(calibrated):
+def test_the_file_of_a_calibrated_run_scores_as_it_and_has_its_id(calibrated, shop):
     folder, method = calibrated
     run, file = Ranker.load(folder / "run"), load_exported(folder / "shop.pt2")
     assert_same(file.predict(ROWS), run.predict(ROWS))
     assert file.about["calibrated"] == {"click": method, "buy_given_click": method}
-    assert file.about["format"] == 1
-
-
-def test_the_model_id_is_that_of_weights_encoder_and_calibration(calibrated, shop, tmp_path):
-    folder, _ = calibrated
-    file, run = load_exported(folder / "shop.pt2"), folder / "run"
-    _, about, weights = read_weights(run / "model.safetensors")
-    calibration = read_calibration(run / "calibration.json", about, weights)
-    assert file.id == file.about["model"] == Ranker.load(run).id == model_id(weights, about["encoding"], calibration)
-    others = model_id("", about["encoding"], calibration), model_id(weights, "", calibration), model_id(weights, about["encoding"], None)
+    _, about, weights = read_weights(folder / "run" / "model.safetensors")
+    calibration, encoding = read_calibration(folder / "run" / "calibration.json", about, weights), about["encoding"]
+    assert file.id == file.about["model"] == run.id == model_id(weights, encoding, calibration)
+    others = model_id("", encoding, calibration), model_id(weights, "", calibration), model_id(weights, encoding, None)
     assert len({file.id, *others}) == 4
     assert Ranker.load(shop / "run").id == others[2]
-
-
-def test_a_file_without_an_id_or_with_another_type_of_it_is_refused(calibrated, tmp_path):
-    folder, _ = calibrated
-    for change in ({"model": 5}, {"model": None}, {"model": "ab"}, {"calibrated": []}):
-        changed = {"extra/dcrnn_fast.json": with_json(lambda about, change=change: about.update(change))}
-        with pytest.raises(ExportError, match="no file of"):
-            load_exported(rewritten(folder / "shop.pt2", tmp_path / "changed.pt2", changed))

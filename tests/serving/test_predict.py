@@ -21,10 +21,11 @@ from tests.training.tiny import SCHEMA
 def test_files_are_scored_as_the_same_rows_in_memory(ranker, table, tmp_path, kind):
     file = tmp_path / f"today.{kind}"
     table.to_parquet(file) if kind == "parquet" else table.to_csv(file, index=False)
-    assert score_files(ranker, [file], tmp_path / "scores.parquet", keys=["user"]) == (len(table), 0)
+    assert score_files(ranker, [file], tmp_path / "scores.parquet", keys=["user", "colour", "size"]) == (len(table), 0)
     found = pd.read_parquet(tmp_path / "scores.parquet")
-    assert list(found.columns) == ["user", *ranker.names]
-    assert (found["user"] == table["user"]).all()
+    assert list(found.columns) == ["user", "colour", "size", *ranker.names]
+    assert (found[["user", "colour"]] == table[["user", "colour"]]).all().all()
+    assert found["size"].to_numpy() == pytest.approx(table["size"].to_numpy())
     for name, values in ranker.predict(table).items():
         assert found[name].to_numpy() == pytest.approx(values, rel=1e-6), name
 
@@ -43,23 +44,10 @@ def test_many_files_and_batches_keep_the_order_of_the_rows(ranker, table, tmp_pa
     found = pd.read_csv(tmp_path / "scores.csv")
     for name, values in ranker.predict(table).items():
         assert found[name].to_numpy() == pytest.approx(values, rel=1e-4), name
-
-
-def test_a_cell_in_a_later_part_of_a_batch_is_named_by_its_row_in_the_file(ranker, table, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_files, "BATCH_ROWS", 250)
-    monkeypatch.setattr(scoring, "PART_ROWS", 100)
     table.loc[456, "size"] = float("inf")
     table.to_parquet(tmp_path / "today.parquet")
     with pytest.raises(DataError, match=r"today\.parquet, row 457: column 'size' holds an infinite value"):
         score_files(ranker, [tmp_path / "today.parquet"], tmp_path / "scores.parquet")
-
-
-def test_a_key_may_be_a_column_that_the_model_reads(ranker, table, tmp_path):
-    table.to_csv(tmp_path / "today.csv", index=False)
-    score_files(ranker, [tmp_path / "today.csv"], tmp_path / "scores.parquet", keys=["colour", "size"])
-    found = pd.read_parquet(tmp_path / "scores.parquet")
-    assert (found["colour"] == table["colour"]).all()
-    assert found["size"].to_numpy() == pytest.approx(table["size"].to_numpy())
 
 
 def test_a_key_of_a_csv_file_that_counts_as_missing_is_warned_of(ranker, table, tmp_path):
@@ -71,7 +59,7 @@ def test_a_key_of_a_csv_file_that_counts_as_missing_is_warned_of(ranker, table, 
     assert pq.read_table(tmp_path / "scores.parquet").column("country").to_pylist() == [None, "DE", None]
 
 
-def test_csv_rows_that_cannot_be_read_are_left_out_and_kept_beside_the_scores(ranker, table, tmp_path):
+def test_csv_rows_that_cannot_be_read_are_kept_in_a_file_of_their_own(ranker, table, tmp_path):
     lines = table.to_csv(index=False).splitlines()
     lines[3] = lines[3].rsplit(",", 2)[0] + ",big,u1"
     (tmp_path / "today.csv").write_text("\n".join(lines) + "\n")
@@ -115,20 +103,15 @@ def test_a_full_disk_is_an_error_that_names_the_output(ranker, table, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["today.parquet"]
 
 
-def test_a_key_that_is_text_in_every_file_is_written(ranker, table, tmp_path):
+def test_a_key_is_written_that_is_of_one_type_in_every_file(ranker, table, tmp_path):
     rows = pa.Table.from_pandas(table, preserve_index=False)
     place = rows.column_names.index("user")
-    for name, kind in (("a", pa.string()), ("b", pa.large_string())):
-        pq.write_table(rows.set_column(place, "user", rows["user"].cast(kind)), tmp_path / f"{name}.parquet")
+    for name, cells in {"a": rows["user"], "b": rows["user"].cast(pa.large_string()), "c": pa.array(range(len(rows)))}.items():
+        pq.write_table(rows.set_column(place, "user", cells), tmp_path / f"{name}.parquet")
     score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keys=["user"])
     assert pq.read_table(tmp_path / "scores.parquet")["user"].to_pylist() == 2 * rows["user"].to_pylist()
-
-
-def test_key_columns_of_other_types_in_other_files_are_refused(ranker, table, tmp_path):
-    table.to_parquet(tmp_path / "a.parquet")
-    table.assign(user=range(len(table))).to_parquet(tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"column 'user': .*string, then int64; write them alike"):
-        score_files(ranker, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores.parquet", keys=["user"])
+        score_files(ranker, [tmp_path / "a.parquet", tmp_path / "c.parquet"], tmp_path / "scores.parquet", keys=["user"])
 
 
 @pytest.mark.parametrize("cell", [[1, 2], {"a": 1}, b"\xff"])
