@@ -19,6 +19,7 @@ from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.errors import DataError
+from tests.refusals import refused, rows
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a", None, "b", "<missing>", "", "07", "<oov>", r"\<missing>", "é\n", "a", "b", "<missing>\n"]
@@ -206,9 +207,9 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         SHOP.encode(Stream(pa.table({"city": ["a"], "price": [1]})))
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
+test_it_is_refused = refused([
+    *rows("a table that cannot be encoded is refused in one line", lambda table: SHOP.encode(table), DataError,
+        within=r"\A.*({}).*\Z", marks=pytest.mark.filterwarnings("error"), cases=[
         (["a"], "table is of type list, expected a pandas .* or a mapping of column names to lists or arrays"),
         (None, "table is of type NoneType, expected a pandas"),
         ({"price": [1]}, "table lacks the columns city, which the encoder reads; it has price"),
@@ -225,48 +226,31 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         ({"city": ["a"], "price": np.ones((2, 1))}, r"column 'price' is a ndarray of shape \[2, 1\], expected a list"),
         ({"city": ["a", "b", 3], "price": [1, 2, 3]}, r"table, row 3: column 'city' holds 3 \(int\), expected cells of one type"),
         ({"city": [1, "b"], "price": [1, 2]}, r"table, row 2: column 'city' holds 'b' \(str\), expected cells of one type"),
-        (
-            {"city": ["x", None, 3], "price": [1, 2, 3]},
-            r"row 3: column 'city' holds 3 .*; correct the cell, or those before it, such as 'x' \(str\)",
-        ),
+        ({"city": ["x", None, 3], "price": [1, 2, 3]},
+         r"row 3: column 'city' holds 3 .*; correct the cell, or those before it, such as 'x' \(str\)"),
         ({"city": [object], "price": [1]}, r"table, row 1: column 'city' holds <class 'object'> \(type\), expected cells of one type"),
         ({"city": ["a", "\ud800"], "price": [1, 2]}, r"table, row 2: column 'city' holds '\\ud800' \(str\)"),
         ({"city": [10**5000], "price": [1]}, r"table, row 1: column 'city' holds a int too large to show \(int\), expected"),
         ({"city": [["a"]], "price": [1]}, "table: column 'city' is used as text and is of type 'list<"),
         (pa.table({"city": [{"a": 1}], "price": [1]}), "table: column 'city' is used as text and is of type 'struct<"),
         ({"city": ["a", "b"], "price": [1.5, "dear"]}, r"table, row 2: column 'price' holds 'dear' \(str\)"),
-        (
-            {"city": ["a", "b"], "price": ["1.5", "dear"]},
-            "table, row 2: column 'price' is used as a number and holds 'dear', expected a number",
-        ),
+        ({"city": ["a", "b"], "price": ["1.5", "dear"]},
+         "table, row 2: column 'price' is used as a number and holds 'dear', expected a number"),
         ({"city": ["a"], "price": [[1]]}, "table: column 'price' is used as a number and is of type 'list<"),
         ({"city": ["a"], "price": [10**400]}, r"table, row 1: column 'price' holds 1000.*000 \(int\)"),
-        (
-            {"city": ["a"], "price": [2**53 + 1]},
-            "table, row 1: column 'price' is used as a number and holds 9007199254740993, expected an integer",
-        ),
+        ({"city": ["a"], "price": [2**53 + 1]},
+         "table, row 1: column 'price' is used as a number and holds 9007199254740993, expected an integer"),
         ({"city": ["a", "b"], "price": [1, float("-inf")]}, "table, row 2: column 'price' holds an infinite value; make it finite"),
         (pa.table({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price' holds 1e\+300, which is too far from"),
         (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
-        (
-            {"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},
-            r"table, row 3: column 'city' holds .*, expected times of one",
-        ),
-        (
-            {"city": [TIME.date(), TIME], "price": [1, 2]},
-            r"table, row 2: column 'city' holds .*, and .* before it, expected times of one kind",
-        ),
-        (
-            pd.DataFrame({"city": pd.Series([TIME.replace(tzinfo=datetime.timezone.utc), pd.NaT, TIME], dtype=object), "price": [1, 2, 3]}),
-            r"table, row 3: column 'city' holds .*, expected times of one kind",
-        ),
+        ({"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},
+         r"table, row 3: column 'city' holds .*, expected times of one"),
+        ({"city": [TIME.date(), TIME], "price": [1, 2]},
+         r"table, row 2: column 'city' holds .*, and .* before it, expected times of one kind"),
+        (pd.DataFrame({"city": pd.Series([TIME.replace(tzinfo=datetime.timezone.utc), pd.NaT, TIME], dtype=object), "price": [1, 2, 3]}),
+         r"table, row 3: column 'city' holds .*, expected times of one kind"),
         (pd.Series(["a"], name="city"), r"table is of type Series, expected a pandas .* of a row of a frame, take frame\.iloc\[\[0\]\]"),
-    ],
-)
-@pytest.mark.filterwarnings("error")
-def test_tables_that_cannot_be_encoded_are_refused_by_column_and_row(rows, said):
-    with pytest.raises(DataError, match=said) as caught:
-        SHOP.encode(rows)
-    assert len(str(caught.value).splitlines()) == 1
+    ]),
+])  # fmt: skip

@@ -65,21 +65,14 @@ def test_a_notebook_shows_its_results_once_it_is_fitted(fitted):
     assert "<caption>" not in quick()._repr_html_()
 
 
-def test_a_failed_fit_leaves_what_was_fitted(frame):
+def test_a_failed_fit_leaves_what_was_fitted_and_no_file(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = quick().fit(frame[:600])
     before = model.predict_proba(frame[:9])
     with pytest.raises(ConfigError):
         model.set_params(tasks=["order"], config={"model.steps": 0}).fit(frame[:600])
     pd.testing.assert_frame_equal(model.predict_proba(frame[:9]), before)
     assert len(model.schema_["tasks"]) == 2
-
-
-def test_it_leaves_nothing_in_the_temporary_folder(frame, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = quick().fit(frame[:600])
-    with pytest.raises(ConfigError):
-        model.set_params(config={"model.steps": 0}).fit(frame[:600])
-    model.predict_proba(frame[:9])
     assert not list(tmp_path.iterdir())
 
 
@@ -245,14 +238,10 @@ def test_its_saved_run_is_calibrated_on_a_table(fitted, frame, tmp_path):
     assert served["log_loss"] == result["after"]["click"]["log_loss"]
 
 
-def test_the_part_of_the_validation_rows_may_be_another(frame):
-    fitted = quick(config=QUICK | {"valid_fraction": 0.5}).fit(frame)
-    assert fitted.metrics_["click"]["rows"] == 1500
-
-
 def test_a_task_without_labels_of_both_classes_does_not_count_in_the_score(fitted, frame):
     scores = fitted.predict_proba(frame)
     assert fitted.score(frame.assign(order=np.nan)) == roc_auc_score(frame["click"], scores["click"])
+    assert quick(config=QUICK | {"valid_fraction": 0.5}).fit(frame).metrics_["click"]["rows"] == 1500
 
 
 def test_a_table_on_the_disk_is_named_by_its_path(frame, tmp_path):

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV
 
 from dcrnn_fast import FunnelClassifier, Ranker
 from dcrnn_fast.errors import ConfigError
@@ -39,11 +38,6 @@ def test_tasks_that_are_taken_for_independent_are_warned_of(arguments, said, ver
         quick(verbose=verbose, **arguments).fit(rows)
     found = [str(one.message) for one in caught if "independent" in str(one.message)]
     assert found == [] if said is None else said in found[0]
-
-
-def test_a_search_sets_keys_of_the_configuration(frame):
-    found = GridSearchCV(quick(), {"config__model.steps": [1, 2]}, cv=2, error_score="raise").fit(frame)
-    assert found.best_estimator_.config == QUICK | {"model.steps": found.best_params_["config__model.steps"]}
 
 
 def test_weights_of_rows_may_be_an_argument_or_a_column(frame):

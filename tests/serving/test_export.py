@@ -166,37 +166,6 @@ def test_a_portable_compiled_file_scores_as_the_calibrated_run(calibrated_shop, 
         load_exported(compiled)
 
 
-@pytest.mark.parametrize(
-    ("cpu", "told", "kind"),
-    [
-        pytest.param(
-            "native",
-            (None, "native -fno-gnu-unique"),
-            package.cpu_kind(),
-            marks=pytest.mark.skipif(not CHOOSES_CPUS, reason="needs PyTorch 2.13"),
-        ),
-        pytest.param("portable", (256, "x86-64-v3 -fno-gnu-unique"), package.portable_kind(), marks=needs_v3),
-    ],
-)
-def test_the_compiler_and_the_file_are_told_for_which_cpus(shop, tmp_path, monkeypatch, cpu, told, kind):
-    heard = []
-
-    def compiled(program, package_path):
-        cpp = torch._inductor.config.cpp
-        heard.append((cpp.simdlen, cpp.march))
-        with zipfile.ZipFile(package_path, "w") as archive:
-            archive.writestr("model/code.so", b"")
-
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", compiled)
-    monkeypatch.setattr(
-        exporting, "load_exported", lambda path: pytest.fail(zipfile.ZipFile(path).read("model/extra/dcrnn_fast.json").decode())
-    )
-    with pytest.raises(pytest.fail.Exception) as said:
-        export(shop / "run", tmp_path / "shop.pt2", format="aoti", cpu=cpu)
-    assert heard == [told]
-    assert json.loads(str(said.value))["cpu"] == kind
-
-
 def test_without_a_compiler_nothing_is_compiled(shop, tmp_path):
     missing = torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)})
     with missing, pytest.raises(ExportError, match=r"format aoti needs a C\+\+ compiler.*--format pt2"):

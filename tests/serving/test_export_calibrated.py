@@ -69,24 +69,11 @@ def test_the_module_computes_what_the_calibration_applies(maps, chain, rate):
 
 def ranker_of(maps, *, chain=True, rate=1.0, seed=0):
     """A ranker of drawn weights, so large that its probabilities lie far apart, and that some are 0 or 1 in float32."""
-    encoder = Encoder(
-        tasks=TASKS,
-        num_embeddings={"item": 50, "shop": 7},
-        dense=[],
-        vocabulary={"item": ["<oov>", *map(str, range(49))], "shop": list(range(5))},
-        scaling={},
-    )
+    vocabulary = {"item": ["<oov>", *map(str, range(49))], "shop": list(range(5))}
+    encoder = Encoder(tasks=TASKS, num_embeddings={"item": 50, "shop": 7}, dense=[], vocabulary=vocabulary, scaling={})
     torch.manual_seed(seed)
-    model = DCRNN(
-        encoder.num_embeddings,
-        tasks=TASKS,
-        embedding_dim=4,
-        steps=3,
-        rank=None,
-        tower_dims=[8],
-        backend="reference",
-        relation="chain" if chain else "independent",
-    )
+    options = {"embedding_dim": 4, "steps": 3, "rank": None, "tower_dims": [8], "backend": "reference"}
+    model = DCRNN(encoder.num_embeddings, tasks=TASKS, relation="chain" if chain else "independent", **options)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     model.negative_rate = rate

@@ -11,7 +11,6 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.cli.commands import app
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.serving import load_exported, score_files
-from dcrnn_fast.serving import ranker as ranker_module
 from dcrnn_fast.serving.unseen import WINDOW
 
 LOST = "field 'colour': 100.0% of the scored cells are out of vocabulary or missing, but 0.0% of the train cells"
@@ -59,7 +58,7 @@ WARNED = {
     "a late part of a large table": (lambda table: pd.concat([table] * 10 + [lost(table)] * 6), "field 'colour': 37.5% of the scored"),
     "a larger unit": (lambda table: table.assign(size=100 * (20 + table["size"]))[:500],
         "number 'size': 100.0% of the scored values are above 99% of the train values: compare their units"),
-    "a smaller unit": (lambda table: table.assign(size=-100 * (20 + table["size"]))[:500], "number 'size': 100.0% of the scored values are b"),
+    "a smaller unit": (lambda table: table.assign(size=-100 * (20 + table["size"]))[:500], "number 'size': 100.0% of the scored values"),
 }  # fmt: skip
 QUIET = {
     "the train rows": lambda table: table,
@@ -156,17 +155,6 @@ def test_some_requests_of_the_largest_numbers_are_no_warning(shop, table):
         table.sort_values("size")[["shape", "size"]][-200:].assign(size=lambda rows: 9 + rows["size"]),
     )
     assert [line for user in range(9) for line in said(ranker.score, {"colour": f"c{user}"}, items)] == []
-
-
-def test_a_run_of_an_earlier_version_knows_no_range(shop, table, monkeypatch):
-    real = ranker_module.load_sealed
-
-    def earlier(*arguments, **options):
-        model, about, digest = real(*arguments, **options)
-        return model, {key: value for key, value in about.items() if key not in ("valid_shares", "dense_ranges")}, digest
-
-    monkeypatch.setattr(ranker_module, "load_sealed", earlier)
-    assert said(Ranker.load(shop / "run").predict, half_lost(table).assign(size=1000 + table["size"])) == []
 
 
 def test_files_are_watched_and_the_command_says_it_or_stops(shop, table, tmp_path):

@@ -6,13 +6,14 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dcrnn_fast.data import default_cache_dir
+from dcrnn_fast.data import default_cache_dir, prepare
 from dcrnn_fast.errors import DataError
 
 
@@ -37,23 +38,6 @@ def test_a_damaged_cache_entry_is_built_anew(table):
     damaged = table.prepare().path / "train.ids.npy"
     damaged.write_bytes(b"")
     assert len(table.prepare().split("train").ids) == 8
-
-
-def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
-    from dcrnn_fast.data.packed import arrays as packed
-
-    repaired, looks = table.prepare().path, []
-
-    def read_meta(file, real=packed.read_meta):
-        looks.append(file)
-        if len(looks) == 1:
-            raise DataError("damaged at the first look")
-        return real(file)
-
-    (repaired / "mark").touch()
-    monkeypatch.setattr(packed, "read_meta", read_meta)
-    assert table.prepare().path == repaired
-    assert (repaired / "mark").exists(), "the repaired entry was deleted and built again"
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
@@ -133,3 +117,12 @@ def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
     table.prepare(seed=1, valid_fraction=0.5)
     assert seen
     assert not seen[0].exists()
+
+
+def test_threads_that_prepare_at_once_make_one_entry(table):
+    table.write("train.csv", "city,price,click", [(f"c{i % 50}", i, i % 2) for i in range(5000)])
+    schema = table.save()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: prepare(schema, cache_dir=table.folder / "cache").path, range(3)))
+    assert len(set(found)) == 1
+    assert {path.name for path in found[0].parent.iterdir()} == {found[0].name, f".{found[0].name}.lock"}

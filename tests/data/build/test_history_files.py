@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import Encoder, data_report, prepare
+from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.build import histories
 from dcrnn_fast.data.build import staging as staged
 from dcrnn_fast.data.read import row_files
@@ -60,19 +58,6 @@ def test_csv_files_and_rows_in_memory_with_lists_get_the_bits_of_parquet(log):
     assert np.array_equal(encoder.encode(table).ids, data.split("train").ids)
 
 
-def test_a_log_that_holds_the_lists_itself_is_encoded_alike(log):
-    rows = drawn(5)
-    log.fill(rows)
-    data = log.prepare()
-    with_lists = pq.read_table(log.folder / "train.parquet").append_column("last_items", pa.array(oracle(rows, last=3)))
-    pq.write_table(with_lists, log.folder / "lists.parquet")
-    lists = {"column": "last_items", "max_values": 3, "same_ids_as": "item"}
-    files = {"train": "lists.parquet", "test": "lists.parquet"}
-    other = log.prepare(encoding=data.meta.encoding, files=files, categorical=["item", lists], histories=[])
-    assert other.split("test").ids.tobytes() == data.split("train").ids.tobytes()
-    assert other.meta.encoding == data.meta.encoding
-
-
 def test_the_history_of_another_table_begins_with_that_table(log):
     log.fill([("u", "a", 1, 0), ("u", "b", 2, 0)])
     encoding = log.prepare().meta.encoding
@@ -111,15 +96,6 @@ def test_the_past_changes_no_split(log, changes):
     for split in alone.splits:
         assert (np.asarray(behind.split(split).ids)[:, 0] == np.asarray(alone.split(split).ids)[:, 0]).all()
         assert behind.split(split).labels.tobytes() == alone.split(split).labels.tobytes()
-
-
-def test_the_report_knows_the_field(log):
-    log.fill(drawn(6, rows=300))
-    report = data_report(log.prepare(files={"train": "train.parquet", "test": "train.parquet"}))
-    assert list(report["fields"]) == ["item", "last_items"]
-    assert report["fields"]["last_items"]["kind"] == "categorical"
-    assert not [line for line in report["warnings"] if "last_items" in line]
-    assert json.dumps(report, allow_nan=False)
 
 
 def test_a_table_without_rows_in_a_file_and_one_of_a_single_row_are_read(log):

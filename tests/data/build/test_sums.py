@@ -64,15 +64,6 @@ def test_counts_of_parts_are_those_of_the_whole_where_numbers_lose_bits(both):
     assert (np.diff(found.values) > 0).all()
 
 
-def test_numbers_lose_as_few_bits_as_it_takes(monkeypatch):
-    monkeypatch.setattr(sums, "MOST_DISTINCT", 9_000)
-    values = np.random.default_rng(0).uniform(1, 2, size=30_000)
-    found = NumberCounts.of(np.array_split(values, 30))
-    assert 9_000 / 4 < len(found.values) <= 9_000
-    reached = found.values[np.searchsorted(found.values, values, side="right") - 1]
-    assert np.abs(reached - values).max() < 2.0 ** (found.bits - 52)
-
-
 @pytest.mark.parametrize("frequent", [19.99, -19.99, 0.0])
 def test_a_frequent_number_has_a_bucket_of_its_own_where_numbers_lose_bits(monkeypatch, frequent):
     monkeypatch.setattr(sums, "MOST_DISTINCT", 3_000)

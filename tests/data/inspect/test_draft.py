@@ -45,24 +45,9 @@ def test_a_draft_is_data(tmp_path):
     assert (found.rows, found.remarks) == (200, {})
 
 
-def shop(table, header="user_id;city;price;hour;click;paid;day;constant;token"):
-    rows = [
-        ";".join(
-            [
-                f"u{i % 70}",
-                "ABC"[i % 3],
-                f"{i * 7 % 101}.5",
-                f"{i % 24}",
-                f"{i % 2}",
-                str(i % 4 == 1),
-                f"2024-01-{1 + i % 28:02}",
-                "x",
-                f"{i:x}-t",
-            ]
-        )
-        for i in range(600)
-    ]
-    return table.write("shop log.csv", header, rows).folder / "shop log.csv"
+def shop(table):
+    rows = [f"u{i % 70};{'ABC'[i % 3]};{i * 7 % 101}.5;{i % 24};{i % 2};{i % 4 == 1};2024-01-{1 + i % 28:02};x;{i:x}-t" for i in range(600)]
+    return table.write("shop log.csv", "user_id;city;price;hour;click;paid;day;constant;token", rows).folder / "shop log.csv"
 
 
 def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
