@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,12 +55,7 @@ def films(table):
 @pytest.fixture
 def visits(table):
     """A table with times, and its schema with derived columns."""
-    rows = [
-        ("a", "x", "2024-05-31T23:59:00", 0),
-        ("a", "y", "2024-06-01T00:10:00", 1),
-        ("b", "x", "", 0),
-        ("a", "x", "2024-06-02T23:00:00", 1),
-    ]
+    rows = ["a,x,2024-05-31T23:59:00,0", "a,y,2024-06-01T00:10:00,1", "b,x,,0", "a,x,2024-06-02T23:00:00,1"]
     for name in ("train.csv", "test.csv"):
         table.write(name, "city,device,time,click", rows)
     table.schema |= {

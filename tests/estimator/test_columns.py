@@ -6,24 +6,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from dcrnn_fast import FunnelClassifier
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
 
-from .quick import quick
+from .conftest import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
-
-
-def test_numbers_whose_names_sound_like_ids_and_times_are_read_as_numbers(frame):
-    rng = np.random.default_rng(0)
-    spend, watched = rng.gamma(2, 1, (2, 3000)).round(3)
-    click = rng.random(3000) < 1 / (1 + np.exp(5 - spend - 2 * watched))
-    rows = frame[["ts", "user_id"]].assign(user_avg_spend=spend, watch_time=watched, click=click.astype(int))
-    model = FunnelClassifier(time="ts", verbose=False).fit(rows)
-    assert [one["column"] for one in model.schema_["numeric"]] == ["user_avg_spend", "watch_time"]
-    assert model.schema_["group"] == "user_id"
-    assert model.metrics_["click"]["auc"] > 0.8
 
 
 def test_numbers_with_fractions_score_alike_in_a_frame_a_row_and_a_file(frame, tmp_path):

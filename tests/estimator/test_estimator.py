@@ -4,7 +4,6 @@ import copy
 import gc
 import json
 import pickle
-import re
 import tempfile
 
 import numpy as np
@@ -19,10 +18,10 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from dcrnn_fast import FunnelClassifier, Ranker
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training import calibrate, evaluate, load_config, train, write_report
+from dcrnn_fast.training import evaluate, load_config, train, write_report
 from tests.event_frames import events
 
-from .quick import QUICK, TASKS, quick
+from .conftest import QUICK, TASKS, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 
@@ -116,15 +115,6 @@ def test_a_clone_is_not_fitted_and_has_its_parameters_pickled_too(fitted):
         assert model.get_params() == fitted.get_params()
         with pytest.raises(NotFittedError):
             model.predict_proba({})
-
-
-def test_a_pickle_is_loaded_where_fit_would_compute_and_not_where_it_did(frame):
-    model = quick(config=QUICK | {"device": "auto"}).fit(frame[:600])
-    state = model.__getstate__()
-    state["_run"]["config.yaml"] = re.sub(rb"(?m)^device: .*$", b"device: cuda:7", state["_run"]["config.yaml"])
-    other = quick()
-    other.__setstate__(state)
-    assert other.ranker_.model.features.embedding.weight.device == model.ranker_.model.features.embedding.weight.device
 
 
 def test_cross_validation_in_several_processes_is_that_of_one(frame):
@@ -227,15 +217,6 @@ def test_its_saved_run_is_evaluated_and_reported_on_a_table_or_its_file(fitted, 
     assert found == evaluate(run, data=str(tmp_path / "later.parquet")) == evaluate(run, data=tmp_path / "later.csv")
     write_report([run], tmp_path / "report.html", data=frame[:1000])
     assert "1,000 test rows" in (tmp_path / "report.html").read_text()
-
-
-def test_its_saved_run_is_calibrated_on_a_table(fitted, frame, tmp_path):
-    run = fitted.save(tmp_path / "run")
-    result = calibrate(run, data=frame)
-    assert (result["split"], result["maps"]["click"]["rows"]) == ("test", 3000)
-    assert result["after"]["click"]["calibration"] == pytest.approx(1, abs=0.01)
-    served = evaluate(run, data=frame, as_served=True)["metrics"]["click"]
-    assert served["log_loss"] == result["after"]["click"]["log_loss"]
 
 
 def test_a_task_without_labels_of_both_classes_does_not_count_in_the_score(fitted, frame):

@@ -10,7 +10,7 @@ from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import Report
 from tests.event_frames import events
 
-from .quick import QUICK, quick
+from .conftest import QUICK, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 

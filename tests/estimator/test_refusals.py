@@ -10,7 +10,7 @@ from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.training import evaluate
 from tests.refusals import refused, row, rows
 
-from .quick import quick
+from .conftest import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dcrnn_fast import FunnelTaskClassifier, Ranker
 
-from .quick import QUICK, quick
+from .conftest import QUICK, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 

@@ -1,7 +1,5 @@
 """The cache of prepare: which calls share an entry, damaged entries, and several processes at once."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What becomes of categories, numbers and labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings

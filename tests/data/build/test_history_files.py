@@ -1,7 +1,5 @@
 """Histories of several files, splits and batches, of rows of the past, of other tables and of rows in memory."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -58,11 +56,11 @@ def test_csv_files_and_rows_in_memory_with_lists_get_the_bits_of_parquet(log):
     assert np.array_equal(encoder.encode(table).ids, data.split("train").ids)
 
 
-def test_the_history_of_another_table_begins_with_that_table(log):
-    log.fill([("u", "a", 1, 0), ("u", "b", 2, 0)])
-    encoding = log.prepare().meta.encoding
-    log.fill([("u", "b", 3, 0), ("u", "a", 4, 0)])
-    assert histories_of(log.prepare(encoding=encoding)) == [[], ["b"]]
+def test_the_history_of_another_table_begins_there_and_of_one_row_is_empty(log):
+    encoding = log.fill([("u", "a", 1, 0), ("u", "b", 2, 0)]).prepare().meta.encoding
+    assert histories_of(log.fill([("u", "b", 3, 0), ("u", "a", 4, 0)]).prepare(encoding=encoding)) == [[], ["b"]]
+    data = log.fill([("u", "a", 1, 0)]).fill([], "test.parquet").prepare()
+    assert (data.split("train").ids.tolist(), data.meta.rows["test"]) == ([[1, 0, 0, 0]], 0)
 
 
 def test_rows_of_the_past_are_seen_and_are_in_no_split(log):
@@ -96,11 +94,3 @@ def test_the_past_changes_no_split(log, changes):
     for split in alone.splits:
         assert (np.asarray(behind.split(split).ids)[:, 0] == np.asarray(alone.split(split).ids)[:, 0]).all()
         assert behind.split(split).labels.tobytes() == alone.split(split).labels.tobytes()
-
-
-def test_a_table_without_rows_in_a_file_and_one_of_a_single_row_are_read(log):
-    log.fill([("u", "a", 1, 0)])
-    log.fill([], "test.parquet")
-    data = log.prepare()
-    assert data.split("train").ids.tolist() == [[1, 0, 0, 0]]
-    assert data.meta.rows["test"] == 0

@@ -1,7 +1,5 @@
 """Fields with several values: list columns and separated text become columns of ids that share one vocabulary."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -10,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, data_report, open_packed
 from dcrnn_fast.data.inspect.oov import id_shares
 from tests.data.conftest import CLICKS, GENRES, LISTS
@@ -137,23 +134,6 @@ def test_rows_in_memory_get_the_bits_that_prepare_gives_them(films):
     assert encoder.columns == ("item", "genres")
     for form, table in forms(rows).items():
         assert np.array_equal(encoder.encode(table).ids, data.split("train").ids), form
-
-
-def test_an_encoder_says_what_a_model_with_such_a_field_is_built_from(films):
-    encoder = Encoder.load(films.prepare().path)
-    assert encoder.pooled == {"genres": {"columns": ["genres[0]", "genres[1]", "genres[2]"], "pooling": "mean"}}
-    model = DCRNN(encoder.num_embeddings, tasks=encoder.tasks, shared_embeddings=encoder.shared, pooled=encoder.pooled, embedding_dim=4)
-    features = model.features(encoder.encode({"genres": [["a", "nobody knows"], ["a"], []]}).ids).x0
-    assert features.shape == (3, 4)
-    assert features[0].tolist() == features[1].tolist() == model.features.embedding.weight[1].tolist()
-    assert not features[2].any()
-
-
-def test_another_table_is_encoded_alike(films):
-    meta = films.prepare().meta
-    other = films.fill([["new", "c"], ["a"]]).prepare(encoding=meta.encoding)
-    assert other.split("train").ids.tolist() == [[0, 3, 0], [1, 0, 0]]
-    assert other.meta.encoding == meta.encoding
 
 
 def test_the_report_judges_the_field_by_its_first_values(films):

@@ -1,11 +1,8 @@
-"""Splits by time and by the hash of a column, and hashed fields, whose numbers never change."""
-
-from __future__ import annotations
+"""Splits by files, a column, time and the hash of a column, and hashed fields, whose numbers never change."""
 
 import hashlib
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from dcrnn_fast.data import data_report
@@ -27,7 +24,7 @@ def logs(table, times, users=None):
     ],
     ids=["numbers", "numbers of any size", "days", "times"],
 )
-def test_the_latest_rows_are_the_test_rows_and_those_before_validation_rows(table, times):
+def test_the_latest_rows_are_test_rows_and_those_before_validation_rows(table, times):
     data = table.prepare(**logs(table, times), split={"time": "time", "valid": 0.1, "test": 0.2})
     assert data.meta.rows == {"train": 7, "valid": 1, "test": 2}
     assert sorted(data.meta.vocabulary["city"][1:]) == ["c0", "c1", "c3", "c5", "c7", "c8", "c9"]
@@ -44,14 +41,6 @@ def test_the_latest_rows_are_the_test_rows_and_those_before_validation_rows(tabl
 def test_rows_of_one_time_stay_in_one_split(table, times, valid, test, rows):
     split = {"time": "time", "valid": valid, "test": test}
     assert tuple(table.prepare(**logs(table, list(times)), split=split).meta.rows.values()) == rows
-
-
-def test_times_of_parquet_are_split_alike(table):
-    moments = pa.array([3000, 1000, 2000, 0], pa.timestamp("ns", tz="UTC"))
-    content = {"city": ["d", "b", "c", "a"], "click": [0, 1, 0, 1], "time": moments}
-    table.parquet("logs.parquet", content)
-    data = table.prepare(files={"all": "logs.parquet"}, numeric=[], split={"time": "time", "test": 0.5})
-    assert set(data.meta.vocabulary["city"]) == {"<oov>", "a", "b"}
 
 
 def test_all_rows_of_a_user_are_in_one_split_whatever_else_the_table_holds(table):
@@ -79,3 +68,26 @@ def test_hashed_fields_have_fixed_ids_and_the_same_in_other_data(table):
     assert data_report(data)["fields"]["city"]["kind"] == "hashed"
     again = table.prepare(categorical=hashed, numeric=[], encoding=data.meta.encoding)
     np.testing.assert_array_equal(again.split("test").ids, data.split("test").ids)
+
+
+def test_own_validation_rows_and_a_split_column_are_used_as_they_are(table):
+    table.write("valid.csv", "city,price,click", [("b", 2, 1)])
+    data = table.prepare(files={"train": "train.csv", "valid": "valid.csv", "test": "test.csv"}, valid_fraction=0.5)
+    assert data.meta.rows == {"train": 8, "valid": 1, "test": 2}
+    table.write("all.csv", "city,price,click,part", [("a", 1, 0, "train"), ("b", 2, 1, "test"), ("c", 3, 1, "train"), ("a", 4, 0, "valid")])
+    assert table.prepare(files={"all": "all.csv", "split_column": "part"}).meta.rows == {"train": 2, "valid": 1, "test": 1}
+
+
+def test_fractions_cut_one_file_by_the_test_seed_without_losing_a_row(table):
+    table.write("all.csv", "city,price,click", [("a", i, i % 2) for i in range(100)])
+
+    def prices(test_seed):
+        files = {"all": "all.csv", "test_fraction": 0.3, "test_seed": test_seed}
+        data = table.prepare(files=files, valid_fraction=0.2, numeric=[{"column": "price", "dense": "standardise"}])
+        assert data.meta.rows == {"train": 56, "valid": 14, "test": 30}
+        scale = data.meta.scaling["price"]
+        return {name: np.round(one.dense[:, 0] * scale["std"] + scale["mean"]).tolist() for name, one in data.splits.items()}
+
+    assert sorted(price for part in prices(1).values() for price in part) == list(range(100))
+    assert prices(1) == prices(1)
+    assert prices(1)["test"] != prices(2)["test"]

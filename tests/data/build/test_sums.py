@@ -34,18 +34,12 @@ def same(one, other):
 
 
 @given(cut())
-def test_a_total_is_exact_however_its_parts_are_cut(both):
+def test_a_total_and_counts_are_exact_however_their_parts_are_cut(both):
     values, parts = both
     total = merged(Total, parts)
     assert total == Total.of([values])
     assert total.scaled == sum(int(Fraction(value) * 2**1074) for value in values.tolist())
-
-
-@given(cut())
-def test_counts_of_parts_are_those_of_the_whole(both):
-    values, parts = both
-    whole = NumberCounts.of([values])
-    expected = np.unique(values + 0.0, return_counts=True)
+    whole, expected = NumberCounts.of([values]), np.unique(values + 0.0, return_counts=True)
     assert same(merged(NumberCounts, parts), whole)
     assert np.array_equal(whole.values, expected[0])
     assert np.array_equal(whole.counts, expected[1])

@@ -1,7 +1,5 @@
 """A drafted column of whole numbers is a category too where the labels jump from value to value: it holds codes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """A drafted schema: what it makes of each kind of column, and that it prepares the table it was drafted from."""
 
-from __future__ import annotations
-
 import datetime
 import re
 
@@ -14,7 +12,6 @@ import pytest
 import yaml
 
 from dcrnn_fast.data import draft_schema, prepare
-from dcrnn_fast.data.inspect.draft import draft
 
 
 def drafted(table, columns, **options):
@@ -30,39 +27,19 @@ def prepared(table, text):
     return prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache")
 
 
-def test_a_draft_is_data(tmp_path):
-    columns = {"click": [0, 1] * 100, "city": ["a", "b"] * 100, "one": [1] * 200, "is_paid": ["no", "yes"] * 100}
-    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
-    found = draft([str(tmp_path / "log.parquet")], tasks=["click"])
-    assert found.schema == {
-        "name": "log",
-        "files": {"all": [str(tmp_path / "log.parquet")], "test_fraction": 0.2},
-        "tasks": [{"name": "click", "column": "click"}],
-        "categorical": [{"column": "city"}],
-    }
-    assert found.left == {"one": "one value", "is_paid": "a label? As a feature it would tell the events"}
-    assert found.about["city"] == "varchar, 2 distinct, 0.0% missing"
-    assert (found.rows, found.remarks) == (200, {})
-
-
 def shop(table):
     rows = [f"u{i % 70};{'ABC'[i % 3]};{i * 7 % 101}.5;{i % 24};{i % 2};{i % 4 == 1};2024-01-{1 + i % 28:02};x;{i:x}-t" for i in range(600)]
     return table.write("shop log.csv", "user_id;city;price;hour;click;paid;day;constant;token", rows).folder / "shop log.csv"
 
 
-def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
-    draft = yaml.safe_load(draft_schema([str(shop(table))]))
-    assert draft["name"] == "shop-log"
-    assert draft["csv"] == {"delimiter": ";"}
+def test_a_draft_names_each_column_and_prepares_csv_and_parquet(table):
+    path = shop(table)
+    draft = yaml.safe_load(draft_schema([str(path)]))
+    assert (draft["name"], draft["csv"], draft["group"]) == ("shop-log", {"delimiter": ";"}, "user_id")
     assert [task["column"] for task in draft["tasks"]] == ["click", "paid"]
     assert draft["split"] == {"time": "day", "valid": 0.1, "test": 0.2}
-    assert draft["group"] == "user_id"
     assert [column["column"] for column in draft["categorical"]] == ["user_id", "city", "hour"]
     assert draft["numeric"] == [{"column": "price", "dense": "log1p"}]
-
-
-def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
-    path = shop(table)
     pq.write_table(pa_csv.read_csv(path, parse_options=pa_csv.ParseOptions(delimiter=";")), table.folder / "shop.parquet")
     for file in (path, table.folder / "shop.parquet"):
         data = prepared(table, draft_schema([str(file)]))
@@ -242,7 +219,7 @@ def test_a_users_number_is_an_id_and_the_group(table, name):
     assert (drafted_columns(text)[name], yaml.safe_load(text)["group"]) == ({}, name)
 
 
-def test_a_number_is_in_buckets_only_if_cells_or_all_categories_are_missing(table):
+def test_a_number_is_in_buckets_only_if_cells_or_categories_are_missing(table):
     rows = [(i % 2, i / 7, "" if i % 9 == 0 else i / 7, "ab"[i % 2]) for i in range(1, 901)]
     found = drafted_columns(drafted(table, ("click,price,size,city", rows)))
     assert (found["price"], found["size"]) == ({"dense": "log1p"}, {"buckets": 32, "dense": "log1p"})
@@ -260,13 +237,10 @@ def test_texts_that_stand_for_no_value_are_found(table):
     assert 0 < np.isnan(prepared(table, text).split("train").labels).mean() < 1
 
 
-def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
-    table.write("2024-05-01.csv", "city,click", [("a", 1), ("b", 0)])
-    assert yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))["name"] == "2024-05-01"
-
-
-def test_a_row_of_another_length_hides_no_delimiter(table):
-    assert "delimiter" not in drafted(table, ("click,a,b", [*["1,2,3", "0,1,2"] * 60, "1,2"]))
+def test_a_name_like_a_date_is_text_and_a_short_row_hides_no_delimiter(table):
+    table.write("2024-05-01.csv", "click,a,b", [*["1,2,3", "0,1,2"] * 60, "1,2"])
+    draft = yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))
+    assert (draft["name"], "csv" in draft) == ("2024-05-01", False)
 
 
 @pytest.mark.parametrize(

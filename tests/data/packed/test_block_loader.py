@@ -1,7 +1,5 @@
 """The loader's order: every row once an epoch, a pure function of (seed, epoch), resumable at any batch."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -87,23 +85,6 @@ def test_a_window_that_holds_the_split_mixes_all_rows():
     batches = order(BlockLoader(numbered(4096), 256, shuffle=True, block_rows=64).batches())
     means = [np.mean(batch) for batch in batches]
     assert max(abs(mean - 2047.5) for mean in means) < 5 * 1182 / np.sqrt(256)
-
-
-def test_a_late_start_reads_only_the_windows_from_there_on():
-    split = numbered(1000)
-    reads = []
-
-    class Recorded:
-        dtype, shape = split.ids.dtype, split.ids.shape
-
-        def __getitem__(self, rows):
-            reads.append(rows.stop - rows.start)
-            return split.ids[rows]
-
-    watched = PackedSplit("train", Recorded(), None, split.labels, None, None)
-    loader = BlockLoader(watched, 10, shuffle=True, block_rows=10, window_blocks=10)
-    assert len(list(loader.batches(start=95))) == 5
-    assert sum(reads) == 100
 
 
 def test_tensors_have_the_types_the_model_takes_and_the_order_of_the_file():

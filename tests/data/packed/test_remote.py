@@ -135,14 +135,6 @@ def test_a_user_who_stops_it_waits_for_no_file_and_may_go_on_later(packed, tmp_p
     assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
 
 
-def test_a_damaged_file_ends_the_others(packed, tmp_path, monkeypatch):
-    damaged = packed / "part-0" / "train.labels.npy"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-    endless = behind_an_endless_file(packed, monkeypatch)
-    refused(packed, tmp_path / "cache", r"train\.labels\.npy is damaged")
-    assert endless.reads < Endless.MOST
-
-
 def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path):
     folder = tmp_path / "run"
     train(load_config(None, {"data": str(packed), **SETTINGS}), folder)

@@ -1,7 +1,5 @@
 """Columns of Parquet tables: which types are text or numbers, and how the others are refused."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import numpy as np
@@ -155,7 +153,7 @@ def test_texts_are_no_numbers_that_are_none_in_a_csv_file(table, text):
 def test_an_empty_text_is_missing_in_every_file(table):
     table.parquet("t.parquet", {"city": ["a", "", None, "a"], "price": ["1", "", None, "2"], "click": ["1", "", None, "0"]})
     table.write("t.csv", "city,price,click", [("a", 1, 1), ('""', '""', '""'), ("", "", ""), ("a", 2, 0)])
-    both = [table.prepare(files={"train": file, "test": file}, missing_values=["NA"], valid_fraction=0) for file in ("t.parquet", "t.csv")]
+    both = [table.prepare(files={"train": file, "test": file}, missing_values=["NA"]) for file in ("t.parquet", "t.csv")]
     for data in both:
         assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "a"]
         np.testing.assert_array_equal(data.split("train").ids, both[0].split("train").ids)

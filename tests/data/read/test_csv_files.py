@@ -1,7 +1,10 @@
 """CSV files: how they may be written, and what becomes of rows that cannot be read."""
 
-from __future__ import annotations
+import errno
+import gzip
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -91,3 +94,32 @@ def test_a_folder_is_its_files(table):
     for name in ("README.txt", ".train.csv", "_test.csv"):  # such as other programs hide, or still write
         (table.folder / "parts" / name).write_text("no table")
     assert table.prepare(files={"train": "parts", "test": "test.csv"}).meta.rows["train"] == 10
+
+
+def test_gzipped_csv_gives_the_same_data(table):
+    plain = table.prepare()
+    for name in ("train", "test"):
+        (table.folder / f"{name}.csv.gz").write_bytes(gzip.compress((table.folder / f"{name}.csv").read_bytes()))
+    zipped = table.prepare(files={"train": "train.csv.gz", "test": "test.csv.gz"})
+    assert (zipped.path != plain.path, zipped.meta.digest) == (True, plain.meta.digest)
+
+
+def test_a_csv_of_many_read_blocks_is_encoded_whole(table):
+    rows = [f"c{i % 300},{i % 1000},{i % 2},{'x' * 40}" for i in range(60_000)]
+    data = table.write("train.csv", "city,price,click,pad", rows).prepare()
+    cities = np.array([int(text[1:]) for text in data.meta.vocabulary["city"][1:]])
+    np.testing.assert_array_equal(cities[data.split("train").ids[:, 0] - 1], np.arange(60_000) % 300)
+    np.testing.assert_array_equal(data.split("train").labels[:, 0], np.arange(60_000) % 2)
+
+
+def test_a_file_that_the_system_does_not_read_is_named(table, monkeypatch):
+    real = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".csv":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"train\.csv cannot be read: Input/output error"):
+        table.prepare()

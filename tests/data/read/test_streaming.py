@@ -1,7 +1,5 @@
 """Tables are read in batches: the batches change nothing, and what is learned of long columns is exact or says how exact it is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

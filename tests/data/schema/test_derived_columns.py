@@ -1,7 +1,5 @@
 """Columns that a schema derives: parts of a time, and crosses of columns."""
 
-from __future__ import annotations
-
 from datetime import datetime, timezone
 from itertools import permutations
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.read.columns import Place
 from dcrnn_fast.data.read.derive import with_derived
-from dcrnn_fast.data.schema.fields import Derived, derived_columns
+from dcrnn_fast.data.schema.fields import Derived
 from dcrnn_fast.errors import DataError
 from tests.data.conftest import CROSS, DAY, HOUR, WEEKDAY
 
@@ -140,17 +138,6 @@ def test_a_cross_may_be_hashed_and_a_derived_column_may_group_and_split(visits):
     assert all(len(rows) == 1 for rows in by_group.values())
 
 
-def test_adding_a_derived_column_leaves_the_other_columns_as_they_were(table):
-    before = table.prepare()
-    after = table.prepare(derived=[{"name": "twice", "cross": ["city", "price"]}], categorical=["city", "twice"])
-    for column, field in ((0, "city"), (2, "price")):
-        assert after.meta.vocabulary[field] == before.meta.vocabulary[field]
-        np.testing.assert_array_equal(after.split("train").ids[:, column], before.split("train").ids[:, min(column, 1)])
-    np.testing.assert_array_equal(after.split("train").dense, before.split("train").dense)
-    assert before.meta.derived == {}
-    assert '"derived"' not in (before.path / "meta.json").read_text()
-
-
 def test_another_table_is_derived_as_the_encoding_says(visits):
     first = visits.prepare()
     assert first.meta.encoding["derived"] == {
@@ -181,10 +168,3 @@ def test_times_with_a_zone_are_refused_where_others_were_learned(learned, told, 
         encoder.encode({"ts": [None, told]})
     with pytest.raises(DataError, match="write all times alike"):
         prepare({**schema, "split": None}, {"train": rows, "test": {**rows, "ts": [told] * 40}}, cache_dir=tmp_path)
-
-
-def test_the_definitions_of_a_folder_derive_alike_in_any_order(visits):
-    definitions = visits.prepare(derived=[HOUR, WEEKDAY, {**CROSS, "cross": ["hour", "device"]}]).meta.derived
-    shuffled = derived_columns({name: definitions[name] for name in sorted(definitions)})
-    batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00"], "device": ["x"]})
-    assert with_derived(batch, shuffled, Place(PLACE, 0)).to_pydict()["city_x_device"] == ["23|x"]

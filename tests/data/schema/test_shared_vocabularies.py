@@ -1,7 +1,5 @@
 """Fields that have the ids of another field: one vocabulary, learned from the cells of all of them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from dcrnn_fast.data import open_packed

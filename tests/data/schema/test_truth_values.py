@@ -1,7 +1,5 @@
 """Labels and categories that say true and false: in words, in YAML, and as Parquet's truth values."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,36 +19,21 @@ def labels(table, cells, *, kind="csv", **rule):
 
 
 WORDS = [None, "true", "false", "True", "FALSE", "YES", "no", "t", "F", "y", "N"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "cells", "found"),
-    [
-        *((kind, WORDS, [None, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]) for kind in ("csv", "parquet")),
-        ("parquet", [True, None, False], [1, None, 0]),
-        ("csv", ["1", "0.0", None, "1.0"], [1, 0, None, 1]),
-    ],
-    ids=str,
-)
-def test_a_label_column_may_say_true_and_false_in_words(table, kind, cells, found):
-    assert labels(table, cells, kind=kind) == found
-
-
 YES = ["true", "True", "yes", "ON", "y", "other", None, "1"]
+LABELS = [
+    *((kind, WORDS, None, [None, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]) for kind in ("csv", "parquet")),
+    ("parquet", [True, None, False], None, [1, None, 0]),
+    ("csv", ["1", "0.0", None, "1.0"], None, [1, 0, None, 1]),
+    *(("csv", YES, positive, [1, 1, 1, 1, 1, 0, None, 0]) for positive in (True, [True], ["paid", True])),
+    ("csv", ["No", "off", "FALSE", "yes", "0"], False, [1, 1, 1, 0, 0]),
+    ("parquet", [True, False, None], [True], [1, 0, None]),
+    ("csv", ["true", "True", "yes"], ["true"], [1, 0, 0]),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "cells", "positive", "found"),
-    [
-        *(("csv", YES, positive, [1, 1, 1, 1, 1, 0, None, 0]) for positive in (True, [True], ["paid", True])),
-        ("csv", ["No", "off", "FALSE", "yes", "0"], False, [1, 1, 1, 0, 0]),
-        ("parquet", [True, False, None], [True], [1, 0, None]),
-        ("csv", ["true", "True", "yes"], ["true"], [1, 0, 0]),
-    ],
-    ids=str,
-)
-def test_true_and_false_in_positive_stand_for_the_words_that_say_so(table, kind, cells, positive, found):
-    assert labels(table, cells, kind=kind, positive=positive) == found
+@pytest.mark.parametrize(("kind", "cells", "positive", "found"), LABELS, ids=str)
+def test_labels_and_positive_say_true_and_false_in_words(table, kind, cells, positive, found):
+    assert labels(table, cells, kind=kind, **{} if positive is None else {"positive": positive}) == found
 
 
 def test_files_of_one_table_may_write_their_labels_in_different_ways(table):
