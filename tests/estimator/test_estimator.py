@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import getpass
 import json
 import pickle
 import tempfile
@@ -73,7 +72,7 @@ def test_a_failed_fit_leaves_what_was_fitted_and_no_file(frame, tmp_path, monkey
         model.set_params(tasks=["order"], config={"model.steps": 0}).fit(frame[:600])
     pd.testing.assert_frame_equal(model.predict_proba(frame[:9]), before)
     assert len(model.schema_["tasks"]) == 2
-    assert {path.name for path in tmp_path.iterdir()} <= {f"torchinductor_{getpass.getuser()}"}, "more than PyTorch's cache"
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")], "more than PyTorch's own cache"
 
 
 def test_a_task_whose_name_is_no_word_is_scored(frame):

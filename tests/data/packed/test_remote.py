@@ -170,13 +170,12 @@ def test_no_file_is_written_outside_the_cache(packed, tmp_path, part):
     refused(packed, tmp_path / "cache", "expected parts in its folder")
 
 
-def test_an_address_that_leads_nowhere_is_refused(packed, tmp_path):
+def test_an_address_that_leads_nowhere_or_holds_a_password_is_refused(packed, tmp_path):
     refused(packed / "none", tmp_path / "cache", "none cannot be read")
     with pytest.raises(DataError, match=r"nowhere://there cannot be reached: .*nowhere"):
         prepare("nowhere://there", cache_dir=tmp_path)
-    with pytest.raises(DataError, match="the address holds a password") as caught:
+    with pytest.raises(DataError, match=r"^(?!.*secret).*the address holds a password"):
         prepare("s3://key:secret@bucket/packed", cache_dir=tmp_path)
-    assert "secret" not in str(caught.value)
     (packed / "meta.json").write_text("{}")
     refused(packed, tmp_path / "cache", rf"^{packed.as_uri()}/meta\.json has format_version None")
 
