@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,12 +55,7 @@ def films(table):
 @pytest.fixture
 def visits(table):
     """A table with times, and its schema with derived columns."""
-    rows = [
-        ("a", "x", "2024-05-31T23:59:00", 0),
-        ("a", "y", "2024-06-01T00:10:00", 1),
-        ("b", "x", "", 0),
-        ("a", "x", "2024-06-02T23:00:00", 1),
-    ]
+    rows = ["a,x,2024-05-31T23:59:00,0", "a,y,2024-06-01T00:10:00,1", "b,x,,0", "a,x,2024-06-02T23:00:00,1"]
     for name in ("train.csv", "test.csv"):
         table.write(name, "city,device,time,click", rows)
     table.schema |= {
@@ -88,15 +80,3 @@ def census() -> PackedDataset:
 @pytest.fixture(scope="session")
 def hillstrom() -> PackedDataset:
     return prepare("hillstrom")
-
-
-@pytest.fixture
-def raw_files() -> dict[str, Path]:
-    if not (root := os.environ.get("DCRNN_FAST_SAMPLES")):
-        pytest.skip("needs the raw files of the embedded data sets: set DCRNN_FAST_SAMPLES to their folder")
-    census, hillstrom = Path(root) / "census_income_kdd", Path(root) / "hillstrom_email"
-    return {
-        "--census-train": census / "census_income_train.csv.gz",
-        "--census-test": census / "census_income_test.csv.gz",
-        "--hillstrom": hillstrom / "hillstrom.csv.gz",
-    }

@@ -1,7 +1,5 @@
 """Tables of events with a history in their schema, what the packed data says of it, and a slow oracle that says what each row may see."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 
@@ -43,9 +41,8 @@ def drawn(seed, rows=150, users=4, items=6, moments=12):
     def names(letter, count):
         return [None if draw.random() < 0.1 else f"{letter}{number}" for number in draw.integers(0, count, rows)]
 
-    return list(
-        zip(names("u", users), names("i", items), draw.integers(0, moments, rows).tolist(), draw.integers(0, 2, rows).tolist(), strict=True)
-    )
+    columns = names("u", users), names("i", items), draw.integers(0, moments, rows).tolist(), draw.integers(0, 2, rows).tolist()
+    return list(zip(*columns, strict=True))
 
 
 def split_log(log, changes, rows=300):

@@ -1,7 +1,5 @@
 """Tables in memory become what `prepare` makes of the same rows, whatever holds them."""
 
-from __future__ import annotations
-
 import datetime
 import pickle
 import sys
@@ -19,6 +17,7 @@ from dcrnn_fast import DCRNN
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.errors import DataError
+from tests.refusals import refused, rows
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a", None, "b", "<missing>", "", "07", "<oov>", r"\<missing>", "é\n", "a", "b", "<missing>\n"]
@@ -111,6 +110,8 @@ def kinds(tmp_path_factory):
 def test_rows_in_memory_get_the_bits_that_prepare_gives_them(kinds, form):
     table, data, encoder = kinds
     equal(encoder.encode(FORMS[form](table)), data.split("train"))
+    ids, dense = encoder.encode(FORMS[form](table.slice(0, 0)) if form != "record batch" else table.to_batches()[0].slice(0, 0))
+    assert (ids.shape, dense.shape) == ((0, 10), (0, 2)), "a table without rows"
 
 
 @pytest.mark.parametrize("name", ["census-income", "hillstrom"])
@@ -136,46 +137,26 @@ def test_a_row_alone_is_encoded_as_among_others(kinds, form):
         assert found.dense.numpy().tobytes() == data.split("train").dense[row].tobytes()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_table_without_rows_gives_tensors_without_rows(kinds, form):
-    table, _, encoder = kinds
-    ids, dense = encoder.encode(FORMS[form](table.slice(0, 0)) if form != "record batch" else table.to_batches()[0].slice(0, 0))
-    assert (ids.shape, dense.shape) == ((0, 10), (0, 2))
-
-
-def test_unseen_texts_are_out_of_vocabulary_and_unseen_numbers_in_the_outer_buckets():
-    ids, _ = SHOP.encode({"city": ["nowhere", "a"], "price": [-1e9, 1e9]})
-    assert ids.tolist() == [[0, 1], [1, 4]]
-
-
-def test_integers_and_floats_may_mix_in_a_column_of_numbers(kinds):
-    table, data, encoder = kinds
-    cells = table.to_pydict()
-    cells["both"] = tuple(None if cell is None else float(cell) if row % 2 else cell for row, cell in enumerate(cells["both"]))
-    equal(encoder.encode(cells), data.split("train"))
-
-
-def test_an_encoder_says_what_a_model_is_built_from(kinds):
-    table, data, encoder = kinds
-    assert encoder.num_embeddings == data.meta.fields
-    assert (encoder.dense, encoder.tasks, encoder.columns) == (
-        ("both", "log"),
-        ("click",),
-        tuple(name for name in COLUMNS if name != "label"),
-    )
-    model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, embedding_dim=2)
-    assert model.predict(*encoder.encode(table))["click"].shape == (12,)
-
-
-def test_of_a_packed_folder_the_encoder_needs_meta_alone(kinds, tmp_path):
+def test_an_encoder_of_meta_alone_says_what_a_model_is_built_from(kinds, tmp_path):
     table, data, encoder = kinds
     (tmp_path / "meta.json").write_bytes((data.path / "meta.json").read_bytes())
-    assert torch.equal(Encoder.load(str(tmp_path)).encode(table).ids, encoder.encode(table).ids)
+    columns = tuple(name for name in COLUMNS if name != "label")
+    for one in (encoder, Encoder.load(str(tmp_path)), pickle.loads(pickle.dumps(encoder))):  # noqa: S301 (its own bytes)
+        assert (one.num_embeddings, one.dense, one.tasks, one.columns) == (data.meta.fields, ("both", "log"), ("click",), columns)
+        model = DCRNN(one.num_embeddings, num_dense=len(one.dense), tasks=one.tasks, embedding_dim=2)
+        assert model.predict(*one.encode(table))["click"].shape == (12,)
+        assert torch.equal(one.encode(table).ids, encoder.encode(table).ids)
 
 
-def test_without_dense_columns_there_are_no_dense_values(table):
-    encoder = Encoder.load(table.prepare(numeric=[]).path)
-    assert encoder.encode({"city": ["a"], "price": "not read"}).dense is None
+def test_unseen_cells_mixed_numbers_and_columns_that_nothing_reads(kinds, table):
+    assert SHOP.encode({"city": ["nowhere", "a"], "price": [-1e9, 1e9]}).ids.tolist() == [[0, 1], [1, 4]]
+    rows, data, encoder = kinds
+    cells = rows.to_pydict()
+    cells["both"] = tuple(None if cell is None else float(cell) if row % 2 else cell for row, cell in enumerate(cells["both"]))
+    equal(encoder.encode(cells), data.split("train"))
+    assert Encoder.load(table.prepare(numeric=[]).path).encode({"city": ["a"], "price": "not read"}).dense is None
+    more = {"city": ["a"], "price": [2.0], "more": [object()]}
+    assert SHOP.encode(pd.DataFrame(more)).ids.tolist() == SHOP.encode(more).ids.tolist() == [[1, 2]]
 
 
 @pytest.fixture(scope="module")
@@ -201,26 +182,10 @@ def logs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["Arrow table in chunks", "stream", "pandas", "lists"])
-def test_derived_columns_and_shared_ids_get_the_bits_that_prepare_gives_them(logs, form):
+def test_derived_columns_and_shared_ids_get_the_bits_of_prepare(logs, form):
     table, data, encoder = logs
+    assert encoder.columns == ("item", "last", "time"), "a table needs those that others are derived from"
     equal(encoder.encode(FORMS[form](table)), data.split("train"))
-
-
-def test_a_table_needs_the_columns_that_others_are_derived_from_and_not_the_derived_ones(logs):
-    _, _, encoder = logs
-    assert encoder.columns == ("item", "last", "time")
-
-
-def test_the_model_of_an_encoder_shares_the_embeddings_that_its_fields_share(logs):
-    table, _, encoder = logs
-    model = DCRNN(encoder.num_embeddings, num_dense=len(encoder.dense), tasks=encoder.tasks, shared_embeddings=encoder.shared)
-    assert model.features.embedding.num_embeddings == sum(size for field, size in encoder.num_embeddings.items() if field != "last")
-    assert model(*encoder.encode(table)).shape == (12, 1)
-
-
-def test_an_encoder_travels_to_another_process(kinds):
-    table, _, encoder = kinds
-    assert torch.equal(pickle.loads(pickle.dumps(encoder)).encode(table).ids, encoder.encode(table).ids)  # noqa: S301
 
 
 def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
@@ -233,9 +198,9 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         SHOP.encode(Stream(pa.table({"city": ["a"], "price": [1]})))
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
+test_it_is_refused = refused([
+    *rows("a table that cannot be encoded is refused in one line", lambda table: SHOP.encode(table), DataError,
+        within=r"\A.*({}).*\Z", marks=pytest.mark.filterwarnings("error"), cases=[
         (["a"], "table is of type list, expected a pandas .* or a mapping of column names to lists or arrays"),
         (None, "table is of type NoneType, expected a pandas"),
         ({"price": [1]}, "table lacks the columns city, which the encoder reads; it has price"),
@@ -252,59 +217,31 @@ def test_lists_and_arrays_of_one_plain_type_need_no_arrow(monkeypatch):
         ({"city": ["a"], "price": np.ones((2, 1))}, r"column 'price' is a ndarray of shape \[2, 1\], expected a list"),
         ({"city": ["a", "b", 3], "price": [1, 2, 3]}, r"table, row 3: column 'city' holds 3 \(int\), expected cells of one type"),
         ({"city": [1, "b"], "price": [1, 2]}, r"table, row 2: column 'city' holds 'b' \(str\), expected cells of one type"),
-        (
-            {"city": ["x", None, 3], "price": [1, 2, 3]},
-            r"row 3: column 'city' holds 3 .*; correct the cell, or those before it, such as 'x' \(str\)",
-        ),
+        ({"city": ["x", None, 3], "price": [1, 2, 3]},
+         r"row 3: column 'city' holds 3 .*; correct the cell, or those before it, such as 'x' \(str\)"),
         ({"city": [object], "price": [1]}, r"table, row 1: column 'city' holds <class 'object'> \(type\), expected cells of one type"),
         ({"city": ["a", "\ud800"], "price": [1, 2]}, r"table, row 2: column 'city' holds '\\ud800' \(str\)"),
         ({"city": [10**5000], "price": [1]}, r"table, row 1: column 'city' holds a int too large to show \(int\), expected"),
         ({"city": [["a"]], "price": [1]}, "table: column 'city' is used as text and is of type 'list<"),
         (pa.table({"city": [{"a": 1}], "price": [1]}), "table: column 'city' is used as text and is of type 'struct<"),
         ({"city": ["a", "b"], "price": [1.5, "dear"]}, r"table, row 2: column 'price' holds 'dear' \(str\)"),
-        (
-            {"city": ["a", "b"], "price": ["1.5", "dear"]},
-            "table, row 2: column 'price' is used as a number and holds 'dear', expected a number",
-        ),
+        ({"city": ["a", "b"], "price": ["1.5", "dear"]},
+         "table, row 2: column 'price' is used as a number and holds 'dear', expected a number"),
         ({"city": ["a"], "price": [[1]]}, "table: column 'price' is used as a number and is of type 'list<"),
         ({"city": ["a"], "price": [10**400]}, r"table, row 1: column 'price' holds 1000.*000 \(int\)"),
-        (
-            {"city": ["a"], "price": [2**53 + 1]},
-            "table, row 1: column 'price' is used as a number and holds 9007199254740993, expected an integer",
-        ),
-        (
-            {"city": ["a", "b"], "price": [1, float("-inf")]},
-            "table, row 2: column 'price' holds an infinite value; make it finite",
-        ),
+        ({"city": ["a"], "price": [2**53 + 1]},
+         "table, row 1: column 'price' is used as a number and holds 9007199254740993, expected an integer"),
+        ({"city": ["a", "b"], "price": [1, float("-inf")]}, "table, row 2: column 'price' holds an infinite value; make it finite"),
         (pa.table({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
         (pd.DataFrame({"city": ["a", "b"], "price": [1, np.inf]}), "table, row 2: column 'price' holds an infinite value"),
-        (
-            {"city": ["a", "b"], "price": [1, 1e300]},
-            r"table, row 2: column 'price' holds 1e\+300, which is too far from",
-        ),
+        ({"city": ["a", "b"], "price": [1, 1e300]}, r"table, row 2: column 'price' holds 1e\+300, which is too far from"),
         (Stream(pa.table({"city": ["a"] * 4, "price": [1.0, 2.0, 3.0, np.inf]})), "table, row 4: column 'price' holds an infinite value"),
-        (
-            {"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},
-            r"table, row 3: column 'city' holds .*, expected times of one",
-        ),
-        (
-            {"city": [TIME.date(), TIME], "price": [1, 2]},
-            r"table, row 2: column 'city' holds .*, and .* before it, expected times of one kind",
-        ),
-        (
-            pd.DataFrame({"city": pd.Series([TIME.replace(tzinfo=datetime.timezone.utc), pd.NaT, TIME], dtype=object), "price": [1, 2, 3]}),
-            r"table, row 3: column 'city' holds .*, expected times of one kind",
-        ),
+        ({"city": [TIME, None, TIME.replace(tzinfo=datetime.timezone.utc)], "price": [1, 2, 3]},
+         r"table, row 3: column 'city' holds .*, expected times of one"),
+        ({"city": [TIME.date(), TIME], "price": [1, 2]},
+         r"table, row 2: column 'city' holds .*, and .* before it, expected times of one kind"),
+        (pd.DataFrame({"city": pd.Series([TIME.replace(tzinfo=datetime.timezone.utc), pd.NaT, TIME], dtype=object), "price": [1, 2, 3]}),
+         r"table, row 3: column 'city' holds .*, expected times of one kind"),
         (pd.Series(["a"], name="city"), r"table is of type Series, expected a pandas .* of a row of a frame, take frame\.iloc\[\[0\]\]"),
-    ],
-)
-@pytest.mark.filterwarnings("error")
-def test_tables_that_cannot_be_encoded_are_refused_by_column_and_row(rows, said):
-    with pytest.raises(DataError, match=said) as caught:
-        SHOP.encode(rows)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_frames_other_columns_may_hold_anything():
-    rows = {"city": ["a"], "price": [2.0], "more": [object()]}
-    assert SHOP.encode(pd.DataFrame(rows)).ids.tolist() == SHOP.encode(rows).ids.tolist() == [[1, 2]]
+    ]),
+])  # fmt: skip

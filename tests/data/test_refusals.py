@@ -40,6 +40,11 @@ TABLE = [
         ([("x", 5), ("y", 7)], r"t\.csv has no column that holds 0 and 1 alone, .* a task such as \{name: click, column: event"),
         ([], r"t\.csv holds no rows; expected a header"),
     ]),
+    *rows("a file that cannot be read",
+        lambda name, content, tmp_path: ((tmp_path / name).write_bytes(content), draft_schema([str(tmp_path / name)])), DataError, cases=[
+        ("t.parquet", b"no parquet at all", r"t\.parquet cannot be read: (?!.*read_parquet)"),
+        ("t.csv", bytes(range(256)) * 10, r"t\.csv cannot be read: no delimiter and quote cut its lines into cells; write it as CSV"),
+    ]),
     *rows("inputs that are no paths", lambda inputs: draft_schema(inputs), TypeError, cases=[
         (5, "inputs=5: expected a path, got int"), (None, "inputs=None: expected a path, got NoneType"),
         (b"t.csv", "inputs=b't.csv': expected a path, got bytes"), (["t.csv", 5], "inputs=5: expected a path, got int"),

@@ -1,10 +1,17 @@
-"""A log, and an estimator that was fitted on it."""
+"""A log, and an estimator that is fitted on it within a second."""
 
 import pytest
 
+from dcrnn_fast import FunnelClassifier
 from tests.event_frames import events
 
-from .quick import quick
+TASKS = ["click", "order"]
+QUICK = {"optimiser.epochs": 1, "optimiser.batch_size": 64, "optimiser.warmup_steps": 4, "device": "cpu", "threads": 1}
+
+
+def quick(**arguments):
+    """An estimator of one epoch that shows no progress."""
+    return FunnelClassifier(**{"tasks": TASKS, "config": QUICK, "verbose": False} | arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """One task of a funnel is a classifier by scikit-learn's rules: its own checks pass, and what takes a classifier takes it."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.inspection import permutation_importance
@@ -11,15 +10,14 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dcrnn_fast import FunnelTaskClassifier, Ranker
-from dcrnn_fast.errors import DataError
 
-from .quick import QUICK, quick
+from .conftest import QUICK, quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 
 FEW_EPOCHS = QUICK | {"optimiser.epochs": 4, "optimiser.batch_size": 32}
 FAILS = {
-    "check_sample_weight_equivalence_on_dense_data": "rows of weight 0 may be drawn for validation, and tell where a number's bins lie",
+    "check_sample_weight_equivalence_on_dense_data": "rows of weight 0 may be drawn for validation, and tell where a number's bins lie"
 }
 """The checks that do not hold, and why."""
 
@@ -90,18 +88,3 @@ def test_a_columns_importance_is_that_of_the_task(order, frame):
 def test_a_saved_task_is_a_run(order, frame, tmp_path):
     run = order.fit(frame).save(tmp_path / "run")
     np.testing.assert_array_equal(Ranker.load(run).predict(frame)["order"], order.predict_proba(frame)[:, 1].astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("fit", "said"),
-    [
-        (lambda task, rows: task.set_params(task="buy").fit(rows), "task='buy': expected one of click, order"),
-        (lambda task, rows: task.fit(rows.drop(columns="order")), "has no column 'order', the labels of the task"),
-        (lambda task, rows: task.fit(rows, rows["item_id"]), "Only binary classification is supported"),
-        (lambda task, rows: task.fit(rows, rows["order"] * 0), "y has the one class 0, expected two"),
-        (lambda task, rows: task.fit(rows.drop(columns="click"), rows["order"]), "click"),
-    ],
-)
-def test_what_it_cannot_learn_is_refused(frame, fit, said):
-    with pytest.raises((DataError, ValueError), match=said):
-        fit(quick().task("order"), pd.DataFrame(frame))

@@ -36,8 +36,3 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch, capsys):
     reader = Reader(None, capsys)
     for block in blocks("guide/dataframe.md"):
         reader.follow(block)
-
-
-def test_it_is_ten_lines_of_python():
-    code = EXAMPLE.read_text().partition("import FunnelClassifier\n")[2]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10

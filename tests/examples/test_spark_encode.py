@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,22 @@ def run_example(monkeypatch, **options):
     runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
+def assert_learned(found, expected, names=LEARNED):
+    assert {name: getattr(found, name) for name in names} == {name: getattr(expected, name) for name in names}
+
+
+def assert_same_rows(there, here, kinds=("ids", "dense", "labels")):
+    for split, kind in product(here.splits, kinds):
+        np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+
+
 def test_spark_learns_and_encodes_as_prepare_does(log, spark, monkeypatch):
     folder, data = log
     run_example(
         monkeypatch, schema=folder / "shop.yaml", train=folder / "log.parquet", encoder=folder / "learned", keep="row,click",
         input=folder / "log.parquet", output=folder / "encoded",
     )  # fmt: skip
-    learned = read_meta(folder / "learned" / "meta.json")
-    assert {name: getattr(learned, name) for name in LEARNED} == {name: getattr(data.meta, name) for name in LEARNED}
+    assert_learned(read_meta(folder / "learned" / "meta.json"), data.meta)
     assert len([*(folder / "encoded").glob("*.parquet")]) > 1, "one task encodes all rows"
     rows, train = pq.read_table(folder / "encoded").sort_by("row"), data.split("train")
     assert rows["row"].to_pylist() == list(range(ROWS))
@@ -124,8 +133,7 @@ def test_spark_learns_of_an_embedded_set_what_prepare_learns(name, spark, tmp_pa
     here = prepare(tmp_path / "schema.yaml", cache_dir=tmp_path / "cache", valid_fraction=0.0).meta
     there = learn(spark.read.parquet(str(tmp_path / "train.parquet")).repartition(7), content, tmp_path / "learned")
     assert isinstance(there, Encoder)
-    found = read_meta(tmp_path / "learned" / "meta.json")
-    assert {name: getattr(found, name) for name in LEARNED} == {name: getattr(here, name) for name in LEARNED}
+    assert_learned(read_meta(tmp_path / "learned" / "meta.json"), here)
 
 
 def test_what_was_learned_packs_other_rows_alike_and_a_run_trains_on_them(log, spark, tmp_path):
@@ -145,9 +153,7 @@ def test_what_was_learned_packs_other_rows_alike_and_a_run_trains_on_them(log, s
     assert written == there.meta == prepare(tmp_path / "packed").meta
     assert len(written.shards) == 9
     assert there.meta.rows == here.meta.rows
-    for split in here.splits:
-        for kind in ("ids", "dense", "labels", "weight", "group"):
-            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+    assert_same_rows(there, here, ("ids", "dense", "labels", "weight", "group"))
     more = on_spark.prepare(frame.where("part = 'train'"), schema, tmp_path / "more", tmp_path / "packed")
     assert more.rows == {"train": 200, "valid": 0, "test": 0}
     tiny = {"model.embedding_dim": 4, "model.tower_dims": [4], "optimiser.epochs": 1, "threads": 1}
@@ -164,7 +170,7 @@ SPLITS = {
 
 
 @pytest.mark.parametrize("changes", SPLITS.values(), ids=SPLITS)
-def test_spark_splits_learns_and_packs_the_files_of_a_table_as_prepare_does(changes, log, spark, tmp_path):
+def test_spark_splits_learns_and_packs_files_as_prepare_does(changes, log, spark, tmp_path):
     from dcrnn_fast.data import spark as on_spark
 
     rows, draw = pq.read_table(log[0] / "log.parquet"), np.random.default_rng(1)
@@ -180,10 +186,8 @@ def test_spark_splits_learns_and_packs_the_files_of_a_table_as_prepare_does(chan
     written = on_spark.prepare(frames[0].union(frames[1]).union(frames[2]), schema, tmp_path / "packed")
     there = prepare(tmp_path / "packed")
     assert written == there.meta
-    assert {name: getattr(written, name) for name in (*LEARNED, "rows")} == {name: getattr(here.meta, name) for name in (*LEARNED, "rows")}
-    for split in here.splits:
-        for kind in ("ids", "dense", "labels"):
-            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+    assert_learned(written, here.meta, (*LEARNED, "rows"))
+    assert_same_rows(there, here)
 
 
 def test_the_command_packs_on_spark_what_it_packs_here(log, tmp_path):
@@ -199,32 +203,26 @@ def test_the_command_packs_on_spark_what_it_packs_here(log, tmp_path):
         subprocess.run([*command, *more], cwd=tmp_path, env={**os.environ, **settings}, check=True)
     here, there = (prepare(tmp_path / name) for name in ("here", "there"))
     assert len(there.meta.shards) == 3  # one for each file, which is a partition
-    for split in here.splits:
-        for kind in ("ids", "dense", "labels"):
-            np.testing.assert_array_equal(np.asarray(getattr(there.split(split), kind)), getattr(here.split(split), kind))
+    assert_same_rows(there, here)
 
 
 def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
     from dcrnn_fast.data.spark import prepare as prepared
 
     frame, by_time = spark.read.parquet(str(log[0] / "log.parquet")), {"time": "time", "valid": 0.1, "test": 0.1}
-    rows = SCHEMA | {"files": {"all": "log.parquet"}, "split": by_time}
+    rows, by_day = SCHEMA | {"files": {"all": "log.parquet"}, "split": by_time}, {"split": by_time | {"time": "day"}}
+
+    def days(cells):
+        return frame.selectExpr("*", f"{cells} as day")
+
     refused = [
         (frame, {"split": {"time": "time", "test": 0.1}}, "lets `prepare` draw rows, .* give its `split` a `valid` part"),
         (frame, {"split": {"hash": "user", "valid": 0.1, "test": 0.1}}, "frame lacks the column user by which schema 'shop' splits"),
         (frame, {"split": {"hash": "time", "valid": 0.1, "test": 0.1}}, "'time' holds times, whose text depends on Spark's time zone"),
         (frame, {"split": by_time | {"time": "hour"}}, "frame lacks the column hour .* a derived one is not made on Spark"),
         (frame.where("row < 0"), {}, "the frame has no rows"),
-        (
-            frame.selectExpr("*", "if(row < 100, string(row), '2024-05-01') as day"),
-            {"split": by_time | {"time": "day"}},
-            "'day' holds times in some rows, and numbers in others",
-        ),
-        (
-            frame.selectExpr("*", "if(row = 9, null, row) as day"),
-            {"split": by_time | {"time": "day"}},
-            "'day' splits the rows by time and is",
-        ),
+        (days("if(row < 100, string(row), '2024-05-01')"), by_day, "'day' holds times in some rows, and numbers in others"),
+        (days("if(row = 9, null, row)"), by_day, "'day' splits the rows by time and is"),
     ]
     for one, changes, words in refused:
         with pytest.raises(DataError, match=words):
@@ -258,22 +256,14 @@ def test_what_spark_does_not_learn_is_refused(log, spark, tmp_path):
 
     frame = spark.read.parquet(str(log[0] / "log.parquet"))
     history = {"name": "before", "of": "item", "by": "city", "time": "time", "last": 3}
-    only = {"derived": [], "categorical": ["item"]}
+    only, huge = {"derived": [], "categorical": ["item"]}, frame.selectExpr("*", "1e200 * row as huge")
     refused = [
         (frame, {"histories": [history]}, "histories, which are not collected on Spark"),
         (frame.where("row < 0"), {}, "no train rows"),
         (frame.drop("price"), {}, "frame lacks the columns price"),
         (frame, only | {"categorical": ["time"], "numeric": []}, "'time' holds times, whose text depends on Spark's time zone"),
-        (
-            frame,
-            {"numeric": [{"column": "city", "buckets": 3}], "derived": [], "categorical": ["item"]},
-            "column 'city' is used as a number",
-        ),
-        (
-            frame.selectExpr("*", "1e200 * row as huge"),
-            {"numeric": [{"column": "huge", "dense": "standardise"}]},
-            "too large to standardise",
-        ),
+        (frame, only | {"numeric": [{"column": "city", "buckets": 3}]}, "column 'city' is used as a number"),
+        (huge, {"numeric": [{"column": "huge", "dense": "standardise"}]}, "too large to standardise"),
         (frame, only | {"numeric": [], "tasks": [{"name": "click", "column": "city", "positive": ["Wien"]}]}, "no train row has 'city' in"),
     ]
     for rows, changes, words in refused:

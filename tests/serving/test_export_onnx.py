@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast import DCRNN
 from dcrnn_fast.errors import ConfigError, ExportError, MissingExtra
 from dcrnn_fast.serving import export
 from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import formats
 
 needs_onnx = pytest.mark.skipif(
-    any(find_spec(name) is None for name in formats.PACKAGES),
-    reason="needs the packages of the extra onnx: pip install 'dcrnn_fast[onnx]'",
+    any(find_spec(name) is None for name in formats.PACKAGES), reason="needs the packages of the extra onnx: pip install 'dcrnn_fast[onnx]'"
 )
 
 
@@ -28,13 +27,16 @@ def file(shop, tmp_path_factory):
 
 @needs_onnx
 @pytest.mark.parametrize("rows", [0, 1, 3, 1500])
-def test_onnx_runtime_scores_as_the_run_does(shop, file, rows):
-    ranker = Ranker.load(shop / "run")
+def test_onnx_runtime_scores_as_the_run_does(shop, ranker, file, rows):
     table = pd.read_csv(shop / "tiny.csv")[:rows]
     found = formats.onnx_program(file, ranker.names)(*ranker.encoder.encode(table))
     for name, values in ranker.predict(table).items():
         assert found[name].shape == (rows,)
         np.testing.assert_allclose(found[name], values, rtol=1e-4, err_msg=name)
+    ids, dense = ranker.encoder.encode(pd.read_csv(shop / "tiny.csv")[:3])
+    ids[1, 0] = 6
+    with pytest.raises(Exception, match="out of data bounds"):
+        formats.onnx_program(file, ranker.names)(ids, dense)
 
 
 @needs_onnx
@@ -53,15 +55,6 @@ def test_inputs_outputs_and_the_rows_have_names_and_the_encoder_is_there(shop, f
     about = texts["dcrnn_fast.json"]
     assert (about["kind"], about["backend"], about["names"]) == ("onnx", "reference", ["click", "buy", "buy_given_click"])
     assert b".py" not in file.read_bytes()
-
-
-@needs_onnx
-def test_an_id_out_of_range_is_an_error_of_onnx_runtime(shop, file):
-    ranker = Ranker.load(shop / "run")
-    ids, dense = ranker.encoder.encode(pd.read_csv(shop / "tiny.csv")[:3])
-    ids[1, 0] = 6
-    with pytest.raises(Exception, match="out of data bounds"):
-        formats.onnx_program(file, ranker.names)(ids, dense)
 
 
 @needs_onnx

@@ -9,8 +9,8 @@ import zipfile
 import pytest
 import torch
 
-from dcrnn_fast.errors import ConfigError, ExportError
-from dcrnn_fast.serving import export, load_exported
+from dcrnn_fast.errors import ExportError
+from dcrnn_fast.serving import load_exported
 from dcrnn_fast.serving.export.archive import GRAPH, SAMPLES
 
 from .archives import Touch, pickled, rewritten, with_json
@@ -49,27 +49,17 @@ def test_missing_and_damaged_files_are_refused(file, tmp_path):
             load_exported(tmp_path / f"{part}.pt2")
 
 
-def test_an_onnx_file_asks_for_its_format(tmp_path):
-    with pytest.raises(ConfigError, match=r"shop\.onnx', and format 'pt2' writes a \.pt2 file: give format='onnx' \(--format onnx\)"):
-        export(tmp_path / "run", tmp_path / "shop.onnx")
-
-
-def test_a_compressed_archive_is_refused(file, tmp_path):
-    """It could hold entries far larger than itself."""
+def test_an_archive_that_is_compressed_or_has_an_entry_twice_is_refused(file, tmp_path):
+    """It could hold entries far larger than itself, and readers differ in which entry they take."""
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(tmp_path / "small.pt2", "w", zipfile.ZIP_DEFLATED) as copy:
         for name in archive.namelist():
             copy.writestr(name, archive.read(name))
-    with pytest.raises(ExportError, match="is damaged"):
-        load_exported(tmp_path / "small.pt2")
-
-
-def test_an_archive_with_an_entry_twice_is_refused(file, tmp_path):
-    """Readers differ in which one they take."""
     shutil.copyfile(file, tmp_path / "twice.pt2")
     with zipfile.ZipFile(tmp_path / "twice.pt2", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr(next(name for name in archive.namelist() if name.endswith("extra/encoder.json")), b"{}")
-    with pytest.raises(ExportError, match="is damaged"):
-        load_exported(tmp_path / "twice.pt2")
+    for name in ("small.pt2", "twice.pt2"):
+        with pytest.raises(ExportError, match="is damaged"):
+            load_exported(tmp_path / name)
 
 
 def first_node(change):
@@ -129,13 +119,7 @@ def test_nothing_in_a_file_is_unpickled_or_evaluated(file, tmp_path, attack):
     with pytest.raises(ExportError, match="no file of"):
         load_exported(changed)
     assert not marker.exists()
-
-
-@pytest.mark.parametrize("attack", ["pickled inputs", "size"])
-def test_pytorchs_own_reader_would_run_it(file, tmp_path, attack):
-    """The negative control of the test above."""
-    marker = tmp_path / "ran"
-    changed = rewritten(file, tmp_path / "hostile.pt2", hostile(marker)[attack])
-    with contextlib.suppress(Exception):
-        torch.export.load(changed)
-    assert marker.exists()
+    if attack in ("pickled inputs", "size"):
+        with contextlib.suppress(Exception):
+            torch.export.load(changed)
+        assert marker.exists(), "PyTorch's own reader does not run it: the attack shows nothing"

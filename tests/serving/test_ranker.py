@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from dcrnn_fast import Ranker
-from dcrnn_fast.errors import CheckpointError, DataError
+from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.serving import ranker as module
 from dcrnn_fast.serving import score_files
 from dcrnn_fast.training import load_model, train
-from tests.reads import recorded
 from tests.tables import TableFolder
 from tests.training.tiny import SCHEMA, tiny_config
 
@@ -33,30 +32,15 @@ def test_its_scores_are_the_models_on_the_rows_that_prepare_encodes(shop, tmp_pa
         np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-5, err_msg=name)
 
 
-def test_a_mapping_without_labels_with_unseen_and_missing_cells_is_scored(shop):
-    scores = Ranker.load(shop / "run").predict(ROWS)
+def test_a_mapping_with_unseen_and_missing_cells_a_row_or_none_is_scored(ranker):
+    scores = ranker.predict(ROWS)
     assert all(0 < value < 1 for values in scores.values() for value in values)
     assert (scores["buy"] <= scores["click"]).all()
-
-
-def test_single_cells_are_one_row(shop):
-    ranker = Ranker.load(shop / "run")
     found = ranker.predict({"colour": "c1", "shape": None, "size": np.float32(0.5), "user": ["u1", "u2"]})
     expected = ranker.predict({"colour": ["c1"], "shape": [None], "size": [0.5]})
     assert {name: values.tolist() for name, values in found.items()} == {name: values.tolist() for name, values in expected.items()}
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"colour": "c1", "shape": ["s0"], "size": [0.5]}, "column 'colour' is 'c1', expected a list"),
-        ({"colour": "c1", "shape": "s0"}, "lacks the columns size, .*; it has (colour|shape), "),
-        ({"colour": "c1", "shape": "s0", "size": "large"}, "row 1: column 'size' .* holds 'large'"),
-    ],
-)
-def test_a_row_of_single_cells_that_cannot_be_read_is_refused(shop, row, said):
-    with pytest.raises(DataError, match=said):
-        Ranker.load(shop / "run").predict(row)
+    none = ranker.predict({"colour": [], "shape": [], "size": []})
+    assert {name: values.shape for name, values in none.items()} == {"click": (0,), "buy": (0,), "buy_given_click": (0,)}
 
 
 def test_rows_are_scored_alike_whatever_the_batch(shop, monkeypatch):
@@ -67,46 +51,16 @@ def test_rows_are_scored_alike_whatever_the_batch(shop, monkeypatch):
         np.testing.assert_allclose(values, whole[name], rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("is_checked", [True, False])
-def test_on_a_gpu_rows_are_checked_before_they_go_there(shop, monkeypatch, is_checked):
-    ranker, found = Ranker.load(shop / "run", backend="reference"), []
-    rows = ranker.encoder.encode(ROWS)
-    predict = ranker._prepared.predict
-
-    def recording(*arguments):
-        with recorded(found):
-            return predict(*arguments)
-
-    monkeypatch.setattr(ranker._prepared, "predict", recording)
-    monkeypatch.setattr(ranker, "_checks", is_checked)
-    ranker.predict_encoded(*rows)
-    found.clear()
-    ranker.predict_encoded(*rows)
-    assert bool(found) is not is_checked
-
-
-def test_no_rows_have_no_scores(shop):
-    scores = Ranker.load(shop / "run").predict({"colour": [], "shape": [], "size": []})
-    assert {name: values.shape for name, values in scores.items()} == {"click": (0,), "buy": (0,), "buy_given_click": (0,)}
-
-
-def test_two_files_of_a_run_folder_suffice(shop, tmp_path):
+def test_two_files_of_a_run_suffice_and_a_changed_encoder_is_refused(shop, ranker, tmp_path):
     for name in ("model.safetensors", "encoder.json"):
         shutil.copy(shop / "run" / name, tmp_path / name)
-    np.testing.assert_array_equal(Ranker.load(tmp_path).predict(ROWS)["buy"], Ranker.load(shop / "run").predict(ROWS)["buy"])
-
-
-def test_a_folder_of_no_run_and_one_with_a_changed_encoder_are_refused(shop, tmp_path):
-    with pytest.raises(DataError, match="no run folder"):
-        Ranker.load(tmp_path)
-    shutil.copy(shop / "run" / "model.safetensors", tmp_path)
-    text = (shop / "run" / "encoder.json").read_text()
-    (tmp_path / "encoder.json").write_text(text.replace("c1", "c9", 1))
+    np.testing.assert_array_equal(Ranker.load(tmp_path).predict(ROWS)["buy"], ranker.predict(ROWS)["buy"])
+    (tmp_path / "encoder.json").write_text((shop / "run" / "encoder.json").read_text().replace("c1", "c9", 1))
     with pytest.raises(CheckpointError, match="was changed"):
         Ranker.load(tmp_path)
 
 
-def test_fields_of_several_values_and_derived_columns_are_scored_from_files_as_from_memory(tmp_path):
+def test_lists_and_derived_columns_are_scored_from_files_as_from_memory(tmp_path):
     table = pd.DataFrame(
         {
             "tags": ["a|b", "b", "", "c|a"] * 60,

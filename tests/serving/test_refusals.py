@@ -1,9 +1,11 @@
 """What a ranker, `score_files`, an export and an exported file do not take."""
 
+import torch
+
 import dcrnn_fast
 from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.errors import ConfigError, DataError, ExportError
+from dcrnn_fast.errors import BackendUnavailable, ConfigError, DataError, ExportError
 from dcrnn_fast.serving import export, load_exported, score_files
 from dcrnn_fast.serving.export import export as exporting
 from dcrnn_fast.serving.export import package
@@ -12,12 +14,18 @@ from tests.refusals import refused, row, rows
 from tests.serving import test_score
 from tests.serving.archives import rewritten, with_json
 from tests.serving.test_export_refused import WEIGHTS, setting
+from tests.serving.test_score import TABLE as ITEMS
+from tests.serving.test_score import USER
 
 
 def calling(name):
     return lambda about: about.__setitem__("operators", {name: "()"})
 
 
+CELLS = [
+    None, 7, [7], [["colour", 0, 1, 0.0]], [["colour", 9, 1, 0.0, 0.0, None, None]], [["colour", 0, -1, 0.0, 0.0, None, None]],
+    [["colour", 0, 1, 1.5, 0.0, None, None]], [["colour", 0, 1, 0.0, "0", None, None]], [[None] * 7],
+]  # fmt: skip
 ABOUT, ENCODER = "extra/dcrnn_fast.json", "extra/encoder.json"
 
 
@@ -66,6 +74,8 @@ TABLE = [
         ({ABOUT: with_json(calling("aten::pow"))}, "not registered here"),
         ({ABOUT: with_json(setting("cpu", {"instructions": 5}))}, "no file of"),
         ({ABOUT: with_json(setting("cpu", {"instructions": [5]}))}, "no file of"),
+        *(({ABOUT: with_json(setting(*one))}, "no file of") for one in [("model", 5), ("model", None), ("calibrated", [])]),
+        *(({ABOUT: with_json(setting("cells", cells))}, "is no file of `dcrnn-fast export`") for cells in CELLS),
         ({ABOUT: lambda _: b"[]"}, "no file of"),
         ({ABOUT: lambda _: b"\xff"}, "is damaged, or no file of"),
         ({ABOUT: lambda _: None}, "no file of"),
@@ -99,9 +109,49 @@ TABLE = [
         DataError, r"today\.parquet twice; name each file once"),
     row("a model and an encoder of other fields",
         lambda shop: Ranker(dcrnn_fast.DCRNN({"colour": 3}, num_dense=1), Encoder.load(shop / "run")), DataError, "do not fit"),
+    *rows("a row of single cells that cannot be read", lambda cells, ranker: ranker.predict(cells), DataError, cases=[
+        ({"colour": "c1", "shape": ["s0"], "size": [0.5]}, "column 'colour' is 'c1', expected a list"),
+        ({"colour": "c1", "shape": "s0"}, "lacks the columns size, .*; it has (colour|shape), "),
+        ({"colour": "c1", "shape": "s0", "size": "large"}, "row 1: column 'size' .* holds 'large'"),
+    ]),
+    row("a folder of no run", lambda tmp_path: Ranker.load(tmp_path), DataError, "no run folder"),
+    *rows("a user and items that do not fit", lambda user, items: test_score.made().score(user, items), DataError, cases=[
+        ({"city": "Rome", "age": 31}, ITEMS, "items: table lacks the columns time"),
+        ({**USER, "age": "old"}, ITEMS, "user: table, row 1: column 'age' .* holds 'old'"),
+        ({**USER, "city": ["Rome", "Oslo"]}, ITEMS, "user: .*column 'city'"),
+        (USER, {**ITEMS, "price": [1, 2, float("inf"), 3]}, "items: table, row 3: column 'price' holds an infinite value"),
+        (USER, {**ITEMS, "price": [1]}, "items: table has columns of unequal length"),
+        (USER, [1, 2], "items: table is of type list"),
+        ({**USER, **{name: cells[0] for name, cells in ITEMS.items()}}, {}, "user has every column that is read"),
+    ]),
+    *rows("ids and dense values that an exported file does not take",
+        lambda ids, dense, file: load_exported(file).predict_encoded(torch.tensor(ids), None if dense is None else torch.tensor(dense)),
+        None, cases=[
+        ([[0, 10, 0]], [[0.0]], IndexError, "field 'colour' .* has id 10"),
+        ([[-1, 0, 0]], [[0.0]], IndexError, "field 'shape' .* has id -1"),
+        ([[0, 0]], [[0.0]], ValueError, "ids: got shape"),
+        ([[0.0, 0, 0]], [[0.0]], TypeError, "ids: got dtype"),
+        ([[0, 0, 0]], None, ValueError, "dense: got None"),
+        ([[0, 0, 0]], [[float("nan")]], ValueError, "holds NaN or infinity"),
+    ]),
+    *rows("arguments of an export that cannot be used",
+        lambda changes, shop, tmp_path: export(**{"run": shop / "run", "output": tmp_path / "shop.pt2"} | changes), None, cases=[
+        ({"output": "shop.bin"}, DataError, r"expected the path of a \.pt2 file"),
+        ({"output": "nowhere/shop.pt2"}, DataError, "in a folder that exists"),
+        ({"output": "shop.onnx"}, ConfigError, r"shop\.onnx', and format 'pt2' writes a \.pt2 file: give format='onnx' \(--format onnx\)"),
+        ({"format": "tflite"}, ConfigError, "expected one of pt2, aoti, onnx"),
+        ({"cpu": "avx2"}, ConfigError, "cpu='avx2': expected one of native, portable"),
+        ({"cpu": "portable"}, ConfigError, "cpu='portable': it chooses the CPUs of format aoti"),
+        ({"format": ["pt2"]}, ConfigError, "expected one of pt2, aoti"),
+        ({"seed": -1}, ConfigError, "seed=-1: expected an integer from 0"),
+        ({"rows": 0}, ConfigError, "rows=0: expected an integer from 1 to 10,000"),
+        ({"run": "nowhere"}, DataError, "no run folder"),
+        ({"run": 3}, TypeError, "run=3: expected a path"),
+        ({"backend": "cuda"}, BackendUnavailable, "backend='cuda' cannot be used"),
+    ]),
     row("a missing column",
         lambda shop: Ranker.load(shop / "run").predict({"colour": ["c1"], "shape": ["s1"]}), DataError, "lacks the columns size"),
-    row("a user that is no mapping", lambda: test_score.made().score(["Rome"], test_score.TABLE),
+    row("a user that is no mapping", lambda: test_score.made().score(["Rome"], ITEMS),
         TypeError, "user: got list, expected a mapping"),
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Thread
 
 import numpy as np
@@ -61,22 +62,25 @@ def again_and_again(*steps):
         thread.join()
 
 
-def replace_by_a_copy(source, target):
-    beside = target.with_name(f"{target.name}.beside")
-    shutil.copyfile(source, beside)
-    os.replace(beside, target)
+def replace(target, source, is_run=False):
+    """Replace a file by a copy of another one, or a link to a run by one to another run."""
+    new = target.with_name(f"{target.name}.new")
+    new.symlink_to(source) if is_run else shutil.copyfile(source, new)
+    os.replace(new, target)
 
 
 def assert_consistent(ranker, scores):
     np.testing.assert_allclose(ranker.predict(ROWS)["click"], scores[ranker.id], rtol=1e-5, err_msg="scores of another model than the id's")
 
 
-def test_an_exported_file(files, scores, tmp_path):
-    served = tmp_path / "served.pt2"
-    replace_by_a_copy(files[0], served)
-    with again_and_again(*(lambda file=file: replace_by_a_copy(file, served) for file in files)):
+@pytest.mark.parametrize("is_run", [False, True], ids=["an exported file", "a link to a run"])
+def test_what_is_replaced_gives_the_scores_of_the_model_of_its_id(runs, files, scores, tmp_path, is_run):
+    served, load = tmp_path / ("current" if is_run else "served.pt2"), Ranker.load if is_run else load_exported
+    sources = runs if is_run else files
+    replace(served, sources[0], is_run)
+    with again_and_again(*(partial(replace, served, source, is_run) for source in sources)):
         for _ in range(LOADS):
-            assert_consistent(load_exported(served), scores)
+            assert_consistent(load(served), scores)
 
 
 def test_an_exported_file_of_machine_code(compiled, files, calibrated_shop, tmp_path, monkeypatch):
@@ -85,7 +89,7 @@ def test_an_exported_file_of_machine_code(compiled, files, calibrated_shop, tmp_
 
     def read_and_replace(*arguments):
         texts = read_extra(*arguments)
-        replace_by_a_copy(files[0], served)
+        replace(served, files[0])
         return texts
 
     monkeypatch.setattr(loading, "read_extra", read_and_replace)
@@ -93,27 +97,10 @@ def test_an_exported_file_of_machine_code(compiled, files, calibrated_shop, tmp_
     assert_consistent(load_exported(served), {ranker.id: ranker.predict(ROWS)["click"]})
 
 
-def test_a_link_to_a_run(runs, scores, tmp_path):
-    current, beside = tmp_path / "current", tmp_path / "beside"
-    current.symlink_to(runs[0])
-
-    def lead_to(run):
-        beside.symlink_to(run)
-        os.replace(beside, current)
-
-    with again_and_again(*(lambda run=run: lead_to(run) for run in runs)):
-        for _ in range(LOADS):
-            assert_consistent(Ranker.load(current), scores)
-
-
 def test_the_files_of_a_run_one_by_one(runs, scores, tmp_path):
     served = shutil.copytree(runs[0], tmp_path / "run")
-
-    def take(run):
-        for name in ("encoder.json", "model.safetensors"):
-            replace_by_a_copy(run / name, served / name)
-
-    with again_and_again(*(lambda run=run: take(run) for run in runs)):
+    steps = [partial(replace, served / name, run / name) for run in runs for name in ("encoder.json", "model.safetensors")]
+    with again_and_again(*steps):
         for _ in range(LOADS):
             try:
                 ranker = Ranker.load(served)
@@ -121,7 +108,7 @@ def test_the_files_of_a_run_one_by_one(runs, scores, tmp_path):
                 assert "digest does not match" in str(error)  # noqa: PT017 (a load may succeed, too)
             else:
                 assert_consistent(ranker, scores)
-    replace_by_a_copy(runs[1] / "encoder.json", served / "encoder.json")
-    replace_by_a_copy(runs[0] / "model.safetensors", served / "model.safetensors")
+    steps[2]()
+    steps[1]()
     with pytest.raises(CheckpointError, match=r"encoder\.json was changed after it was written"):
         Ranker.load(served)

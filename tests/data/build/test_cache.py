@@ -1,25 +1,25 @@
 """The cache of prepare: which calls share an entry, damaged entries, and several processes at once."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dcrnn_fast.data import default_cache_dir
+from dcrnn_fast.data import default_cache_dir, prepare
 from dcrnn_fast.errors import DataError
 
 
-def test_the_second_call_opens_the_cache(table, monkeypatch):
-    first = table.prepare()
-    monkeypatch.setattr("dcrnn_fast.data.build.build.build", lambda *_a, **_k: pytest.fail("encoded twice"))
-    assert table.prepare().path == first.path
+def test_the_second_call_opens_the_cache_whatever_type_its_numbers_have(table):
+    path = table.prepare(seed=1, valid_fraction=0.25).path
+    (path / "mark").touch()
+    assert table.prepare(seed=np.int64(1), valid_fraction=np.float32(0.25)).path == path
+    assert (path / "mark").exists(), "it was encoded again"
 
 
 def test_seed_fraction_schema_and_source_each_make_another_cache_entry(table):
@@ -32,32 +32,10 @@ def test_seed_fraction_schema_and_source_each_make_another_cache_entry(table):
     assert len(set(paths)) == 5
 
 
-def test_numbers_of_numpy_are_those_of_python(table):
-    numpy, python = {"seed": np.int64(1), "valid_fraction": np.float32(0.25)}, {"seed": 1, "valid_fraction": 0.25}
-    assert table.prepare(**numpy).path == table.prepare(**python).path
-
-
 def test_a_damaged_cache_entry_is_built_anew(table):
     damaged = table.prepare().path / "train.ids.npy"
     damaged.write_bytes(b"")
     assert len(table.prepare().split("train").ids) == 8
-
-
-def test_an_entry_that_another_process_repaired_meanwhile_stays(table, monkeypatch):
-    from dcrnn_fast.data.packed import arrays as packed
-
-    repaired, looks = table.prepare().path, []
-
-    def read_meta(file, real=packed.read_meta):
-        looks.append(file)
-        if len(looks) == 1:
-            raise DataError("damaged at the first look")
-        return real(file)
-
-    (repaired / "mark").touch()
-    monkeypatch.setattr(packed, "read_meta", read_meta)
-    assert table.prepare().path == repaired
-    assert (repaired / "mark").exists(), "the repaired entry was deleted and built again"
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.EIO])
@@ -79,13 +57,10 @@ def test_an_entry_that_the_system_does_not_read_now_is_not_deleted(table, monkey
     assert (entry / "mark").exists(), "the entry was deleted and built again"
 
 
-def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
+def test_the_cache_folder_comes_from_the_environment_or_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "here"))
     assert default_cache_dir() == tmp_path / "here"
-
-
-def test_the_default_cache_folder_is_the_users(monkeypatch):
-    monkeypatch.delenv("DCRNN_FAST_CACHE", raising=False)
+    monkeypatch.delenv("DCRNN_FAST_CACHE")
     assert default_cache_dir().is_relative_to(Path.home())
 
 
@@ -113,35 +88,14 @@ print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
     assert len(list((table.folder / "cache").glob("[!.]*"))) == 1
 
 
-def test_losing_the_race_to_another_process_keeps_the_winners_entry(table, monkeypatch):
-    from dcrnn_fast.data.build import build as preparing
-
-    real = preparing.build
-
-    def build_twice(target, *arguments, **options):
-        real(target, *arguments, **options)
-        winner = (target / "meta.json").stat().st_ino
-        real(target, *arguments, **options)
-        assert (target / "meta.json").stat().st_ino == winner
-
-    monkeypatch.setattr(preparing, "build", build_twice)
-    data = table.prepare()
-    assert {path.name for path in data.path.parent.iterdir()} == {data.path.name, f".{data.path.name}.lock"}
-
-
-def test_half_written_entries_of_killed_processes_are_deleted_at_the_next_call(table):
-    leftover = table.prepare().path.parent / ".shop-0123456789abcdef.packed.tmp"
-    leftover.mkdir()
-    (leftover / "train.ids.npy").write_bytes(b"half")
+def test_half_written_entries_of_killed_processes_alone_are_deleted(table):
+    names = (".shop-0123456789abcdef.packed.tmp", ".tool.tmp", ".tool.packed.tmp", ".shop-0123456789abcdef.77.tmp")
+    leftover, *strangers = [table.prepare().path.parent / name for name in names]
+    for folder in (leftover, *strangers):
+        folder.mkdir()
+        (folder / "train.ids.npy").write_bytes(b"half")
     table.prepare()
     assert not leftover.exists()
-
-
-def test_temporary_folders_of_other_programs_stay(table):
-    strangers = [table.prepare().path.parent / name for name in (".tool.tmp", ".tool.packed.tmp", ".shop-0123456789abcdef.77.tmp")]
-    for stranger in strangers:
-        stranger.mkdir()
-    table.prepare()
     assert [stranger.name for stranger in strangers if not stranger.exists()] == []
 
 
@@ -161,3 +115,12 @@ def test_an_entry_that_another_process_writes_now_is_spared(table, monkeypatch):
     table.prepare(seed=1, valid_fraction=0.5)
     assert seen
     assert not seen[0].exists()
+
+
+def test_threads_that_prepare_at_once_make_one_entry(table):
+    table.write("train.csv", "city,price,click", [(f"c{i % 50}", i, i % 2) for i in range(5000)])
+    schema = table.save()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: prepare(schema, cache_dir=table.folder / "cache").path, range(3)))
+    assert len(set(found)) == 1
+    assert {path.name for path in found[0].parent.iterdir()} == {found[0].name, f".{found[0].name}.lock"}

@@ -1,7 +1,5 @@
 """Histories: the last items of a row's user, before the row's time. An oracle in plain Python says what each row may see."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -11,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dcrnn_fast.data.build import histories
-from tests.data.event_logs import HISTORY, drawn, histories_of, oracle
+from dcrnn_fast.errors import DataError
+from tests.data.event_logs import HISTORY, drawn, histories_of, oracle, split_log
 
 DAY = 86_400
 
@@ -21,11 +20,8 @@ def test_a_history_holds_the_users_earlier_items_the_most_recent_first(log):
     data = log.prepare()
     assert list(data.meta.fields) == ["item", "last_items[0]", "last_items[1]", "last_items[2]"]
     assert histories_of(data) == [[], [], ["a"], ["c", "a"], ["d", "c", "a"], ["e", "d", "c"]]
-
-
-def test_rows_of_one_time_do_not_see_each_other_and_the_later_one_is_the_more_recent(log):
     log.fill([("u", "a", 1, 0), ("u", "b", 1, 0), ("u", "c", 1, 0), ("u", "d", 2, 0)])
-    assert histories_of(log.prepare()) == [[], [], [], ["c", "b", "a"]]
+    assert histories_of(log.prepare()) == [[], [], [], ["c", "b", "a"]], "rows of one time do not see each other"
 
 
 @pytest.mark.parametrize(
@@ -35,10 +31,12 @@ def test_rows_of_one_time_do_not_see_each_other_and_the_later_one_is_the_more_re
 )
 def test_random_tables_with_many_ties_get_what_the_oracle_says(log, seed, changes):
     rows = drawn(seed, rows=300)
-    log.fill(rows)
-    wanted = oracle(rows, last=changes.get("last", 3), lag=changes.get("lag", 0), clicked="where" in changes)
-    assert histories_of(log.with_history(**changes)) == wanted
-    assert any(wanted)
+    for order in (np.arange(len(rows)), np.random.default_rng(0).permutation(len(rows))):
+        shuffled = [rows[i] for i in order]
+        log.fill(shuffled)
+        wanted = oracle(shuffled, last=changes.get("last", 3), lag=changes.get("lag", 0), clicked="where" in changes)
+        assert histories_of(log.with_history(**changes)) == wanted
+        assert any(wanted)
 
 
 def items_of_the_present_or_future(data, rows):
@@ -47,31 +45,16 @@ def items_of_the_present_or_future(data, rows):
     return [(row, item) for row, items in zip(rows, histories_of(data), strict=True) for item in items if times[item] >= row[2]]
 
 
-def test_no_history_holds_an_item_of_the_present_or_the_future(log):
+def test_no_history_holds_an_item_of_the_present_or_the_future(log, monkeypatch):
+    """And the check finds them where events stand before the rows of their time that ask: with <= in the place of <."""
     rows = [(user or "u", f"i{number}", time, click) for number, (user, _, time, click) in enumerate(drawn(0))]
     log.fill(rows)
     assert items_of_the_present_or_future(log.with_history(last=100), rows) == []
-
-
-def test_negative_control_an_order_in_which_rows_see_their_own_time_is_found(log, monkeypatch):
-    """With <= in the place of <: events stand before the rows of their time that ask."""
-    rows = [(user or "u", f"i{number}", time, click) for number, (user, _, time, click) in enumerate(drawn(0))]
-    log.fill(rows)
     monkeypatch.setattr(histories, "_IN_ORDER", histories._IN_ORDER.replace('event, "time"', 'event DESC, "time"'))
-    data = log.with_history(last=100)
-    assert items_of_the_present_or_future(data, rows)
-    assert histories_of(data) != oracle(rows, last=100)
+    assert items_of_the_present_or_future(log.with_history(last=99), rows)
 
 
-def test_the_order_of_rows_of_one_time_shows_no_row_another(log):
-    rows = drawn(1)
-    for order in (np.arange(len(rows)), np.random.default_rng(0).permutation(len(rows))):
-        shuffled = [rows[i] for i in order]
-        log.fill(shuffled)
-        assert histories_of(log.prepare()) == oracle(shuffled, last=3)
-
-
-def test_a_history_has_the_items_ids_and_its_values_count_for_no_vocabulary(log):
+def test_a_history_has_the_items_ids_and_counts_for_no_vocabulary(log):
     log.fill([("u", item, time, 0) for time, item in enumerate(["a", "b", "b", "c", "c", "c"])])
     meta = log.prepare(min_count=2).meta
     assert meta.vocabulary["item"] == meta.vocabulary["last_items[0]"] == ["<oov>", "c", "b"]
@@ -79,7 +62,7 @@ def test_a_history_has_the_items_ids_and_its_values_count_for_no_vocabulary(log)
     assert meta.pooled == {"last_items": {"columns": ["last_items[0]", "last_items[1]", "last_items[2]"], "pooling": "mean"}}
 
 
-def test_rows_without_a_user_have_no_history_and_those_without_an_item_take_no_place(log):
+def test_rows_without_a_user_or_an_item_are_in_no_history(log):
     log.fill([("u", "a", 1, 0), ("u", None, 2, 0), (None, "b", 3, 0), (None, "a", 4, 0), ("u", "b", 5, 0)])
     assert histories_of(log.prepare()) == [[], ["a"], [], [], ["a"]]
 
@@ -150,8 +133,35 @@ def test_users_and_columns_may_have_any_name(log):
     assert histories_of(data, name="möre/..") == [[], ["a"], []]
 
 
-def test_the_second_row_of_each_pair_sees_the_first_whatever_chunk_it_is_in(log, monkeypatch):
+def test_the_second_row_of_each_pair_sees_the_first_in_any_chunk(log, monkeypatch):
     """Users of two rows each: every chunk ends behind some user's first row."""
     monkeypatch.setattr(histories, "_ENTRIES_AT_ONCE", 3)
     log.fill(list(itertools.chain.from_iterable([(f"u{n}", f"i{n}", 1, 0), (f"u{n}", "x", 2, 0)] for n in range(60))))
     assert histories_of(log.prepare()) == [items for n in range(60) for items in ([], [f"i{n}"])]
+
+
+SPLITS = {
+    "time": {"split": {"time": "time", "valid": 0.1, "test": 0.2}},
+    "user": {"split": {"hash": "user", "valid": 0.2, "test": 0.2}},
+    "item": {"split": {"hash": "item", "valid": 0.2, "test": 0.2}},
+    "time, drawn validation rows": {"split": {"time": "time", "test": 0.2}},
+    "drawn test rows": {"files": {"all": "all.parquet", "test_fraction": 0.3}},
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_labels_of_held_out_rows_do_not_get_into_train_rows(log, split):
+    """Which is so where no train row comes after a row of its user that is held out: a split by time, and one by the user."""
+    changes = split_log(log, SPLITS[split]) | {"valid_fraction": 0.1}
+    if split in ("time", "user"):
+        assert any(histories_of(log.prepare(**changes)))
+        return
+    with pytest.raises(DataError, match=r"shows labels of validation and test rows .*`where` reads a label, and \d+ train rows .* Cut the"):
+        log.prepare(**changes)
+    assert any(histories_of(log.prepare(**changes | {"histories": [HISTORY]}))), "the items alone say nothing of a label"
+
+
+def test_data_on_which_a_run_is_only_tested_may_be_split_in_any_way(log):
+    encoding = log.prepare(**split_log(log, SPLITS["time"])).meta.encoding
+    data = log.prepare(encoding=encoding, **split_log(log, SPLITS["drawn test rows"]))
+    assert any(histories_of(data, "test"))

@@ -1,23 +1,19 @@
 """Histories of several files, splits and batches, of rows of the past, of other tables and of rows in memory."""
 
-from __future__ import annotations
-
-import json
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import Encoder, data_report, prepare
+from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.build import histories
 from dcrnn_fast.data.build import staging as staged
 from dcrnn_fast.data.read import row_files
 from tests.data.event_logs import CLICKED, HISTORY, drawn, histories_of, oracle, split_log
 
 
-def test_files_in_any_order_and_batches_of_any_size_give_the_same_bits_where_times_differ(log, monkeypatch):
+def test_files_in_any_order_and_batches_of_any_size_give_the_same_bits(log, monkeypatch):
     draw = np.random.default_rng(0)
     rows = [(f"u{draw.integers(5)}", f"i{draw.integers(9)}", int(time), 0) for time in draw.permutation(200)]
     seen = {}
@@ -34,16 +30,6 @@ def test_files_in_any_order_and_batches_of_any_size_give_the_same_bits_where_tim
     assert (small.path / "train.ids.npy").read_bytes() == (data.path / "train.ids.npy").read_bytes()
 
 
-def test_csv_files_give_the_bits_of_parquet_files(log):
-    rows = drawn(2)
-    log.fill(rows)
-    parquet = log.prepare()
-    for name in ("train", "test"):
-        pd.read_parquet(log.folder / f"{name}.parquet").to_csv(log.folder / f"{name}.csv", index=False)
-    csv = log.prepare(files={"train": "train.csv", "test": "test.csv"})
-    assert csv.split("train").ids.tobytes() == parquet.split("train").ids.tobytes()
-
-
 def test_a_row_sees_earlier_rows_of_every_file_and_split(log):
     log.fill([("u", "a", 1, 0), ("u", "b", 5, 0)])
     log.fill([("u", "a", 3, 0), ("u", "b", 6, 0)], "valid.parquet")
@@ -55,35 +41,26 @@ def test_a_row_sees_earlier_rows_of_every_file_and_split(log):
     assert np.asarray(data.split("test").ids)[2].tolist()[1] == 0
 
 
-def test_rows_in_memory_hold_the_history_as_a_list_and_get_the_bits_of_prepare(log):
+def test_csv_files_and_rows_in_memory_with_lists_get_the_bits_of_parquet(log):
     rows = drawn(4)
     log.fill(rows)
     data = log.prepare(min_count=20)
+    assert 0 in np.asarray(data.split("train").ids)[:, 0], "no rare item"
+    for name in ("train", "test"):
+        pd.read_parquet(log.folder / f"{name}.parquet").to_csv(log.folder / f"{name}.csv", index=False)
+    csv = log.prepare(min_count=20, files={"train": "train.csv", "test": "test.csv"})
+    assert csv.split("train").ids.tobytes() == data.split("train").ids.tobytes()
     encoder = Encoder.load(data.path)
     assert encoder.columns == ("item", "last_items")
     table = {"item": [row[1] for row in rows], "last_items": oracle(rows, last=3)}
     assert np.array_equal(encoder.encode(table).ids, data.split("train").ids)
-    assert 0 in np.asarray(data.split("train").ids)[:, 0], "no rare item"
 
 
-def test_a_log_that_holds_the_lists_itself_is_encoded_alike(log):
-    rows = drawn(5)
-    log.fill(rows)
-    data = log.prepare()
-    with_lists = pq.read_table(log.folder / "train.parquet").append_column("last_items", pa.array(oracle(rows, last=3)))
-    pq.write_table(with_lists, log.folder / "lists.parquet")
-    lists = {"column": "last_items", "max_values": 3, "same_ids_as": "item"}
-    files = {"train": "lists.parquet", "test": "lists.parquet"}
-    other = log.prepare(encoding=data.meta.encoding, files=files, categorical=["item", lists], histories=[])
-    assert other.split("test").ids.tobytes() == data.split("train").ids.tobytes()
-    assert other.meta.encoding == data.meta.encoding
-
-
-def test_the_history_of_another_table_begins_with_that_table(log):
-    log.fill([("u", "a", 1, 0), ("u", "b", 2, 0)])
-    encoding = log.prepare().meta.encoding
-    log.fill([("u", "b", 3, 0), ("u", "a", 4, 0)])
-    assert histories_of(log.prepare(encoding=encoding)) == [[], ["b"]]
+def test_the_history_of_another_table_begins_there_and_of_one_row_is_empty(log):
+    encoding = log.fill([("u", "a", 1, 0), ("u", "b", 2, 0)]).prepare().meta.encoding
+    assert histories_of(log.fill([("u", "b", 3, 0), ("u", "a", 4, 0)]).prepare(encoding=encoding)) == [[], ["b"]]
+    data = log.fill([("u", "a", 1, 0)]).fill([], "test.parquet").prepare()
+    assert (data.split("train").ids.tolist(), data.meta.rows["test"]) == ([[1, 0, 0, 0]], 0)
 
 
 def test_rows_of_the_past_are_seen_and_are_in_no_split(log):
@@ -103,7 +80,7 @@ def test_rows_of_the_past_are_seen_and_are_in_no_split(log):
         {"files": {"test_fraction": 0.3}},
         {"files": {"split_column": "part"}},
     ],
-    ids=["time", "hash", "drawn", "column"],
+    ids=str,
 )
 def test_the_past_changes_no_split(log, changes):
     changes = split_log(log, changes) | {"histories": [HISTORY]}
@@ -117,20 +94,3 @@ def test_the_past_changes_no_split(log, changes):
     for split in alone.splits:
         assert (np.asarray(behind.split(split).ids)[:, 0] == np.asarray(alone.split(split).ids)[:, 0]).all()
         assert behind.split(split).labels.tobytes() == alone.split(split).labels.tobytes()
-
-
-def test_the_report_knows_the_field(log):
-    log.fill(drawn(6, rows=300))
-    report = data_report(log.prepare(files={"train": "train.parquet", "test": "train.parquet"}))
-    assert list(report["fields"]) == ["item", "last_items"]
-    assert report["fields"]["last_items"]["kind"] == "categorical"
-    assert not [line for line in report["warnings"] if "last_items" in line]
-    assert json.dumps(report, allow_nan=False)
-
-
-def test_a_table_without_rows_in_a_file_and_one_of_a_single_row_are_read(log):
-    log.fill([("u", "a", 1, 0)])
-    log.fill([], "test.parquet")
-    data = log.prepare()
-    assert data.split("train").ids.tolist() == [[1, 0, 0, 0]]
-    assert data.meta.rows["test"] == 0

@@ -1,7 +1,5 @@
 """A drafted column of whole numbers is a category too where the labels jump from value to value: it holds codes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,16 +9,17 @@ from dcrnn_fast.data import draft_schema, prepare
 
 ROWS = 12_000
 CODE = "a code? It is a number below too"
+USER = np.random.default_rng(4).permutation(np.arange(ROWS) // 40)
 
 
-def drawn(rate, seed=0):
+def drawn(rate):
     """Labels, by the logits of the rows."""
-    return (np.random.default_rng([seed, 1]).random(len(rate)) < 1 / (1 + np.exp(1 - rate))).astype(int)
+    return (np.random.default_rng([0, 1]).random(len(rate)) < 1 / (1 + np.exp(1 - rate))).astype(int)
 
 
-def effects(values, seed=0):
+def effects(values):
     """A number drawn for each value, for its rows."""
-    return np.random.default_rng([seed, 2]).normal(size=int(values.max()) + 1)[values]
+    return np.random.default_rng([0, 2]).normal(size=int(values.max()) + 1)[values]
 
 
 def values(of=200, seed=0):
@@ -50,7 +49,7 @@ def test_a_code_is_a_category_and_a_number_and_the_draft_runs(tmp_path):
     [lambda count: np.zeros(len(count)), lambda count: 0.02 * count, lambda count: np.sin(count / 15)],
     ids=["flat", "rise", "wave"],
 )
-def test_a_number_whose_labels_change_little_from_value_to_value_is_no_code(tmp_path, logits):
+def test_a_number_whose_labels_change_little_is_no_code(tmp_path, logits):
     _, categories, numbers = drafted(tmp_path, {"count": values(), "city": values(3).astype(str), "click": drawn(logits(values()))})
     assert (set(categories), set(numbers)) == ({"city"}, {"count"})
 
@@ -70,19 +69,18 @@ def test_missing_cells_are_told_by_the_code_and_need_no_buckets(tmp_path):
     assert prepare(tmp_path / "drafted.yaml", cache_dir=tmp_path / "cache").meta.fields == {"site": 202}
 
 
-def test_what_a_number_tells_of_its_own_period_alone_is_no_code_where_the_split_is_by_time(tmp_path):
-    batch = np.arange(ROWS) // 60
-    columns = {"batch": batch, "city": values(3).astype(str), "click": drawn(1.5 * effects(batch))}
-    assert "batch" in drafted(tmp_path, columns)[1], "without a time, rows of the same batch are drawn into both parts"
-    moments = {"time": pd.date_range("2024-01-01", periods=ROWS, freq="min")}
-    assert "batch" not in drafted(tmp_path, moments | columns)[1]
-
-
-def test_what_a_number_tells_of_its_own_users_alone_is_no_code_where_the_split_is_by_users(tmp_path):
-    user = np.random.default_rng(4).permutation(np.arange(ROWS) // 40)
-    columns = {"joined": user * 7 % 1009, "city": values(3).astype(str), "click": drawn(1.5 * effects(user))}
-    assert "joined" in drafted(tmp_path, columns)[1], "without users, rows of the same user are drawn into both parts"
-    assert "joined" not in drafted(tmp_path, {"user_id": user} | columns)[1]
+@pytest.mark.parametrize(
+    ("own", "split"),
+    [
+        (np.arange(ROWS) // 60, {"time": pd.date_range("2024-01-01", periods=ROWS, freq="min")}),
+        (USER, {"user_id": USER}),
+    ],
+    ids=["period", "user"],
+)
+def test_what_a_number_tells_of_its_own_period_or_user_alone_is_no_code(tmp_path, own, split):
+    columns = {"batch": own * 7 % 1009, "city": values(3).astype(str), "click": drawn(1.5 * effects(own))}
+    assert "batch" in drafted(tmp_path, columns)[1], "without a time or users, rows of the same one are drawn into both parts"
+    assert "batch" not in drafted(tmp_path, split | columns)[1]
 
 
 def test_a_csv_file_is_judged_as_the_same_rows_of_parquet_are(tmp_path):
@@ -94,17 +92,13 @@ def test_a_csv_file_is_judged_as_the_same_rows_of_parquet_are(tmp_path):
     assert ([*of_parquet[0].values()], [*of_parquet[1].values()]) == (of_csv["categorical"], of_csv["numeric"])
 
 
-def test_rows_without_a_label_are_not_judged(tmp_path):
+@pytest.mark.parametrize(("label", "is_code"), [(None, True), (0, False), (1, False), (pd.NA, False)])
+def test_only_rows_with_labels_that_differ_make_a_code(tmp_path, label, is_code):
     click = pd.Series(drawn(effects(values()))).astype("Int64").mask(values() > 150)
-    assert "site" in drafted(tmp_path, {"site": values(), "city": values(3).astype(str), "click": click}, tasks=["click"])[1]
+    click = click if label is None else pd.Series([label] * ROWS, dtype="Int64")
+    assert ("site" in drafted(tmp_path, {"site": values(), "city": values(3).astype(str), "click": click}, tasks=["click"])[1]) == is_code
 
 
-@pytest.mark.parametrize("label", [0, 1, None])
-def test_labels_that_are_all_alike_or_missing_make_no_code(tmp_path, label):
-    columns = {"site": values(), "city": values(3).astype(str), "click": pd.Series([label] * ROWS, dtype="Int64")}
-    assert "site" not in drafted(tmp_path, columns, tasks=["click"])[1]
-
-
-def test_columns_whose_names_differ_in_case_alone_are_judged_each_for_itself(tmp_path):
+def test_columns_whose_names_differ_in_case_alone_are_judged_apart(tmp_path):
     columns = {"A": values(90, 5), "a": values(), "city": values(3).astype(str), "click": drawn(effects(values()))}
     assert set(drafted(tmp_path, columns)[1]) == {"a", "city"}

@@ -1,7 +1,5 @@
 """A drafted schema: what it makes of each kind of column, and that it prepares the table it was drafted from."""
 
-from __future__ import annotations
-
 import datetime
 import re
 
@@ -14,65 +12,38 @@ import pytest
 import yaml
 
 from dcrnn_fast.data import draft_schema, prepare
-from dcrnn_fast.data.inspect.draft import draft
-from dcrnn_fast.errors import DataError
 
 
-def test_a_draft_is_data(tmp_path):
-    columns = {"click": [0, 1] * 100, "city": ["a", "b"] * 100, "one": [1] * 200, "is_paid": ["no", "yes"] * 100}
-    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
-    found = draft([str(tmp_path / "log.parquet")], tasks=["click"])
-    assert found.schema == {
-        "name": "log",
-        "files": {"all": [str(tmp_path / "log.parquet")], "test_fraction": 0.2},
-        "tasks": [{"name": "click", "column": "click"}],
-        "categorical": [{"column": "city"}],
-    }
-    assert found.left == {"one": "one value", "is_paid": "a label? As a feature it would tell the events"}
-    assert found.about["city"] == "varchar, 2 distinct, 0.0% missing"
-    assert (found.rows, found.remarks) == (200, {})
+def drafted(table, columns, **options):
+    """The text of a draft of these columns, in a Parquet file or as rows of a CSV file below a header."""
+    if isinstance(columns, tuple):
+        return draft_schema([str(table.write("t.csv", *columns).folder / "t.csv")], **options)
+    return draft_schema([str(table.parquet("t.parquet", columns).folder / "t.parquet")], **options)
 
 
-def shop(table, header="user_id;city;price;hour;click;paid;day;constant;token"):
-    rows = [
-        ";".join(
-            [
-                f"u{i % 70}",
-                "ABC"[i % 3],
-                f"{i * 7 % 101}.5",
-                f"{i % 24}",
-                f"{i % 2}",
-                str(i % 4 == 1),
-                f"2024-01-{1 + i % 28:02}",
-                "x",
-                f"{i:x}-t",
-            ]
-        )
-        for i in range(600)
-    ]
-    return table.write("shop log.csv", header, rows).folder / "shop log.csv"
+def prepared(table, text):
+    """The data that a draft prepares."""
+    (table.folder / "drafted.yaml").write_text(text, encoding="utf-8")
+    return prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache")
 
 
-def test_a_draft_names_labels_time_groups_fields_and_numbers(table):
-    draft = yaml.safe_load(draft_schema([str(shop(table))]))
-    assert draft["name"] == "shop-log"
-    assert draft["csv"] == {"delimiter": ";"}
+def shop(table):
+    rows = [f"u{i % 70};{'ABC'[i % 3]};{i * 7 % 101}.5;{i % 24};{i % 2};{i % 4 == 1};2024-01-{1 + i % 28:02};x;{i:x}-t" for i in range(600)]
+    return table.write("shop log.csv", "user_id;city;price;hour;click;paid;day;constant;token", rows).folder / "shop log.csv"
+
+
+def test_a_draft_names_each_column_and_prepares_csv_and_parquet(table):
+    path = shop(table)
+    draft = yaml.safe_load(draft_schema([str(path)]))
+    assert (draft["name"], draft["csv"], draft["group"]) == ("shop-log", {"delimiter": ";"}, "user_id")
     assert [task["column"] for task in draft["tasks"]] == ["click", "paid"]
     assert draft["split"] == {"time": "day", "valid": 0.1, "test": 0.2}
-    assert draft["group"] == "user_id"
     assert [column["column"] for column in draft["categorical"]] == ["user_id", "city", "hour"]
     assert draft["numeric"] == [{"column": "price", "dense": "log1p"}]
-
-
-def test_a_drafted_schema_prepares_its_table_as_csv_and_as_parquet(table):
-    path = shop(table)
     pq.write_table(pa_csv.read_csv(path, parse_options=pa_csv.ParseOptions(delimiter=";")), table.folder / "shop.parquet")
-    drafted = table.folder / "drafted.yaml"
     for file in (path, table.folder / "shop.parquet"):
-        drafted.write_text(draft_schema([str(file)]))
-        data = prepare(drafted, cache_dir=table.folder / "cache")
-        assert sum(data.meta.rows.values()) == 600
-        assert data.meta.tasks == ("click", "paid")
+        data = prepared(table, draft_schema([str(file)]))
+        assert (sum(data.meta.rows.values()), data.meta.tasks) == (600, ("click", "paid"))
 
 
 def drafted_columns(text):
@@ -83,7 +54,7 @@ def drafted_columns(text):
     return columns | dict(re.findall(r'^#   "(.*?)": .* missing: (.*)$', text, flags=re.MULTILINE))
 
 
-def test_a_table_of_another_country_is_drafted_as_it_is_written_and_prepared(table):
+def test_a_table_of_another_country_is_drafted_as_it_is_written(table):
     """Another encoding, decimal commas, codes with leading zeros, dates in words, separated text, and labels in words of any case."""
     months = ["März", "April", "Mai"]
     lines = [
@@ -108,9 +79,7 @@ def test_a_table_of_another_country_is_drafted_as_it_is_written_and_prepared(tab
         "land": "one value",
     }
     assert re.search(r'"gekauft".*: is it a label\?', text)
-    drafted = table.folder / "drafted.yaml"
-    drafted.write_text(text, encoding="utf-8")
-    data = prepare(drafted, cache_dir=table.folder / "cache")
+    data = prepared(table, text)
     assert sum(data.meta.rows.values()) == 300
     assert "0007" in data.meta.vocabulary["artikel"]
 
@@ -125,12 +94,7 @@ def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
     }
     table.parquet("2024-05-01.parquet", columns)
     text = draft_schema([str(table.folder / "*.parquet"), str(table.folder / "train.csv")])
-    assert drafted_columns(text) == {
-        "click": "label",
-        "tags": {"max_values": 4},
-        "history": {"max_values": 20},
-        "vector": "no field",
-    }
+    assert drafted_columns(text) == {"click": "label", "tags": {"max_values": 4}, "history": {"max_values": 20}, "vector": "no field"}
     assert yaml.safe_load(text)["name"] == re.sub("[^a-z0-9_-]", "-", table.folder.name.lower())
 
 
@@ -142,72 +106,47 @@ def test_a_column_that_some_files_lack_is_left_out_and_the_draft_runs(table, kin
         table.parquet(f"day-{name}.parquet", {**columns, **more})
     text = draft_schema([str(table.folder / f"day-*.{kind}")])
     assert kinds(text)["campaign"] == kinds(text)["user_id"] == f"day-1.{kind} lacks it, as may other files"
-    (table.folder / "drafted.yaml").write_text(text)
-    assert sum(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.rows.values()) == 240
-
-
-def test_an_empty_file_lacks_no_column(table):
-    table.write("day-1.csv", "click,city", [(0, "a"), (1, "b")] * 20)
-    (table.folder / "day-2.csv").write_bytes(b"")
-    assert yaml.safe_load(draft_schema([str(table.folder / "day-*.csv")]))["categorical"] == [{"column": "city"}]
+    assert sum(prepared(table, text).meta.rows.values()) == 240
+    (table.folder / "day-1.csv").write_bytes(b"")
+    assert kinds(draft_schema([str(table.folder / "day-[13].csv")]))["city"] == "categorical", "an empty file lacks no column"
 
 
 def test_a_huge_number_does_not_make_all_others_alike(table):
     price = [*(-1.0 + step / 50 for step in range(100)), 1e12, -1e9]
-    table.parquet("t.parquet", {"click": [row % 2 for row in range(102)], "price": price, "city": ["a", "b"] * 51})
-    text = draft_schema([str(table.folder / "t.parquet")])
+    text = drafted(table, {"click": [row % 2 for row in range(102)], "price": price, "city": ["a", "b"] * 51})
     assert drafted_columns(text)["price"] == {"dense": "log1p"}
-    (table.folder / "drafted.yaml").write_text(text)
-    dense = prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").split("train").dense
+    dense = prepared(table, text).split("train").dense
     assert len(np.unique(dense)) == len(dense)
 
 
 def test_an_id_of_its_own_in_each_row_is_left_out_as_text_and_as_a_number(table):
     rows = [*range(400)]
-    columns = {
-        "click": [0, 1] * 200,
-        "id": rows,
-        "rowid": [str(row) for row in rows],
-        "item_id": [row % 60 for row in rows],
-    }
-    table.parquet("t.parquet", columns)
-    drafted = drafted_columns(draft_schema([str(table.folder / "t.parquet")]))
-    assert (drafted["id"], drafted["rowid"], drafted["item_id"]) == ("every row another", "every row another", {})
+    columns = {"click": [0, 1] * 200, "id": rows, "rowid": [str(row) for row in rows], "item_id": [row % 60 for row in rows]}
+    found = drafted_columns(drafted(table, columns))
+    assert (found["id"], found["rowid"], found["item_id"]) == ("every row another", "every row another", {})
 
 
 @pytest.mark.parametrize("name", ["search_id", "requestId", "impression_uuid"])
-def test_the_id_of_a_request_is_no_field_but_the_group_and_its_rows_stay_together(table, name):
+def test_the_id_of_a_request_is_no_field_but_the_group(table, name):
     rows = [*range(900)]
-    table.parquet("t.parquet", {"click": [0, 1] * 450, name: [row // 5 for row in rows], "item_id": [row % 60 for row in rows]})
-    text = draft_schema([str(table.folder / "t.parquet")])
+    columns = {"click": [0, 1] * 450, name: [row // 5 for row in rows], "item_id": [row % 60 for row in rows]}
+    text = drafted(table, columns)
     assert drafted_columns(text)[name] == "a request's; those to come have others"
     draft = yaml.safe_load(text)
-    assert (draft["group"], draft["split"]) == (name, {"hash": name, "valid": 0.1, "test": 0.2})
-    (table.folder / "drafted.yaml").write_text(text)
-    assert list(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.fields) == ["item_id"]
+    assert (draft["group"], draft["split"]) == (name, {"hash": name, "valid": 0.1, "test": 0.2}), "its rows stay together"
+    assert list(prepared(table, text).meta.fields) == ["item_id"]
+    of_users = drafted(table, columns | {"user_id": [row // 9 for row in rows]})
+    assert yaml.safe_load(of_users)["group"] == "user_id"
+    assert drafted_columns(of_users)[name] == "a request's; those to come have others"
 
 
-def test_users_are_the_group_before_requests_are(table):
-    rows = [*range(900)]
-    columns = {"click": [0, 1] * 450, "search_id": [row // 5 for row in rows], "user_id": [row // 9 for row in rows]}
-    table.parquet("t.parquet", columns)
-    text = draft_schema([str(table.folder / "t.parquet")])
-    assert yaml.safe_load(text)["group"] == "user_id"
-    assert drafted_columns(text)["search_id"] == "a request's; those to come have others"
-
-
-def test_integers_that_no_float_holds_are_ids_and_the_draft_runs(table):
+def test_integers_that_no_float_holds_are_ids_and_infinite_floats_are_not(table):
     hashes = [-(2**55) + 12345 * (row % 200) for row in range(400)]
-    table.parquet("t.parquet", {"click": [0, 1] * 200, "feature_7": hashes, "price": [row / 7 for row in range(400)]})
-    text = draft_schema([str(table.folder / "t.parquet")])
-    assert (drafted_columns(text)["feature_7"], drafted_columns(text)["price"]) == ({}, {"dense": "log1p"})
-    (table.folder / "drafted.yaml").write_text(text)
-    assert list(prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.fields) == ["feature_7"]
-
-
-def test_floats_with_an_infinity_are_no_ids(table):
-    table.parquet("t.parquet", {"click": [0, 1] * 200, "level": [1.0, 2.0, float("inf"), 3.0] * 100, "city": ["a", "b"] * 200})
-    assert drafted_columns(draft_schema([str(table.folder / "t.parquet")]))["level"] == {"dense": "log1p"}
+    level = [1.0, 2.0, float("inf"), 3.0] * 100
+    columns = {"click": [0, 1] * 200, "feature_7": hashes, "price": [row / 7 for row in range(400)]}
+    found = drafted_columns(drafted(table, columns | {"level": level}))
+    assert (found["feature_7"], found["price"], found["level"]) == ({}, {"dense": "log1p"}, {"dense": "log1p"})
+    assert list(prepared(table, drafted(table, columns)).meta.fields) == ["feature_7"]
 
 
 def kinds(text):
@@ -244,174 +183,108 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, columns in KINDS.items() for name in columns])
-def test_a_column_of_numbers_is_an_id_or_a_time_if_its_name_and_its_values_say_so(tmp_path, kind, name):
-    pq.write_table(pa.table({"click": COUNTS % 2, name: KINDS[kind][name]}), tmp_path / "log.parquet")
-    draft = draft_schema([str(tmp_path / "log.parquet")])
+def test_numbers_are_ids_or_times_if_their_name_and_values_say_so(table, kind, name):
+    draft = drafted(table, {"click": COUNTS % 2, name: KINDS[kind][name]})
     assert kinds(draft) == {name: "time; derive its hour or weekday to use it" if kind == "time" else kind}
-    assert ("group" in yaml.safe_load(draft)) == (
-        kind == "categorical" and re.match("user|uid|visitor|member|customer|session", name) is not None
-    )
+    is_user = kind == "categorical" and re.match("user|uid|visitor|member|customer|session", name) is not None
+    assert ("group" in yaml.safe_load(draft)) == is_user
 
 
-def test_a_split_takes_the_finest_moment_before_any_number(tmp_path):
+def test_a_split_takes_the_finest_moment_before_any_number(table):
     day = np.datetime64("2024-05-01", "us")
     columns = {"watch_time": FRACTIONS, "time_ms": 1_649_000_000_000 + COUNTS, "joined_date": day - COUNTS // 900 * np.timedelta64(1, "D")}
-    pq.write_table(pa.table(columns | {"ts": day + np.arange(900), "click": COUNTS % 2}), tmp_path / "log.parquet")
-    assert yaml.safe_load(draft_schema([str(tmp_path / "log.parquet")]))["split"]["time"] == "ts"
+    assert yaml.safe_load(drafted(table, columns | {"ts": day + np.arange(900), "click": COUNTS % 2}))["split"]["time"] == "ts"
+    rows = [(i % 2, 1_700_000_000 + i if i else 0, f"2024-{1 + i % 12:02}-{1 + i % 28:02}", i / 7) for i in range(900)]
+    text = drafted(table, ("click,timestamp,signup_date,watch_time", rows))
+    assert yaml.safe_load(text)["split"]["time"] == "timestamp", "a zero among its seconds makes a number of it"
+    assert drafted_columns(text)["watch_time"] == {"buckets": 32, "dense": "log1p"}
 
 
-def test_a_flag_that_is_missing_or_set_is_a_field_unless_it_may_be_an_event(table):
+def test_a_flag_that_is_missing_or_set_is_a_field_or_an_event(table):
     flag = ["yes", None] * 100
-    table.parquet("flags.parquet", {"click": [0, 1] * 100, "coupon": flag, "returned_order": flag, "none": [None] * 200})
-    assert drafted_columns(draft_schema([str(table.folder / "flags.parquet")])) == {
-        "click": "label",
-        "coupon": {},
-        "returned_order": "a label? As a feature it would tell the events",
-        "none": "one value",
-    }
+    found = drafted_columns(drafted(table, {"click": [0, 1] * 100, "coupon": flag, "returned_order": flag, "none": [None] * 200}))
+    told = "a label? As a feature it would tell the events"
+    assert found == {"click": "label", "coupon": {}, "returned_order": told, "none": "one value"}
 
 
 def test_lists_that_grow_longer_later_in_a_table_are_seen(table):
     rows = range(30_000)
-    table.parquet("log.parquet", {"click": [i % 2 for i in rows], "viewed": [[*range(i // 3_000)] for i in rows]})
-    assert drafted_columns(draft_schema([str(table.folder / "log.parquet")]))["viewed"] == {"max_values": 9}
-
-
-def test_the_finest_time_cuts_a_table_whether_it_is_a_date_or_seconds(table):
-    rows = [(i % 2, 1_700_000_000 + i, f"2024-{1 + i % 12:02}-{1 + i % 28:02}", i / 7) for i in range(900)]
-    text = draft_schema([str(table.write("t.csv", "click,ts,signup_date,price", rows).folder / "t.csv")])
-    assert yaml.safe_load(text)["split"]["time"] == "ts"
-
-
-def test_a_zero_among_its_seconds_makes_no_number_of_a_timestamp(table):
-    rows = [(i % 2, 1_700_000_000 + i if i else 0, i / 7) for i in range(900)]
-    text = draft_schema([str(table.write("t.csv", "click,timestamp,watch_time", rows).folder / "t.csv")])
-    assert yaml.safe_load(text)["split"]["time"] == "timestamp"
-    assert drafted_columns(text)["watch_time"] == {"buckets": 32, "dense": "log1p"}
+    text = drafted(table, {"click": [i % 2 for i in rows], "viewed": [[*range(i // 3_000)] for i in rows]})
+    assert drafted_columns(text)["viewed"] == {"max_values": 9}
 
 
 @pytest.mark.parametrize("name", ["user_idx", "customer_no", "user_pseudo_id", "sessionKey"])
 def test_a_users_number_is_an_id_and_the_group(table, name):
-    rows = [(i % 2, 1000 + i % 300, i / 7) for i in range(900)]
-    text = draft_schema([str(table.write("t.csv", f"click,{name},price", rows).folder / "t.csv")])
-    assert drafted_columns(text)[name] == {}
-    assert yaml.safe_load(text)["group"] == name
+    text = drafted(table, (f"click,{name},price", [(i % 2, 1000 + i % 300, i / 7) for i in range(900)]))
+    assert (drafted_columns(text)[name], yaml.safe_load(text)["group"]) == ({}, name)
 
 
-def test_a_number_is_in_buckets_too_only_where_cells_are_missing(table):
+def test_a_number_is_in_buckets_only_if_cells_or_categories_are_missing(table):
     rows = [(i % 2, i / 7, "" if i % 9 == 0 else i / 7, "ab"[i % 2]) for i in range(1, 901)]
-    drafted = drafted_columns(draft_schema([str(table.write("t.csv", "click,price,size,city", rows).folder / "t.csv")]))
-    assert (drafted["price"], drafted["size"]) == ({"dense": "log1p"}, {"buckets": 32, "dense": "log1p"})
-
-
-def test_a_table_of_numbers_alone_has_one_in_buckets_as_a_schema_needs_a_field(table):
-    rows = [(i % 2, i / 7, i / 11) for i in range(1, 901)]
-    text = draft_schema([str(table.write("t.csv", "click,price,size", rows).folder / "t.csv")])
-    drafted = drafted_columns(text)
-    assert (drafted["price"], drafted["size"]) == ({"buckets": 32, "dense": "log1p"}, {"dense": "log1p"})
-    (table.folder / "drafted.yaml").write_text(text)
-    assert prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").meta.dense == ("price", "size")
+    found = drafted_columns(drafted(table, ("click,price,size,city", rows)))
+    assert (found["price"], found["size"]) == ({"dense": "log1p"}, {"buckets": 32, "dense": "log1p"})
+    text = drafted(table, ("click,price,size", [(i % 2, i / 7, i / 11) for i in range(1, 901)]))
+    found = drafted_columns(text)
+    assert (found["price"], found["size"]) == ({"buckets": 32, "dense": "log1p"}, {"dense": "log1p"}), "a schema needs a field"
+    assert prepared(table, text).meta.dense == ("price", "size")
 
 
 def test_texts_that_stand_for_no_value_are_found(table):
     rows = [(("NA", "0", "1")[i % 3], ("null", i, i)[i % 3], "ab"[i % 2]) for i in range(90)]
-    text = draft_schema([str(table.write("t.csv", "click,price,city", rows).folder / "t.csv")])
+    text = drafted(table, ("click,price,city", rows))
     assert yaml.safe_load(text)["missing_values"] == ["", "NA", "null"]
     assert drafted_columns(text) == {"click": "label", "price": {"buckets": 32, "dense": "log1p"}, "city": {}}
-    (table.folder / "drafted.yaml").write_text(text)
-    labels = prepare(table.folder / "drafted.yaml", cache_dir=table.folder / "cache").split("train").labels
-    assert 0 < np.isnan(labels).mean() < 1
+    assert 0 < np.isnan(prepared(table, text).split("train").labels).mean() < 1
 
 
-def test_a_file_that_is_no_parquet_is_refused_in_words(table):
-    path = table.folder / "t.parquet"
-    path.write_bytes(b"no parquet at all")
-    with pytest.raises(DataError, match=r"t\.parquet cannot be read: ") as caught:
-        draft_schema([str(path)])
-    assert "read_parquet" not in str(caught.value)
+def test_a_name_like_a_date_is_text_and_a_short_row_hides_no_delimiter(table):
+    table.write("2024-05-01.csv", "click,a,b", [*["1,2,3", "0,1,2"] * 60, "1,2"])
+    draft = yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))
+    assert (draft["name"], "csv" in draft) == ("2024-05-01", False)
 
 
-def test_a_file_that_is_no_csv_is_refused_in_words(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(DataError, match=r"t\.csv cannot be read: no delimiter and quote cut its lines into cells; write it as CSV"):
-        draft_schema([str(path)])
-
-
-def test_a_name_that_yaml_would_read_as_a_date_is_text(table):
-    table.write("2024-05-01.csv", "city,click", [("a", 1), ("b", 0)])
-    assert yaml.safe_load(draft_schema([str(table.folder / "2024-05-01.csv")]))["name"] == "2024-05-01"
-
-
-def test_a_row_of_another_length_hides_no_delimiter(tmp_path):
-    (tmp_path / "shop.csv").write_text("click,a,b\n" + "1,2,3\n0,1,2\n" * 60 + "1,2\n")
-    assert "delimiter" not in draft_schema([str(tmp_path / "shop.csv")])
-
-
-def test_columns_that_no_schema_can_name_are_left_out(tmp_path):
-    (tmp_path / "shop.csv").write_text("click,a,a,,CLICK, b\n" + "1,2,3,x,1,5\n0,3,2,y,0,6\n" * 60)
-    text = draft_schema([str(tmp_path / "shop.csv")])
-    assert text.partition("# Left out:")[2].count("rename it there") == 3
-    (tmp_path / "shop.yaml").write_text(text)
-    meta = prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta
-    assert (meta.tasks, list(meta.fields)) == (("click", "CLICK"), [" b"])
-
-
-def test_columns_of_a_parquet_file_have_the_names_that_the_file_gives_them(tmp_path):
-    columns = [[1, 0] * 60, [1, 2] * 60, [3, 4] * 60, [5, 6] * 60, [7, 8] * 60, [9, 0] * 60]
-    pq.write_table(pa.table(columns, names=["click", "a", "A", "", "b", "b"]), tmp_path / "shop.parquet")
-    text = draft_schema([str(tmp_path / "shop.parquet")])
-    assert text.partition("# Left out:")[2].count("rename it there") == 3
-    (tmp_path / "shop.yaml").write_text(text)
-    assert list(prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.fields) == ["a", "A"]
-
-
-def test_labels_whose_names_differ_in_signs_alone_are_two_tasks(tmp_path):
-    (tmp_path / "shop.csv").write_text("click a,click_a,b\n" + "1,0,3\n0,1,4\n" * 60)
-    (tmp_path / "shop.yaml").write_text(draft_schema([str(tmp_path / "shop.csv")]))
-    assert prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.tasks == ("click_a", "task1_click_a")
+@pytest.mark.parametrize(
+    ("columns", "tasks", "fields"),
+    [
+        (("click,a,a,,CLICK, b", ["1,2,3,x,1,5", "0,3,2,y,0,6"] * 60), ("click", "CLICK"), [" b"]),
+        (pa.table([[1, 0] * 60, [1, 2] * 60, [3, 4] * 60, [5, 6] * 60, [7, 8] * 60, [9, 0] * 60], names=["click", "a", "A", "", "b", "b"]),
+         ("click",), ["a", "A"]),
+        (("click a,click_a,b", ["1,0,3", "0,1,4"] * 60), ("click_a", "task1_click_a"), ["b"]),
+    ],
+    ids=["csv", "parquet", "tasks"],
+)  # fmt: skip
+def test_columns_that_no_schema_can_name_are_left_out(table, columns, tasks, fields):
+    text = drafted(table, columns)
+    assert text.partition("# Left out:")[2].count("rename it there") == (0 if "task1_click_a" in tasks else 3)
+    meta = prepared(table, text).meta
+    assert (meta.tasks, list(meta.fields)) == (tasks, fields)
 
 
 @pytest.mark.parametrize("sign", ["\x00", "\t", "\n", "\x1b", "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", "\U0001f600"])
-def test_a_name_with_a_control_character_is_read_back_as_it_is(tmp_path, sign):
-    name = f"a{sign}b"
-    pq.write_table(pa.table({"click": [1, 0] * 60, name: ["x", "y"] * 60}), tmp_path / "shop.parquet")
-    (tmp_path / "shop.yaml").write_text(draft_schema([str(tmp_path / "shop.parquet")]))
-    assert list(prepare(tmp_path / "shop.yaml", cache_dir=tmp_path / "cache").meta.fields) == [name]
+def test_a_name_with_a_control_character_is_read_back_as_it_is(table, sign):
+    text = drafted(table, {"click": [1, 0] * 60, f"a{sign}b": ["x", "y"] * 60})
+    assert list(prepared(table, text).meta.fields) == [f"a{sign}b"]
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])
-def test_labels_that_are_floats_because_some_are_missing_are_labels(tmp_path, missing):
-    table = pa.table({"click": pa.array([1.0, 0.0, missing] * 50), "price": [0.0, 0.5, 1.0] * 50, "city": ["a", "b", "a"] * 50})
-    pq.write_table(table, tmp_path / "shop.parquet")
-    draft = draft_schema([str(tmp_path / "shop.parquet")])
-    assert '  - {name: click, column: "click"}  # double, 2 distinct, 33.3% missing\n' in draft
-    assert [task["column"] for task in yaml.safe_load(draft)["tasks"]] == ["click"]
+def test_labels_that_are_floats_because_some_are_missing_are_labels(table, missing):
+    columns = {"click": pa.array([1.0, 0.0, missing] * 50), "price": [0.0, 0.5, 1.0] * 50, "city": ["a", "b", "a"] * 50}
+    assert [task["column"] for task in yaml.safe_load(drafted(table, columns))["tasks"]] == ["click"]
 
 
-def test_columns_that_no_schema_could_read_or_no_request_would_have_are_left_out(tmp_path):
+def test_columns_that_no_schema_or_request_could_have_are_left_out(table):
     rows = 200
-    table = pa.table(
-        {
-            "city": ["Oslo", "Rome"] * (rows // 2),
-            "price": np.arange(rows) / 7,
-            "click": [0, 1] * (rows // 2),
-            "day": pa.array([datetime.date(2024, 5, 1)] * rows),
-            "seen_time": pa.array([None] + [datetime.datetime(2024, 5, 1, 0, 0, row % 60) for row in range(1, rows)]),
-            "stay": pa.array([datetime.timedelta(seconds=row) for row in range(rows)]),
-            "__index_level_0__": np.arange(rows) * 3,
-        }
-    )
-    pq.write_table(table, tmp_path / "log.parquet")
-    draft = draft_schema([str(tmp_path / "log.parquet")])
-    content, left = yaml.safe_load(draft), draft.partition("# Left out:")[2]
+    left = {
+        "day": ([datetime.date(2024, 5, 1)] * rows, "one value"),
+        "seen_time": ([None, *(datetime.datetime(2024, 5, 1, 0, 0, row % 60) for row in range(1, rows))], "some rows lack"),
+        "stay": ([datetime.timedelta(seconds=row) for row in range(rows)], "durations"),
+        "__index_level_0__": (np.arange(rows) * 3, "pandas hides"),
+    }
+    columns = {"city": ["Oslo", "Rome"] * (rows // 2), "price": np.arange(rows) / 7, "click": [0, 1] * (rows // 2)}
+    draft = drafted(table, columns | {name: cells for name, (cells, _) in left.items()})
+    content = yaml.safe_load(draft)
     assert [column["column"] for kind in ("categorical", "numeric") for column in content[kind]] == ["city", "price"]
     assert "split" not in content
-    for name, why in (
-        ("day", "one value"),
-        ("seen_time", "some rows lack"),
-        ("stay", "durations"),
-        ("__index_level_0__", "pandas hides"),
-    ):
-        assert re.search(rf'"{name}": .*{why}', left), name
-    assert prepare(content, cache_dir=tmp_path / "cache").meta.dense == ("price",)
+    for name, (_, why) in left.items():
+        assert re.search(rf'"{name}": .*{why}', draft.partition("# Left out:")[2]), name
+    assert prepared(table, draft).meta.dense == ("price",)

@@ -8,7 +8,7 @@ import yaml
 
 from dcrnn_fast.data import data_report, draft_schema
 from dcrnn_fast.data.inspect import sample
-from dcrnn_fast.data.inspect.repeats import NEARLY_UNIQUE, nearly_unique, one_to_one
+from dcrnn_fast.data.inspect.repeats import NEARLY_UNIQUE, one_to_one
 
 from .test_data_report import packed
 from .test_draft import drafted_columns
@@ -29,10 +29,7 @@ def draft(tmp_path, **columns):
 def test_a_nearly_unique_session_is_the_group_and_no_field(tmp_path):
     text = draft(tmp_path, session_id=SESSION)
     assert (drafted_columns(text)["session_id"], yaml.safe_load(text)["group"]) == (NEARLY_UNIQUE, "session_id")
-
-
-def test_users_of_a_few_rows_each_are_a_field(tmp_path):
-    assert drafted_columns(draft(tmp_path, user_id=SESSION // 3))["user_id"] == {}
+    assert drafted_columns(draft(tmp_path, user_id=SESSION // 3))["user_id"] == {}, "users of a few rows each"
 
 
 @pytest.mark.parametrize(("users", "found"), [(50, {}), (51, NEARLY_UNIQUE)])
@@ -53,22 +50,19 @@ def test_ids_that_the_first_rows_hold_once_may_come_again(tmp_path, monkeypatch)
     assert ": nearly unique in these rows; is it so in all?\n" in text
 
 
-@pytest.mark.parametrize(("title", "found"), [(TITLE, True), (TITLE // 2 + 1, False), (np.where(ITEM < 60, TITLE, 0), False)])
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        (TITLE, True),
+        (TITLE // 2 + 1, False),
+        (np.where(ITEM < 60, TITLE, 0), False),
+        (np.where(np.arange(ROWS) == 1501, TITLE % 100 + 1, TITLE), False),
+    ],
+    ids=str,
+)
 def test_one_to_one_is_so_both_ways_and_in_nearly_all_rows(title, found):
     assert one_to_one({"item": ITEM, "title": title}) == ({"title": "item"} if found else {})
-
-
-def test_one_to_one_leaves_missing_cells_aside():
-    assert one_to_one({"item": np.where(DRAWN.random(ROWS) < 0.05, 0, ITEM), "title": TITLE}) == {"title": "item"}
-
-
-def test_one_row_in_another_way_is_not_one_to_one():
-    assert one_to_one({"item": ITEM, "title": np.where(np.arange(ROWS) == 1501, TITLE % 100 + 1, TITLE)}) == {}
-
-
-def test_ids_of_which_some_are_frequent_are_not_nearly_unique():
-    assert nearly_unique(np.ones(1000, int))
-    assert not nearly_unique(np.append(np.ones(1000, int), [100] * 4))
+    assert one_to_one({"item": np.where(DRAWN.random(ROWS) < 0.05, 0, ITEM), "title": TITLE}) == {"title": "item"}, "missing cells"
 
 
 def report(columns, *, size=2000, **meta):
@@ -83,16 +77,10 @@ def report(columns, *, size=2000, **meta):
 
 def test_the_report_warns_of_columns_that_say_nothing_new():
     assert report({"item_id": ITEM, "title": TITLE, "session_id": SESSION}) == [UNIQUE, SAME]
+    assert report({"session_id": np.where(np.arange(ROWS) % 2, SESSION, 1)}) == [UNIQUE], "missing cells hide it"
 
 
-def test_missing_cells_do_not_hide_that_ids_are_nearly_unique():
-    assert report({"session_id": np.where(np.arange(ROWS) % 2, SESSION, 1)}) == [UNIQUE]
-
-
-def test_ids_that_another_field_shares_count_together():
+def test_ids_of_several_fields_or_values_are_not_judged_apart():
     assert report({"session_id": SESSION, "last_session": SESSION}, shared={"last_session": "session_id"}) == []
-
-
-def test_fields_with_several_values_are_not_judged():
     pooled = {"items": {"columns": ["item_id", "session_id"], "pooling": "mean"}}
     assert report({"item_id": ITEM, "session_id": SESSION}, pooled=pooled, shared={"session_id": "item_id"}) == []

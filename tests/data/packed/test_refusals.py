@@ -39,6 +39,8 @@ def a_sealed_meta_with_entries_of_wrong_types(change, table):
 
 TABLE = [
     row("an empty split", lambda: BlockLoader(numbered(0), 4), DataError, "split 'train' is empty"),
+    *rows("a size below one", lambda argument: BlockLoader(numbered(3), **{"batch_size": 2, argument: 0}), ValueError,
+        said="(batch_size|block_rows|window_blocks)=0: expected at least 1", values=["batch_size", "block_rows", "window_blocks"]),
     *rows("an epoch or start out of range is refused at the call",
         lambda epoch, start: BlockLoader(numbered(3), 2).batches(epoch, start), ValueError, said="expected", cases=[
         (-1, 0),

@@ -67,14 +67,6 @@ def refused(store, cache, words):
         prepare(store.as_uri(), cache_dir=cache)
 
 
-def test_it_has_the_rows_of_the_folder_and_is_fetched_once(packed, tmp_path, fetched):
-    found, folder = prepare(packed.as_uri(), cache_dir=tmp_path / "cache"), prepare(packed)
-    assert (found.meta, rows_of(found)) == (folder.meta, rows_of(folder))
-    assert len(fetched) == len(folder.meta.checksums)
-    assert prepare(packed.as_uri(), cache_dir=tmp_path / "cache").path == found.path
-    assert len(fetched) == len(folder.meta.checksums)
-
-
 def test_what_was_fetched_stays_when_a_file_is_damaged(packed, tmp_path, fetched):
     damaged = packed / "part-1" / "train.ids.npy"
     content = damaged.read_bytes()
@@ -87,25 +79,19 @@ def test_what_was_fetched_stays_when_a_file_is_damaged(packed, tmp_path, fetched
     assert len(fetched) == len(set(fetched)) == len(prepare(packed).meta.checksums)
 
 
-def test_what_is_damaged_in_the_cache_is_fetched_again(packed, tmp_path, fetched):
-    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache")
+def test_only_what_is_damaged_in_the_cache_is_fetched_again(packed, tmp_path, fetched):
+    said, progress = [], {"progress": lambda *what: said.append(what)}
+    found, folder = prepare(packed.as_uri(), cache_dir=tmp_path / "cache", **progress), prepare(packed)
+    count = len(folder.meta.checksums)
+    assert (found.meta, rows_of(found), len(fetched)) == (folder.meta, rows_of(folder), count)
+    assert (said, said[0], said[-1]) == (sorted(said), ("fetching files", 0, count), ("fetching files", count, count))
+    said.clear()
+    assert prepare(packed.as_uri(), cache_dir=tmp_path / "cache", **progress).path == found.path
+    assert (len(fetched), said) == (count, [])
     cut = found.path / "part-1" / "train.ids.npy"
     cut.write_bytes(cut.read_bytes()[:10])
-    before = len(fetched)
-    assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
-    assert fetched[before:] == ["part-1/train.ids.npy"]
-
-
-def test_it_is_said_how_many_files_are_there(packed, tmp_path):
-    said = []
-    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
-    count = len(found.meta.checksums)
-    assert said[0] == ("fetching files", 0, count)
-    assert said[-1] == ("fetching files", count, count)
-    assert said == sorted(said)
-    said.clear()
-    prepare(packed.as_uri(), cache_dir=tmp_path / "cache", progress=lambda *what: said.append(what))
-    assert not said
+    assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(folder)
+    assert fetched[count:] == ["part-1/train.ids.npy"]
 
 
 class Endless:
@@ -149,31 +135,6 @@ def test_a_user_who_stops_it_waits_for_no_file_and_may_go_on_later(packed, tmp_p
     assert rows_of(prepare(packed.as_uri(), cache_dir=tmp_path / "cache")) == rows_of(prepare(packed))
 
 
-def test_a_damaged_file_ends_the_others(packed, tmp_path, monkeypatch):
-    damaged = packed / "part-0" / "train.labels.npy"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-    endless = behind_an_endless_file(packed, monkeypatch)
-    refused(packed, tmp_path / "cache", r"train\.labels\.npy is damaged")
-    assert endless.reads < Endless.MOST
-
-
-def test_a_whole_entry_is_opened_where_nothing_may_be_written(packed, tmp_path, monkeypatch):
-    found = prepare(packed.as_uri(), cache_dir=tmp_path / "cache")
-
-    def refuse(*_, **__):
-        raise PermissionError
-
-    for name in ("write_bytes", "locked", "_fetch"):
-        monkeypatch.setattr(remote, name, refuse)
-    assert prepare(packed.as_uri(), cache_dir=tmp_path / "cache").path == found.path
-
-
-def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path):
-    with pytest.raises(DataError, match="the address holds a password") as caught:
-        prepare("s3://key:secret@bucket/packed", cache_dir=tmp_path)
-    assert "secret" not in str(caught.value)
-
-
 def test_a_run_leads_to_no_endpoint_of_its_own(packed, tmp_path):
     folder = tmp_path / "run"
     train(load_config(None, {"data": str(packed), **SETTINGS}), folder)
@@ -209,15 +170,14 @@ def test_no_file_is_written_outside_the_cache(packed, tmp_path, part):
     refused(packed, tmp_path / "cache", "expected parts in its folder")
 
 
-def test_a_damaged_description_names_the_address(packed, tmp_path):
-    (packed / "meta.json").write_text("{}")
-    refused(packed, tmp_path / "cache", rf"^{packed.as_uri()}/meta\.json has format_version None")
-
-
-def test_an_address_that_leads_nowhere_is_refused(packed, tmp_path):
+def test_an_address_that_leads_nowhere_or_holds_a_password_is_refused(packed, tmp_path):
     refused(packed / "none", tmp_path / "cache", "none cannot be read")
     with pytest.raises(DataError, match=r"nowhere://there cannot be reached: .*nowhere"):
         prepare("nowhere://there", cache_dir=tmp_path)
+    with pytest.raises(DataError, match=r"^(?!.*secret).*the address holds a password"):
+        prepare("s3://key:secret@bucket/packed", cache_dir=tmp_path)
+    (packed / "meta.json").write_text("{}")
+    refused(packed, tmp_path / "cache", rf"^{packed.as_uri()}/meta\.json has format_version None")
 
 
 def test_a_run_on_data_in_s3_has_the_bytes_of_one_on_the_folder(packed, bucket, tmp_path):

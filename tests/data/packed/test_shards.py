@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dcrnn_fast.data.packed.shards import ShardedArray
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.serving import Ranker
 from dcrnn_fast.training import load_config, train
+from tests.refusals import refused, row, rows
 
 KINDS = ("ids", "dense", "labels", "weight", "group")
 SCHEMA = {
@@ -70,12 +72,6 @@ def keys(draw, rows, columns):
     return draw(st.sampled_from([key, (key, draw(st.integers(0, columns - 1))), (key, slice(0, 1)), *several]))
 
 
-@pytest.mark.parametrize("step", [2**63, -(2**63)])
-def test_a_step_beyond_the_rows_leaves_one(step):
-    array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
-    assert array[::step].tolist() == np.arange(3)[::step].tolist()
-
-
 @given(st.data(), st.lists(st.integers(0, 5), min_size=1, max_size=4))
 def test_it_is_indexed_as_one_array_is(data, rows):
     whole = np.arange(sum(rows) * 3).reshape(-1, 3)
@@ -94,26 +90,31 @@ def copied(parts, folder):
     return copies, join_packed(copies, folder / "joined").path
 
 
-@pytest.mark.parametrize("key", [np.array([True]), np.zeros((2, 2), int), np.array([0.5]), [[0]]], ids=str)
-def test_what_is_no_row_is_refused(key):
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        *((key, "expected a slice, a number") for key in (np.array([True]), np.zeros((2, 2), int), np.array([0.5]), [[0]])),
+        (3, ""),
+        (-4, ""),
+    ],
+    ids=str,
+)
+def test_what_is_no_row_is_refused(key, said):
     array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
-    with pytest.raises(IndexError, match="expected a slice, a number"):
+    assert [array[::step].tolist() for step in (2**63, -(2**63))] == [[0], [2]], "a step beyond the rows leaves one"
+    with pytest.raises(IndexError, match=said):
         array[key]
 
 
-@pytest.mark.parametrize("row", [3, -4])
-def test_a_row_that_is_not_there_is_refused(row):
-    array = ShardedArray([lambda: np.arange(3)], [3], (), np.dtype(int))
-    with pytest.raises(IndexError):
-        array[row]
-
-
-def test_parts_hold_the_rows_of_one_folder(both):
-    parts, whole, _ = both
-    assert parts.meta.rows == whole.meta.rows
-    for split in whole.splits:
-        for kind in KINDS:
-            np.testing.assert_array_equal(np.asarray(getattr(parts.split(split), kind)), getattr(whole.split(split), kind))
+def test_parts_hold_the_rows_of_one_folder(both, tmp_path):
+    """So they do behind a link, and in another process."""
+    parts, whole, folders = both
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    for found in (parts, join_packed(folders, tmp_path / "link" / "joined"), pickle.loads(pickle.dumps(parts))):  # noqa: S301 (its own)
+        assert found.meta.rows == whole.meta.rows
+        for split, kind in product(whole.splits, KINDS):
+            np.testing.assert_array_equal(np.asarray(getattr(found.split(split), kind)), getattr(whole.split(split), kind))
 
 
 @pytest.mark.parametrize("shard", [0, 1])
@@ -151,8 +152,13 @@ def test_parts_are_opened_when_they_are_read(both, tmp_path):
         open_packed(joined, verify=True)
 
 
-def test_a_part_that_is_gone_or_too_small_is_refused_at_once(both, tmp_path):
+def test_a_part_that_is_gone_too_small_or_prepared_again_is_refused(both, tmp_path):
     copies, joined = copied(both[2], tmp_path)
+    other = prepare(SCHEMA, day(9), cache_dir=tmp_path / "cache")
+    shutil.rmtree(copies[2])
+    shutil.copytree(other.path, copies[2])
+    with pytest.raises(DataError, match="was prepared again; join the folders again"):  # of the same sizes; its ids may mean other items
+        np.asarray(open_packed(joined).split("train").ids)
     (copies[1] / "train.ids.npy").write_bytes(b"")
     with pytest.raises(DataError, match=r"of a part of .*joined, is missing or truncated: it has 0 bytes"):
         open_packed(joined)
@@ -161,59 +167,30 @@ def test_a_part_that_is_gone_or_too_small_is_refused_at_once(both, tmp_path):
         open_packed(joined)
 
 
-def test_a_part_that_was_prepared_again_is_refused_when_it_is_read(both, tmp_path):
-    """Its files have the same sizes, and its ids may mean other items."""
-    copies, joined = copied(both[2], tmp_path)
-    other = prepare(SCHEMA, day(9), cache_dir=tmp_path / "cache")
-    shutil.rmtree(copies[2])
-    shutil.copytree(other.path, copies[2])
-    with pytest.raises(DataError, match="was prepared again; join the folders again"):
-        np.asarray(open_packed(joined).split("train").ids)
+def joins(folders):
+    """A call that joins these of the parts, the folder that joins them, and another one."""
+    return lambda both, tmp_path: join_packed(folders(both[0].path, *both[2]), tmp_path / "out")
 
 
-def test_it_finds_its_parts_behind_a_link(both, tmp_path):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
-    found = join_packed(both[2], tmp_path / "link" / "joined")
-    assert np.array_equal(np.asarray(found.split("train").ids), both[1].split("train").ids)
+def a_damaged_list_of_parts(change, both, tmp_path):
+    broken = dataclasses.replace(read_meta(both[0].path / "meta.json"), **change)
+    (tmp_path / "meta.json").write_text(json.dumps(broken.content() | {"digest": broken.computed_digest()}))
+    open_packed(tmp_path)
 
 
-def test_it_can_be_pickled(both):
-    found = pickle.loads(pickle.dumps(both[0]))  # noqa: S301
-    assert np.array_equal(found.split("valid").labels[:], both[1].split("valid").labels)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
+test_it_is_refused = refused([
+    *rows("a damaged list of parts", a_damaged_list_of_parts, DataError, cases=[
         ({"rows": {"train": 1, "valid": 180, "test": 90}}, "the rows of its shards are not"),
         ({"shards": {"a": {"train": 720}}}, "shards gives a the splits"),
         ({"shards": [1]}, "shards is"),
         ({"shards": {"a\0": {"train": 720, "valid": 180, "test": 90}}}, "shards is"),
-    ],
-)
-def test_a_damaged_list_of_parts_is_refused(both, tmp_path, change, words):
-    meta = read_meta(both[0].path / "meta.json")
-    broken = dataclasses.replace(meta, **change)
-    content = broken.content() | {"digest": broken.computed_digest()}
-    (tmp_path / "meta.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=words):
-        open_packed(tmp_path)
-
-
-def test_folders_that_are_no_parts_of_one_data_set_are_refused(both, tmp_path):
-    other = prepare(SCHEMA, day(7), cache_dir=tmp_path)
-    refused = [
-        ([], "at least one"),
-        ([both[2][0], other.path], "differ in"),
-        ([both[0].path], "is in parts itself"),
-        ([both[2][0], both[2][1], both[2][0]], "is given twice"),
-        ([tmp_path / "none"], "no packed data set"),
-    ]
-    for folders, words in refused:
-        with pytest.raises(DataError, match=words):
-            join_packed(folders, tmp_path / "out")
-    with pytest.raises(DataError, match="exists"):
-        join_packed(both[2], both[2][0])
-    with pytest.raises(TypeError, match="a list of paths"):
-        join_packed(str(both[2][0]), tmp_path / "out")
+    ]),
+    row("no part", joins(lambda *_: []), DataError, "at least one"),
+    row("a joined folder", joins(lambda joined, *_: [joined]), DataError, "is in parts itself"),
+    row("a part twice", joins(lambda joined, one, two, three: [one, two, one]), DataError, "is given twice"),
+    row("no packed folder", joins(lambda joined, *_: [joined / "none"]), DataError, "no packed data set"),
+    row("a path", joins(lambda joined, one, *_: str(one)), TypeError, "a list of paths"),
+    row("a folder that exists", lambda both: join_packed(both[2], both[2][0]), DataError, "exists"),
+    row("parts of another encoding", lambda both, tmp_path: join_packed([both[2][0], prepare(SCHEMA, day(7), cache_dir=tmp_path).path],
+        tmp_path / "out"), DataError, "differ in"),
+])  # fmt: skip

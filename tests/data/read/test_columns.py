@@ -1,7 +1,5 @@
 """Columns of Parquet tables: which types are text or numbers, and how the others are refused."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import numpy as np
@@ -16,12 +14,15 @@ from dcrnn_fast.errors import DataError
 HASHED = Encoder(tasks=["click"], num_embeddings={"item": 100_001}, dense=[], vocabulary={"item": []}, scaling={})
 
 
+def of_parquet(table, columns, **changes):
+    """The data of a Parquet file of these columns, which train and test rows are read from."""
+    return table.parquet("t.parquet", columns).prepare(files={"train": "t.parquet", "test": "t.parquet"}, **changes)
+
+
 def test_decimals_in_parquet_become_the_nearest_float(table):
     prices = pa.array(["95.85", "180.95", "0.10"]).cast(pa.decimal128(9, 2))
-    table.parquet("t.parquet", {"city": ["a", "b", "c"], "price": prices, "click": [0, 1, 0]})
-    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
-    table.parquet("t.parquet", {"city": ["a", "b", "c"], "price": [95.85, 180.95, 0.1], "click": [0, 1, 0]})
-    assert data.meta.vocabulary["price"] == table.prepare(files={"train": "t.parquet", "test": "t.parquet"}).meta.vocabulary["price"]
+    found = [of_parquet(table, {"city": list("abc"), "price": p, "click": [0, 1, 0]}) for p in (prices, [95.85, 180.95, 0.1])]
+    assert found[0].meta.vocabulary["price"] == found[1].meta.vocabulary["price"]
 
 
 CELLS = {
@@ -34,37 +35,35 @@ CELLS = {
 }
 
 
+USES = {
+    "category": {"categorical": ["x"]},
+    "label": {"tasks": [{"name": "click", "column": "x", "positive": "1"}]},
+    "group": {"group": "x"},
+    "split": {"files": {"all": "t.parquet", "split_column": "x"}},
+    "number": {"numeric": [{"column": "x", "dense": "log1p"}]},
+}
+
+
 @pytest.mark.parametrize("kind", CELLS)
-@pytest.mark.parametrize(
-    ("use", "said"),
-    [
-        ({"categorical": ["x"]}, "t.parquet: column 'x' is used as text and is of type "),
-        ({"tasks": [{"name": "click", "column": "x", "positive": "1"}]}, "t.parquet: column 'x' is used as text and is of type "),
-        ({"group": "x"}, "t.parquet: column 'x' is used as text and is of type "),
-        ({"files": {"all": "t.parquet", "split_column": "x"}}, "t.parquet: column 'x' is used as text and is of type "),
-        ({"numeric": [{"column": "x", "dense": "log1p"}]}, "column 'x' is used as a number and "),
-    ],
-    ids=["category", "label", "group", "split", "number"],
-)
-def test_a_parquet_column_that_is_neither_text_nor_numbers_is_refused_by_name(table, kind, use, said):
+@pytest.mark.parametrize("use", USES)
+def test_a_parquet_column_of_neither_text_nor_numbers_is_refused_by_name(table, kind, use):
     table.parquet("t.parquet", {"city": ["a"], "price": [1.0], "click": [0], "x": CELLS[kind]})
     with pytest.raises(DataError) as caught:
-        table.prepare(**({"files": {"train": "t.parquet", "test": "t.parquet"}} | use))
-    assert said in str(caught.value)
+        table.prepare(**({"files": {"train": "t.parquet", "test": "t.parquet"}} | USES[use]))
+    assert f"column 'x' is used as {'a number and ' if use == 'number' else 'text and is of type '}" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_dictionary_with_repeated_and_unused_entries_is_read_as_its_cells(table):
+def test_a_dictionary_with_repeated_and_unused_entries_is_read_as_cells(table):
     codes, entries = pa.array([0, 1, 2, None, None], pa.int8()), pa.array(["a", "b", "a", "unused"])
-    content = {"city": pa.DictionaryArray.from_arrays(codes, entries), "price": pa.array(range(5)), "click": pa.array([0, 1, 0, 1, 0])}
-    table.parquet("t.parquet", content)
-    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
+    cities = pa.DictionaryArray.from_arrays(codes, entries)
+    data = of_parquet(table, {"city": cities, "price": pa.array(range(5)), "click": pa.array([0, 1, 0, 1, 0])})
     assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "a", "b"]
     assert data.split("test").ids[:, list(data.meta.fields).index("city")].tolist() == [2, 3, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("kind", "view"), [(pa.string(), pa.string_view()), (pa.binary(), pa.binary_view())], ids=["text", "bytes"])
-def test_parquet_columns_in_the_view_layout_are_read_as_those_in_the_usual_one(table, kind, view):
+def test_parquet_columns_in_the_view_layout_are_read_as_others(table, kind, view):
     def digest(layout):
         cities = pa.array(["a", "b", None, "a"]).cast(kind).cast(layout)
         content = pa.table({"city": cities, "price": pa.array(range(4)), "click": [0, 1, 0, 1]})
@@ -76,13 +75,8 @@ def test_parquet_columns_in_the_view_layout_are_read_as_those_in_the_usual_one(t
 
 
 def test_parquet_of_other_types_is_read_alike(table):
-    content = {
-        "city": pa.array([1.0, None, float("nan"), 2.0]),
-        "price": pa.array([True, False, None, True]),
-        "click": pa.array([True, False, None, True]),
-    }
-    table.parquet("t.parquet", content)
-    data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"})
+    truths = pa.array([True, False, None, True])
+    data = of_parquet(table, {"city": pa.array([1.0, None, float("nan"), 2.0]), "price": truths, "click": truths})
     assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "1", "2"]
     assert data.split("train").ids[:, list(data.meta.fields).index("price")].tolist() == [2, 1, 0, 2]
     np.testing.assert_array_equal(data.split("train").labels[:, 0], np.float32([1, 0, np.nan, 1]))
@@ -105,13 +99,12 @@ SAME = {
 
 @pytest.mark.parametrize("kind", SAME)
 def test_the_same_number_is_the_same_id_whatever_its_type(kind):
-    encoder = Encoder(
-        tasks=["click"], num_embeddings={"item": 4}, dense=[], vocabulary={"item": ["<oov>", "<missing>", "7", str(NUMBER)]}, scaling={}
-    )
+    texts = ["<oov>", "<missing>", "7", str(NUMBER)]
+    encoder = Encoder(tasks=["click"], num_embeddings={"item": 4}, dense=[], vocabulary={"item": texts}, scaling={})
     assert encoder.encode({"item": SAME[kind]}).ids[:, 0].tolist() == [3, 2, 1]
 
 
-def test_a_csv_file_that_pandas_writes_of_ids_with_gaps_has_the_ids_of_one_without(table):
+def test_a_csv_file_that_pandas_writes_of_ids_with_gaps_has_the_same_ids(table):
     table.write("train.csv", "city,price,click", [(NUMBER, 1, 0), (7, 2, 1), (0, 2, 1)])
     pd.DataFrame({"city": [NUMBER, 7, None, 0], "price": 1, "click": 0}).to_csv(table.folder / "test.csv", index=False)
     data = table.prepare()
@@ -137,27 +130,7 @@ def test_a_float_that_may_have_lost_digits_is_no_id(kind, fits):
             ids([1.5, lost])
 
 
-NUMBERS = [
-    "1",
-    "+1",
-    "-1",
-    "+-1",
-    " 1",
-    "1 ",
-    "\t1",
-    "1_000",
-    "1_0_0",
-    "1_2_3_4",
-    "1e1_0",
-    "1.5_0",
-    "007",
-    "1.",
-    ".5",
-    "1e3",
-    "nan",
-    "",
-    "-0",
-]
+NUMBERS = ["1", "+1", "-1", "+-1", " 1", "1 ", "\t1", "1_000", "1_0_0", "1_2_3_4", "1e1_0", "1.5_0", "007", "1.", ".5", "1e3", "nan", ""]
 
 
 def test_texts_are_the_numbers_that_they_are_in_a_csv_file(table):
@@ -180,7 +153,7 @@ def test_texts_are_no_numbers_that_are_none_in_a_csv_file(table, text):
 def test_an_empty_text_is_missing_in_every_file(table):
     table.parquet("t.parquet", {"city": ["a", "", None, "a"], "price": ["1", "", None, "2"], "click": ["1", "", None, "0"]})
     table.write("t.csv", "city,price,click", [("a", 1, 1), ('""', '""', '""'), ("", "", ""), ("a", 2, 0)])
-    both = [table.prepare(files={"train": file, "test": file}, missing_values=["NA"], valid_fraction=0) for file in ("t.parquet", "t.csv")]
+    both = [table.prepare(files={"train": file, "test": file}, missing_values=["NA"]) for file in ("t.parquet", "t.csv")]
     for data in both:
         assert data.meta.vocabulary["city"] == ["<oov>", "<missing>", "a"]
         np.testing.assert_array_equal(data.split("train").ids, both[0].split("train").ids)
@@ -188,8 +161,7 @@ def test_an_empty_text_is_missing_in_every_file(table):
 
 
 def test_a_label_may_be_named_as_a_float_is_written(table):
-    table.parquet("t.parquet", {"city": ["a", "b", "c"], "price": [1, 2, 3], "stars": pa.array([4.0, 5.0, 3.0])})
+    columns = {"city": ["a", "b", "c"], "price": [1, 2, 3], "stars": pa.array([4.0, 5.0, 3.0])}
     for positive in (["5"], ["5.0"], [5]):
-        tasks = [{"name": "love", "column": "stars", "positive": positive}]
-        data = table.prepare(files={"train": "t.parquet", "test": "t.parquet"}, tasks=tasks, valid_fraction=0)
+        data = of_parquet(table, columns, tasks=[{"name": "love", "column": "stars", "positive": positive}])
         assert data.split("train").labels[:, 0].tolist() == [0, 1, 0]

@@ -1,11 +1,13 @@
 """CSV files: how they may be written, and what becomes of rows that cannot be read."""
 
-from __future__ import annotations
+import errno
+import gzip
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import DataError
 
 
@@ -27,10 +29,9 @@ def test_rows_that_cannot_be_read_go_to_a_file_with_line_and_reason(table):
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
-def test_more_rejected_rows_than_allowed_stop_with_the_first_and_leave_nothing(table, allowed):
+def test_more_rejected_rows_than_allowed_stop_and_leave_nothing(table, allowed):
     table.write("train.csv", "city,price,click", [("a", 1, 0), ("b", "dear", 1), ("c", "cheap", 1)])
-    said = rf"train\.csv, line 3: column 'price' holds 'dear', .* line is 'b,dear,1'; correct the file, or set `max_rejects`, now {allowed}"
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=rf"train\.csv, line 3: .* line is 'b,dear,1'; correct .* `max_rejects`, now {allowed}"):
         table.prepare(max_rejects=allowed)
     assert [path.suffix for path in (table.folder / "cache").iterdir()] == [".lock"]
 
@@ -55,7 +56,7 @@ def test_other_delimiters_quotes_decimals_and_encodings_give_the_same_data(table
     assert table.prepare(csv=written).meta.digest == plain.meta.digest
 
 
-def test_a_mark_of_byte_order_blank_lines_and_line_breaks_in_quotes_are_read(table):
+def test_a_mark_of_byte_order_blank_lines_and_quoted_line_breaks_are_read(table):
     (table.folder / "train.csv").write_bytes(b'\xef\xbb\xbf\n"city","price","click"\n\n"two\nlines",1,0\n\nb,2,1\n')
     assert table.prepare().meta.vocabulary["city"] == ["<oov>", "b", "two\nlines"]
 
@@ -74,13 +75,16 @@ def test_files_whose_names_hold_marks_of_patterns_are_read(table):
     assert table.prepare(files={"train": "a[1]*'?.csv", "test": "test.csv"}).meta.digest == table.prepare().meta.digest
 
 
-def test_part_files_are_read_in_the_order_of_their_names_and_columns_by_name(table):
+def test_part_files_are_read_in_the_order_of_their_names(table):
     table.write("part-2.csv", "click,price,city", [(1, 3, "c")])
     table.write("part-1.csv", "city,price,click", [("b", 2, 0)])
     for files in ("part-*.csv", ["part-1.csv", "part-2.csv"]):
         data = table.prepare(files={"train": files, "test": "test.csv"})
         assert [data.meta.vocabulary["city"][i] for i in data.split("train").ids[:, 0]] == ["b", "c"]
         assert data.split("train").labels[:, 0].tolist() == [0, 1]
+    table.write("part-2.csv", "city,price,click", [("a", 1, 0), ("a", "inf", 0)])
+    with pytest.raises(DataError, match=r"part-2\.csv, row 2: column 'price' holds an infinite value"):
+        table.prepare(files={"train": "part-*.csv", "test": "test.csv"})
 
 
 def test_a_folder_is_its_files(table):
@@ -92,8 +96,30 @@ def test_a_folder_is_its_files(table):
     assert table.prepare(files={"train": "parts", "test": "test.csv"}).meta.rows["train"] == 10
 
 
-def test_a_row_number_counts_within_its_part_file(table):
-    table.write("part-1.csv", "city,price,click", [("a", 1, 0)] * 5)
-    table.write("part-2.csv", "city,price,click", [("a", 1, 0), ("a", "inf", 0)])
-    with pytest.raises(DataError, match=r"part-2\.csv, row 2: column 'price' holds an infinite value"):
-        prepare(table.save(files={"train": "part-*.csv", "test": "test.csv"}), cache_dir=table.folder / "cache")
+def test_gzipped_csv_gives_the_same_data(table):
+    plain = table.prepare()
+    for name in ("train", "test"):
+        (table.folder / f"{name}.csv.gz").write_bytes(gzip.compress((table.folder / f"{name}.csv").read_bytes()))
+    zipped = table.prepare(files={"train": "train.csv.gz", "test": "test.csv.gz"})
+    assert (zipped.path != plain.path, zipped.meta.digest) == (True, plain.meta.digest)
+
+
+def test_a_csv_of_many_read_blocks_is_encoded_whole(table):
+    rows = [f"c{i % 300},{i % 1000},{i % 2},{'x' * 40}" for i in range(60_000)]
+    data = table.write("train.csv", "city,price,click,pad", rows).prepare()
+    cities = np.array([int(text[1:]) for text in data.meta.vocabulary["city"][1:]])
+    np.testing.assert_array_equal(cities[data.split("train").ids[:, 0] - 1], np.arange(60_000) % 300)
+    np.testing.assert_array_equal(data.split("train").labels[:, 0], np.arange(60_000) % 2)
+
+
+def test_a_file_that_the_system_does_not_read_is_named(table, monkeypatch):
+    real = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".csv":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"train\.csv cannot be read: Input/output error"):
+        table.prepare()

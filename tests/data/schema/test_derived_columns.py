@@ -1,8 +1,7 @@
 """Columns that a schema derives: parts of a time, and crosses of columns."""
 
-from __future__ import annotations
-
 from datetime import datetime, timezone
+from itertools import permutations
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -14,8 +13,7 @@ import pytest
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.data.read.columns import Place
 from dcrnn_fast.data.read.derive import with_derived
-from dcrnn_fast.data.schema.fields import Derived, derived_columns
-from dcrnn_fast.data.schema.table import load_schema
+from dcrnn_fast.data.schema.fields import Derived
 from dcrnn_fast.errors import DataError
 from tests.data.conftest import CROSS, DAY, HOUR, WEEKDAY
 
@@ -39,28 +37,16 @@ FRIDAY = [23, 4, 31]
 SECONDS = 1717199940
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        SECONDS,
-        float(SECONDS) + 0.75,
-        str(SECONDS),
-        f"{SECONDS}.5",
-        "2024-05-31T23:59:00",
-        "2024-05-31 23:59:00.123456789",
-        "2024-05-31T23:59:00Z",
-        "2024-06-01T01:59:00+02:00",
-        datetime(2024, 5, 31, 23, 59, tzinfo=timezone.utc),
-        datetime(2024, 5, 31, 23, 59),
-    ],
-    ids=repr,
-)
-def test_hour_weekday_and_day_of_the_month_are_read_from_every_spelling_of_a_time(cell):
+SPELLINGS = [
+    *(SECONDS, float(SECONDS) + 0.75, str(SECONDS), f"{SECONDS}.5"),
+    *("2024-05-31T23:59:00", "2024-05-31 23:59:00.123456789", "2024-05-31T23:59:00Z", "2024-06-01T01:59:00+02:00"),
+    *(datetime(2024, 5, 31, 23, 59, tzinfo=timezone.utc), datetime(2024, 5, 31, 23, 59)),
+]
+
+
+@pytest.mark.parametrize("cell", SPELLINGS, ids=repr)
+def test_hour_weekday_and_day_are_read_from_every_spelling_of_a_time(cell):
     assert of_time([cell]) == FRIDAY
-
-
-def test_a_date_has_a_weekday_and_the_hour_zero():
-    assert of_time(["2024-05-31"]) == of_time([datetime(2024, 5, 31).date()]) == [0, 4, 31]
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
@@ -75,64 +61,48 @@ def test_numbers_in_a_coarser_unit_than_the_schemas_are_refused(unit, given):
         of_time([None, given], unit=unit)
 
 
-def test_a_time_of_1970_beside_later_ones_is_one():
-    assert of_time([90_000_000_000, SECONDS * 1000], unit="ms") == [16, 1, 7]
-    assert of_time([0], unit="ms") == [0, 3, 1]
+TIMES = [
+    (["2024-05-31"], {}, [0, 4, 31]),
+    ([datetime(2024, 5, 31).date()], {}, [0, 4, 31]),
+    ([90_000_000_000, SECONDS * 1000], {"unit": "ms"}, [16, 1, 7]),
+    ([0], {"unit": "ms"}, [0, 3, 1]),
+    ([-1], {}, [23, 2, 31]),
+    ([-0.5], {}, [23, 2, 31]),
+    ([20240531], {"unit": "s"}, [6, 6, 23]),
+    ([20240531, 20240599], {}, [6, 6, 23]),
+    *(([*cells], {}, [None] * 3) for cells in ([None, SECONDS], [float("nan"), 1.0], [None, "2024-05-31"], [None, None])),
+    (["2024-05-31T23:59:00Z"], {"timezone": "Europe/Berlin"}, [1, 5, 1]),
+    (["2024-05-31T23:59:00"], {"timezone": "Europe/Berlin"}, FRIDAY),
+]
 
 
-def test_a_time_before_1970_belongs_to_the_day_before():
-    assert of_time([-1]) == [23, 2, 31]
-    assert of_time([-0.5]) == [23, 2, 31]
+@pytest.mark.parametrize(("cells", "options", "found"), TIMES, ids=str)
+def test_dates_numbers_and_missing_times_have_the_hour_of_their_clock(cells, options, found):
+    assert of_time(cells, **options) == found
 
 
-@pytest.mark.parametrize("cells", [[None, SECONDS], [float("nan"), 1.0], [None, "2024-05-31"], [None, None]], ids=repr)
-def test_a_missing_time_gives_a_missing_value(cells):
-    assert of_time(cells) == [None, None, None]
-
-
-def test_a_time_zone_moves_instants_over_daylight_saving_and_leaves_a_wall_clock_alone():
-    assert of_time(["2024-05-31T23:59:00Z"], timezone="Europe/Berlin") == [1, 5, 1]
-    assert of_time(["2024-05-31T23:59:00"], timezone="Europe/Berlin") == FRIDAY
+def test_a_time_zone_moves_instants_over_daylight_saving():
     seconds = np.random.default_rng(0).integers(0, 2**31, 500).tolist()
     local = [datetime.fromtimestamp(second, ZoneInfo("America/New_York")) for second in seconds]
     hours, weekdays = derive({"time": seconds}, *({**part, "timezone": "America/New_York"} for part in (HOUR, WEEKDAY)))
-    assert hours == [moment.hour for moment in local]
-    assert weekdays == [moment.weekday() for moment in local]
-
-
-def test_numbers_that_look_like_dates_are_seconds_if_the_schema_says_so():
-    assert of_time([20240531], unit="s") == [6, 6, 23]
-    assert of_time([20240531, 20240599]) == [6, 6, 23]
+    assert (hours, weekdays) == ([moment.hour for moment in local], [moment.weekday() for moment in local])
 
 
 def test_a_cross_joins_the_texts_and_keeps_different_rows_apart():
     city, device = ["a", "a|b", "a", "a\\", "a"], ["x", "c", "b|c", "|c", "\\|c"]
     [crossed] = derive({"city": city, "device": device}, CROSS)
     assert crossed == ["a|x", r"a\|b|c", r"a|b\|c", r"a\\|\|c", r"a|\\\|c"]
-
-
-def test_a_missing_part_is_a_part_and_a_cross_of_missing_parts_is_missing():
     [crossed] = derive({"city": ["a", None, None, "<missing>"], "device": [None, "x", None, None]}, CROSS)
     assert crossed == ["a|<missing>", "<missing>|x", None, r"\\<missing>|<missing>"]
-
-
-def test_a_cross_reads_numbers_and_derived_columns_as_categories_do():
     hour_x_store = {"name": "hour_x_store", "cross": ["hour", "store"]}
     assert derive({"time": [SECONDS, None], "store": [7, 8]}, HOUR, hour_x_store)[1] == ["23|7", "<missing>|8"]
+    empty = pa.array([], pa.string())
+    assert derive({"time": empty, "city": empty, "device": empty}, HOUR, CROSS) == [[], []]
 
 
-def test_an_empty_batch_has_the_columns_too():
-    empty = {"time": pa.array([], pa.string()), "city": pa.array([], pa.string()), "device": pa.array([], pa.string())}
-    assert derive(empty, HOUR, CROSS) == [[], []]
-
-
-def test_derived_columns_become_fields_and_dense_values_as_columns_of_the_files_do(visits):
+def test_derived_columns_become_fields_and_dense_values_as_others_do(visits):
     data = visits.prepare()
-    assert data.meta.vocabulary == {
-        "hour": ["<oov>", "23", "0", "<missing>"],
-        "city_x_device": ["<oov>", "a|x"],
-        "weekday": [5.0, 6.0],
-    }
+    assert data.meta.vocabulary == {"hour": ["<oov>", "23", "0", "<missing>"], "city_x_device": ["<oov>", "a|x"], "weekday": [5.0, 6.0]}
     assert data.split("train").ids.tolist() == [[1, 1, 1], [2, 0, 2], [3, 0, 0], [1, 1, 3]]
     np.testing.assert_allclose(data.split("train").dense[:, 0], np.array([-1, 0, 0, 1]) * 1.5**0.5, rtol=1e-6)
 
@@ -168,18 +138,7 @@ def test_a_cross_may_be_hashed_and_a_derived_column_may_group_and_split(visits):
     assert all(len(rows) == 1 for rows in by_group.values())
 
 
-def test_adding_a_derived_column_leaves_the_other_columns_as_they_were(table):
-    before = table.prepare()
-    after = table.prepare(derived=[{"name": "twice", "cross": ["city", "price"]}], categorical=["city", "twice"])
-    for column, field in ((0, "city"), (2, "price")):
-        assert after.meta.vocabulary[field] == before.meta.vocabulary[field]
-        np.testing.assert_array_equal(after.split("train").ids[:, column], before.split("train").ids[:, min(column, 1)])
-    np.testing.assert_array_equal(after.split("train").dense, before.split("train").dense)
-    assert before.meta.derived == {}
-    assert '"derived"' not in (before.path / "meta.json").read_text()
-
-
-def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived_alike(visits):
+def test_another_table_is_derived_as_the_encoding_says(visits):
     first = visits.prepare()
     assert first.meta.encoding["derived"] == {
         "hour": {"column": "time", "as": "hour", "zoned": False},
@@ -194,46 +153,18 @@ def test_the_encoding_says_how_columns_were_derived_and_another_table_is_derived
 NAIVE, MOMENT, SINCE = "2024-05-31T23:59:00", "2024-05-31T23:59:00Z", 1_717_199_940
 
 
-@pytest.mark.parametrize(("learned", "told"), [(NAIVE, MOMENT), (MOMENT, NAIVE), (SINCE, NAIVE), (NAIVE, SINCE)])
-def test_times_with_a_zone_and_times_without_are_refused_where_the_others_were_learned(learned, told, tmp_path):
+@pytest.mark.parametrize(("learned", "told"), [*permutations((NAIVE, MOMENT, SINCE), 2)])
+def test_times_with_a_zone_are_refused_where_others_were_learned(learned, told, tmp_path):
     hour = {"name": "hour", "column": "ts", "as": "hour", "timezone": "Europe/Berlin"}
     schema = {"name": "shop", "derived": [hour], "split": {"hash": "x", "test": 0.2}}
     schema |= {"categorical": ["hour"], "tasks": [{"name": "click", "column": "click"}]}
     rows = {"ts": [learned] * 40, "x": range(40), "click": [0, 1] * 20}
     encoder = Encoder.load(prepare(schema, rows, cache_dir=tmp_path).path)
     assert encoder.encode({"ts": [learned, None]}).ids.shape == (2, 1)
+    if MOMENT in (learned, told) and SINCE in (learned, told):
+        assert encoder.encode({"ts": [told]}).ids.tolist() == [[1]]
+        return
     with pytest.raises(DataError, match=r"table, row 2: column 'ts' is used as a time and holds .*, a time .* would tell another hour"):
         encoder.encode({"ts": [None, told]})
     with pytest.raises(DataError, match="write all times alike"):
         prepare({**schema, "split": None}, {"train": rows, "test": {**rows, "ts": [told] * 40}}, cache_dir=tmp_path)
-
-
-def test_numbers_and_times_with_a_zone_are_both_moments():
-    hour = [derive({"ts": [cell]}, {"name": "h", "column": "ts", "as": "hour", "zoned": True}) for cell in (MOMENT, SINCE)]
-    assert hour == [[[23]], [[23]]]
-
-
-def test_the_definitions_of_a_folder_derive_the_same_columns_whatever_their_order(visits):
-    definitions = visits.prepare(derived=[HOUR, WEEKDAY, {**CROSS, "cross": ["hour", "device"]}]).meta.derived
-    shuffled = derived_columns({name: definitions[name] for name in sorted(definitions)})
-    batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00"], "device": ["x"]})
-    assert with_derived(batch, shuffled, Place(PLACE, 0)).to_pydict()["city_x_device"] == ["23|x"]
-
-
-def test_an_encoding_without_the_derived_columns_is_refused(visits):
-    meta = visits.prepare().meta
-    with pytest.raises(DataError, match=r"column 'city_x_device' is derived by .*, and by none in the data whose encoding is asked for"):
-        visits.prepare(encoding={"vocabulary": meta.vocabulary, "scaling": meta.scaling})
-
-
-def test_derived_columns_may_be_named_before_those_that_they_read(visits):
-    schema = load_schema(
-        visits.save(derived=[{"name": "all", "cross": ["hour", "city_x_device"]}, HOUR, WEEKDAY, CROSS], categorical=["all"])
-    )
-    assert [one.name for one in schema.derived].index("all") == 3
-
-
-def test_a_split_by_time_reads_text_with_a_zone(visits):
-    visits.write("all.csv", "city,device,time,click", [("a", "x", f"2024-05-31T{hour:02}:00:00Z", hour % 2) for hour in range(10)])
-    data = visits.prepare(files={"all": "all.csv"}, split={"time": "time", "test": 0.2})
-    assert data.meta.rows == {"train": 8, "valid": 0, "test": 2}

@@ -54,6 +54,9 @@ TABLE = [
         ([{**HOUR, "as": "day"}, WEEKDAY, CROSS], "column 'hour' is derived by"),
         ([HOUR, WEEKDAY, {**CROSS, "cross": ["device", "city"]}], "column 'city_x_device' is derived"),
     ]),
+    row("an encoding without the derived columns",
+        lambda visits: visits.prepare(encoding={name: visits.prepare().meta.encoding[name] for name in ("vocabulary", "scaling")}),
+        DataError, r"column 'city_x_device' is derived by .*, and by none in the data whose encoding is asked for"),
     *rows("derived columns that make no sense",
         lambda changes, visits: load_schema(visits.save(**changes)), DataError, within=r"shop\.yaml.*({})", cases=[
         ({"derived": [HOUR, WEEKDAY, CROSS, dict(HOUR)]}, "derived column named twice: hour"),

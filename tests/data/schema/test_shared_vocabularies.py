@@ -1,7 +1,5 @@
 """Fields that have the ids of another field: one vocabulary, learned from the cells of all of them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from dcrnn_fast.data import open_packed
@@ -10,17 +8,13 @@ from tests.data.conftest import SHARED
 
 def test_the_vocabulary_counts_the_cells_of_all_fields_that_have_it(items):
     data = items.prepare(min_count=2)
-    assert data.meta.vocabulary["item"] == ["<oov>", "q", "p", "<missing>", "r"]
-    assert data.meta.vocabulary["last_item"] == data.meta.vocabulary["item"]
-    assert data.meta.fields == {"last_item": 5, "item": 5}
-    assert data.meta.shared == {"last_item": "item"}
+    assert data.meta.vocabulary["item"] == data.meta.vocabulary["last_item"] == ["<oov>", "q", "p", "<missing>", "r"]
+    assert (data.meta.fields, data.meta.shared) == ({"last_item": 5, "item": 5}, {"last_item": "item"})
     assert data.split("train").ids.tolist() == [[3, 2], [2, 1], [1, 2], [3, 4], [4, 1], [1, 1]]
-
-
-def test_without_sharing_each_field_counts_its_own_cells(items):
-    meta = items.prepare(min_count=2, categorical=["last_item", "item"]).meta
-    assert meta.vocabulary == {"last_item": ["<oov>", "<missing>", "q"], "item": ["<oov>", "q", "p"]}
-    assert meta.shared == {}
+    own = items.prepare(min_count=2, categorical=["last_item", "item"]).meta
+    assert (own.vocabulary, own.shared) == ({"last_item": ["<oov>", "<missing>", "q"], "item": ["<oov>", "q", "p"]}, {})
+    meta = items.prepare(categorical=[SHARED, {"column": "item", "min_count": 3}]).meta
+    assert meta.vocabulary["last_item"] == ["<oov>", "q", "p"]
 
 
 def test_validation_and_test_rows_teach_a_shared_vocabulary_nothing(items):
@@ -28,11 +22,6 @@ def test_validation_and_test_rows_teach_a_shared_vocabulary_nothing(items):
     data = items.prepare()
     assert not {"new", "newer"} & set(data.meta.vocabulary["item"])
     assert data.split("test").ids.tolist() == [[0, 0]] * 9
-
-
-def test_min_count_is_that_of_the_field_whose_ids_they_are(items):
-    meta = items.prepare(categorical=[SHARED, {"column": "item", "min_count": 3}]).meta
-    assert meta.vocabulary["last_item"] == ["<oov>", "q", "p"]
 
 
 def test_a_field_with_the_ids_of_a_hashed_one_is_hashed_alike(items):

@@ -1,7 +1,5 @@
 """A schema YAML says what it means or is refused with the place and the remedy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,12 @@ def test_a_column_name_that_yaml_reads_as_a_number_must_be_quoted(table):
     assert [column.column for column in load_schema(path).categorical] == ["109_14"]
 
 
-def test_a_bare_column_name_is_short_for_a_mapping(table):
+def test_a_bare_column_name_and_no_relation_mean_the_usual(table):
     schema = load_schema(table.save(categorical=["city", {"column": "shop", "min_count": 7}]))
     assert [(c.column, c.min_count) for c in schema.categorical] == [("city", None), ("shop", 7)]
-
-
-def test_the_suggested_relation_follows_the_funnel_unless_stated(table):
-    tasks = [{"name": "click", "column": "click"}, {"name": "buy", "column": "click"}]
-    assert load_schema(table.save()).suggested_relation == "independent"
-    assert load_schema(table.save(tasks=tasks, funnel=True)).suggested_relation == "chain"
-    assert load_schema(table.save(tasks=tasks, funnel=True, relation="transfer")).suggested_relation == "transfer"
+    funnel = {"tasks": [{"name": "click", "column": "click"}, {"name": "buy", "column": "click"}], "funnel": True}
+    for changes, relation in (({}, "independent"), (funnel, "chain"), (funnel | {"relation": "transfer"}, "transfer")):
+        assert load_schema(table.save(**changes)).suggested_relation == relation
 
 
 def test_the_documented_example_is_a_valid_schema(tmp_path):

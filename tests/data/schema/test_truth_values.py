@@ -1,7 +1,5 @@
 """Labels and categories that say true and false: in words, in YAML, and as Parquet's truth values."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,18 +18,22 @@ def labels(table, cells, *, kind="csv", **rule):
     return [None if label != label else label for label in data.split("train").labels[:, 0].tolist()]
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_label_column_may_say_true_and_false_in_words(table, kind):
-    words = [None, "true", "false", "True", "FALSE", "YES", "no", "t", "F", "y", "N"]
-    assert labels(table, words, kind=kind) == [None, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
+WORDS = [None, "true", "false", "True", "FALSE", "YES", "no", "t", "F", "y", "N"]
+YES = ["true", "True", "yes", "ON", "y", "other", None, "1"]
+LABELS = [
+    *((kind, WORDS, None, [None, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]) for kind in ("csv", "parquet")),
+    ("parquet", [True, None, False], None, [1, None, 0]),
+    ("csv", ["1", "0.0", None, "1.0"], None, [1, 0, None, 1]),
+    *(("csv", YES, positive, [1, 1, 1, 1, 1, 0, None, 0]) for positive in (True, [True], ["paid", True])),
+    ("csv", ["No", "off", "FALSE", "yes", "0"], False, [1, 1, 1, 0, 0]),
+    ("parquet", [True, False, None], [True], [1, 0, None]),
+    ("csv", ["true", "True", "yes"], ["true"], [1, 0, 0]),
+]
 
 
-def test_parquets_truth_values_are_labels(table):
-    assert labels(table, [True, None, False], kind="parquet") == [1, None, 0]
-
-
-def test_labels_in_numbers_stay_as_they_were(table):
-    assert labels(table, ["1", "0.0", None, "1.0"]) == [1, 0, None, 1]
+@pytest.mark.parametrize(("kind", "cells", "positive", "found"), LABELS, ids=str)
+def test_labels_and_positive_say_true_and_false_in_words(table, kind, cells, positive, found):
+    assert labels(table, cells, kind=kind, **{} if positive is None else {"positive": positive}) == found
 
 
 def test_files_of_one_table_may_write_their_labels_in_different_ways(table):
@@ -54,24 +56,6 @@ def test_a_label_that_is_not_written_as_the_first_one_rejects_its_row(table, cel
     [path] = (table.folder / "cache").glob("shop-*/rejects.parquet")
     found = pq.read_table(path).to_pylist()
     assert {(reject["line"], reject["column"], reject["reason"]) for reject in found} == {(4, "click", reason)}
-
-
-@pytest.mark.parametrize("positive", [True, [True], ["paid", True]])
-def test_true_in_positive_stands_for_the_words_that_say_so(table, positive):
-    words = ["true", "True", "yes", "ON", "y", "other", None, "1"]
-    assert labels(table, words, positive=positive) == [1, 1, 1, 1, 1, 0, None, 0]
-
-
-def test_false_in_positive_stands_for_the_words_that_deny(table):
-    assert labels(table, ["No", "off", "FALSE", "yes", "0"], positive=False) == [1, 1, 1, 0, 0]
-
-
-def test_true_in_positive_fits_parquets_truth_values(table):
-    assert labels(table, [True, False, None], kind="parquet", positive=[True]) == [1, 0, None]
-
-
-def test_a_quoted_true_in_positive_stands_for_itself_alone(table):
-    assert labels(table, ["true", "True", "yes"], positive=["true"]) == [1, 0, 0]
 
 
 def test_categories_keep_the_text_of_the_file_and_of_parquets_truth_values(table):
