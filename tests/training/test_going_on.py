@@ -10,14 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dcrnn_fast.errors import CheckpointError
-from dcrnn_fast.training import Report, load_model, train
+from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.optimiser_file import KEY, READS
 from dcrnn_fast.training.folder.tensors import write_sealed
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import Notes, StoppedError, stop_at
-from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+from tests.training.tiny import newest_checkpoint, opposite, tiny_config, with_splits, write_table
 
 SUMS = "model.features.embedding.weight.sum"
 
@@ -89,19 +89,6 @@ def test_a_new_id_starts_without_anything_known(sparse, tmp_path):
     assert torch.equal(torch.cat([reads[:violet], reads[violet + 1 :]]), before)
 
 
-def test_it_trains_for_one_epoch_at_a_constant_rate(sparse, tmp_path):
-    class Steps(Report):
-        def __init__(self):
-            self.epochs = None
-
-        def start(self, *, epochs, total_steps, step):
-            self.epochs = epochs
-
-    report = Steps()
-    train(config_of(sparse[0]), tmp_path / "run", init=sparse[1], report=report)
-    assert report.epochs == 1
-
-
 def test_going_on_with_the_same_rows_changes_little(sparse, tmp_path):
     schema, first = sparse
     went_on(schema, first, tmp_path / "run")
@@ -171,21 +158,8 @@ def test_ids_that_are_known_from_before_are_not_dropped_as_rare_ones(sparse):
     assert (further.probability[seen] < new.probability[seen]).all()
 
 
-def scrambled(schema):
-    """The same rows, of which the labels of the validation rows and those of the train rows contradict each other."""
-    table = schema.with_name("tiny.csv")
-    lines = table.read_text().splitlines()
-    written = [lines[0] + ",split"]
-    for at, line in enumerate(lines[1:]):
-        *cells, click, _ = line.split(",")
-        turned = str(int(click == "0")) if at % 3 else click
-        written.append(",".join([*cells, turned, "", "valid" if at % 3 == 0 else "train" if at % 3 == 1 else "test"]))
-    table.write_text("\n".join(written) + "\n")
-
-
 def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tmp_path):
-    schema = write_table(tmp_path / "data", files={"all": "tiny.csv", "split_column": "split"})
-    scrambled(schema)
+    schema = with_splits(tmp_path / "data", ("valid", "train", "test"), opposite("train", "test"))
     found, lines = went_on(schema, sparse[1], tmp_path / "run")
     assert found["train"]["best_step"] == 0
     assert [line for line in lines if "these are kept" in line]

@@ -45,7 +45,7 @@ def test_a_table_alone_is_refused_since_histories_rest_on_earlier_rows(run):
         evaluate(run.folder, data=run.schema.with_suffix(".parquet"))
 
 
-def test_the_next_day_goes_on_with_its_own_histories_or_with_those_of_the_day_before(run, tmp_path):
+def test_the_next_day_goes_on_with_its_own_histories_or_those_before(run, tmp_path):
     day = {"start": 1717200000 + 977 * 700, "seed": 2}
     tomorrow = write_log(tmp_path / "log", HISTORIES, **day)
     anew = prepare_data(config_of(HISTORIES, tomorrow))

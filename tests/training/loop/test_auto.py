@@ -81,10 +81,3 @@ def test_measuring_draws_no_random_number(schema, tmp_path, on_gpu, monkeypatch)
         run(schema, tmp_path / name, backend=name)
         weights.append(RunFolder(tmp_path / name).weights.read_bytes())
     assert weights[0] == weights[1]
-
-
-def test_a_run_on_a_backend_by_name_measures_nothing(schema, tmp_path, on_gpu):
-    lines, backend = run(schema, tmp_path / "run", backend="reference")
-    assert not auto.known
-    assert not [line for line in lines if "auto" in line]
-    assert not backend.startswith("auto")
