@@ -24,6 +24,7 @@ from dcrnn_fast import (
 )
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
 from dcrnn_fast.nn.cpu_layers import Embedding
+from dcrnn_fast.nn.inference import recorder_for
 from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.ops import backends
 from dcrnn_fast.reference import PiecewiseLinearEmbedding
@@ -92,6 +93,7 @@ ARGUMENTS = [
     ("field_dims", lambda: SharingPlan.from_fields("rows", 2, [-4, 8], [0])),
     ("shared_fields", lambda: SharingPlan.from_fields("rows", 2, [4, 4], [0.5])),
     ("dim", lambda: SharingPlan.from_ratio("rows", 2, 2**62, 0.5)),
+    ("share_ratio", lambda: SharingPlan.from_ratio("rows", 2, 8, math.nan)),
     ("bytes_per_value", lambda: PLAN.cost("x")),
     *((name, lambda kw={name: bad}: BlockLoader(SPLIT, **{"batch_size": 2} | kw)) for name, bad in [
         ("batch_size", "a"), ("batch_size", 1.5), ("seed", None), ("block_rows", 0), ("window_blocks", 2.5),
@@ -291,6 +293,10 @@ TABLE = [
     row("ratios that ask for more than all units",
         lambda: SharingPlan.from_ratio("trunk", 2, 8, 0.5, num_scenarios=2, scenario_ratio=0.6),
         ValueError, r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"),
+    row("a field that a plan does not have", lambda: SharingPlan.from_fields("rows", 2, [2, 2], [3]), IndexError, "field 3"),
+    row("a variable that is neither 1 nor 0",
+        lambda monkeypatch: (monkeypatch.setenv("DCRNN_FAST_CUDA_GRAPHS", "no"), recorder_for(DCRNN([2]))),
+        ValueError, "DCRNN_FAST_CUDA_GRAPHS='no': expected 1 or 0"),
     row("the recurrence without scenarios refuses a plan with them", lambda: CrossRNN(SCENARIOS),
         ValueError, "plan: got one with scenarios"),
     row("an id beyond a shared field is refused with that fields name",

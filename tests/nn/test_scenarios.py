@@ -172,6 +172,7 @@ def test_flops_and_kept_bytes_count_the_three_levels():
     plan = SharingPlan.from_ratio("trunk", 3, 8, 0.5, steps=2, num_scenarios=7, scenario_ratio=0.25)
     assert plan.cost().flops == 2 * 2 * 2 * (4 * 4 + 2 * 6 + 3 * 2 * 8)
     assert plan.cost().kept_bytes == 4 * 2 * 3 * (4 + 2 + 3 * 2)
+    assert "per added scenario" in plan.summary()
 
 
 def test_a_field_without_known_ids_has_no_scenarios():

@@ -28,7 +28,7 @@ def places(tmp_path, monkeypatch):
         yield
 
 
-def test_a_file_and_a_link_to_one_are_read_and_what_is_not_there_is_missing(places):
+def test_a_file_and_a_link_to_one_are_read(places):
     for name in ("file", "link"):
         assert strict_json.load(regular_file(Path(name))) == {}
     with pytest.raises(FileNotFoundError):

@@ -1,14 +1,17 @@
 """Weight files that are damaged, were changed, or are asked for what they have not."""
 
+import errno
 import json
 import math
+import os
+from pathlib import Path
 
 import torch
 
 from bench.machine import memory_growth
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.errors import CheckpointError, ConfigError
-from dcrnn_fast.training import load_model
+from dcrnn_fast.errors import CheckpointError, ConfigError, RunFolderError
+from dcrnn_fast.training import evaluate, load_model
 from dcrnn_fast.training.folder.run_files import write_json
 from dcrnn_fast.training.folder.tensors import load_tensors, pack_tensors, read_safetensors
 from dcrnn_fast.training.folder.weights import export_weights, read_weights
@@ -78,6 +81,21 @@ def json_with_nan(tmp_path):
 def an_encoder(name, damage, copied):
     damage(copied / name)
     Encoder.load(copied)
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def an_unreadable_file(method, read, copied, monkeypatch):
+    """The tests may run as root, who reads everything."""
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, method, refuse)
+    read(copied)
 
 
 def with_head(metadata):
@@ -150,6 +168,11 @@ TABLE = [
     row("tensors of another shape", of_another_shape, CheckpointError,
         r"^model\.safetensors belongs to another model: .*bias is missing in the file.*scale is unknown to the model"
         r".*weight has shape \[2, 4\] in the file and \[2, 3\] in the model"),
+    *rows("what this user may not read", an_unreadable_file, None, within="{}", cases=[
+        ("open", lambda run: load_model(run / "model.safetensors"), CheckpointError,
+         r"model\.safetensors cannot be read: Permission denied; let this user read it"),
+        ("is_file", evaluate, RunFolderError, "cannot read .*run: Permission denied"),
+    ]),
     row("JSON with NaN", json_with_nan, ValueError, "not JSON compliant"),
     *rows("an encoder whose files do not belong together", an_encoder, CheckpointError, cases=[
         ("encoder.json", edit_json(lambda encoder: encoder["scaling"]["size"].update(mean=0.5)), "its digest does not match"),
@@ -158,6 +181,7 @@ TABLE = [
         ("model.safetensors", lambda path: path.unlink(), r"model\.safetensors does not exist; go on with --resume"),
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100]), "its head is longer than the file"),
         ("model.safetensors", lambda path: path.write_bytes(b""), "has no dcrnn_fast description"),
+        ("model.safetensors", a_pipe, r"model\.safetensors cannot be read"),
         ("model.safetensors", with_head({"other": "1"}), "has no dcrnn_fast description"),
         ("model.safetensors", with_head({"dcrnn_fast": json.dumps(WRONG_FIELDS)}), "its description is "),
     ]),
