@@ -1,11 +1,10 @@
-"""What the pages name is there: links, paths, files and make targets; and pre-commit runs what ``make lint`` runs."""
+"""What the pages name is there: links, paths, files and make targets."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -69,7 +68,7 @@ def test_the_index_names_every_page():
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=page_id)
-def test_a_notebook_is_committed_without_outputs_and_its_links_lead_to_files(path):
+def test_a_notebook_has_no_outputs_and_its_links_lead_to_files(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
     for link in re.findall(r"\]\(([^)#]+)\)", "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")):
@@ -95,10 +94,3 @@ def test_the_tests_behind_each_promise_exist():
     every = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", prose(path)):
         assert f"\ndef {name}(" in every, f"no test {name}"
-
-
-def test_pre_commit_runs_what_make_lint_runs():
-    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
-    linted = {line.replace("$(BIN)/", "").partition("$")[0].strip() for line in recipe.splitlines()}
-    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
-    assert {hook["entry"] for hook in local["hooks"]} == linted

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dcrnn_fast
+from dcrnn_fast.ops import backends
 
 FIELDS = {"user": 20, "item": 9, "tag": 9}
 MODELS = {
@@ -122,6 +123,17 @@ def test_what_the_model_refuses_is_refused_in_the_same_words(change):
     with pytest.raises(expected.type) as found:
         model.prepare_inference()(*wrong)
     assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="the backend cpp cannot run here")
+def test_an_operator_that_fails_is_an_error_and_no_other_way_is_taken():
+    model = made()
+    prepared = model.prepare_inference()
+    table, first_order, packed = prepared._request._tables
+    prepared._request._tables = table, first_order, packed[:-64]
+    for call in (prepared, prepared.predict):
+        with pytest.raises((RuntimeError, ValueError), match="packed: got"):  # a RuntimeError in PyTorch 2.15
+            call(*rows(model))
 
 
 def test_numbers_in_another_dtype_have_the_logits_of_the_model():

@@ -35,14 +35,6 @@ def test_a_weight_file_brings_the_model_that_pools_back(run):
     assert not dropout(torch.zeros(4, len(COLUMNS), dtype=torch.int64)).any(), "absent values stay"
 
 
-def test_a_runs_encoder_reads_the_rows_as_the_run_did(run):
-    data, encoder = prepare_data(run.config), Encoder.load(run.folder)
-    assert encoder.pooled == data.meta.pooled
-    rows = encoder.encode(pq.read_table(run.schema.with_suffix(".parquet"))).ids
-    known = {tuple(row) for row in rows.tolist()}
-    assert known == {tuple(row) for split in data.splits.values() for row in np.asarray(split.ids).tolist()}
-
-
 def test_metrics_by_a_field_with_several_values_are_those_of_its_first_one(run):
     data = prepare_data(run.config)
     entries = evaluate(run.folder, by=["seen"])["by"]["seen"]

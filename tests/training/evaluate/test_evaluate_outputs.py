@@ -1,7 +1,6 @@
 """What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.training import calibrate, compare, evaluate, write_report
+from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.evaluate import importance_of
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
@@ -67,21 +66,6 @@ def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finish
     low, high = result["metrics"]["click"]["intervals"]["auc"]
     assert f"{low:.4f}-{high:.4f}" in out
     assert [line for line in out.splitlines() if "colour" in line and f"{given['importance']['colour']['click']:.4f}" in line]
-
-
-def test_what_takes_long_is_told_to_its_end(finished, copied, tmp_path):
-    def told(call):
-        done = {}
-        call(progress=lambda what, at, total: done.update({what: (at, total)}))
-        assert all(at == total for at, total in done.values())
-        return {*done}
-
-    assert told(partial(evaluate, finished)) == {"predicting rows"}
-    assert told(partial(evaluate, finished, bootstrap=100)) == {"predicting rows", "resampling the rows"}
-    assert told(partial(calibrate, copied)) == {"predicting rows"}
-    assert told(partial(compare, [finished, finished])) == {"predicting rows", "resampling the rows"}
-    all_of_it = {"predicting rows", "resampling the rows", "shuffling inputs"}
-    assert told(partial(write_report, [finished], tmp_path / "page.html")) == all_of_it
 
 
 def test_a_dump_of_predictions_has_the_rows_of_the_metrics(finished, tmp_path, dataset):

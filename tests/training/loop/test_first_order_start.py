@@ -212,14 +212,3 @@ def test_another_base_rate_moves_the_intercept_alone(log, before, now):
     found = fitted(dataset, before=known._replace(scores=0 * known.scores), logits=np.full((len(item), 1), z))
     assert found.intercepts[0] == pytest.approx(np.log(now / (1 - now)) - z, abs=0.1)
     assert not found.variances.any()
-
-
-def test_a_copy_of_a_field_that_gets_effects_late_adds_little(log, rng):
-    item, _, effect, _ = log
-    title, found, z = rng.permutation(500), None, np.zeros((500, 1))
-    for ids in np.split(item, 40):
-        ids = np.append(ids, 499)
-        dataset = drawn({"item": ids, "title": np.append(title[ids[:-1]], 499)}, effect[ids] - 1.0)
-        found = fitted(dataset, before=found, logits=None if found is None else z[ids])
-        z = z + found.effects[:500] + found.effects[500 + title] + found.intercepts[0]
-    assert found.variances.min() < 0.15 * found.variances.max()
