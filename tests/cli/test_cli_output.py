@@ -78,19 +78,6 @@ def test_the_bar_is_for_terminals_that_are_no_cis(monkeypatch, stream, ci, expec
     assert type(choose_report(quiet=True)) is Report
 
 
-def test_the_metrics_table_has_role_and_gauc_only_where_there_are_any():
-    console = pipe()
-    print_sheet(console, metrics_sheet("plain", {"income": ENTRY}))
-    print_sheet(console, metrics_sheet("funnel", {"click": ENTRY | {"role": "CTR", "gauc": 0.625}}))
-    plain, funnel = console.file.getvalue().split("funnel")
-    assert "GAUC" not in plain
-    assert "role" not in plain
-    assert "1,200" in plain
-    assert "undefined" in plain
-    for text in ("GAUC", "0.6250", "CTR"):
-        assert text in funnel
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 def test_at_80_columns_the_names_of_a_table_break_and_no_number_is_cut(monkeypatch, terminal):
     monkeypatch.delenv("COLUMNS", raising=False)

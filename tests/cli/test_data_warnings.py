@@ -1,14 +1,10 @@
 """What `inspect` prints, and the warnings about the data that `train` and `evaluate` give."""
 
 import csv
-import io
 import json
 
 import pytest
-from rich.console import Console
 
-from dcrnn_fast.cli.tables import print_report
-from dcrnn_fast.data import data_report
 from dcrnn_fast.training import evaluate, train
 from tests.training.runs import Notes
 from tests.training.tiny import tiny_config, write_table
@@ -51,15 +47,6 @@ def test_inspect_shows_columns_whose_names_look_like_markup(tmp_path, command):
     schema = 'name: t\nfiles: {train: t.csv, test: t.csv}\ntasks: [{name: y, column: y}]\ncategorical: ["[red]x"]\n'
     (tmp_path / "t.yaml").write_text(schema)
     assert "[red]x" in command("inspect", "--data", tmp_path / "t.yaml")[1]
-
-
-def test_a_narrow_terminal_cuts_no_number_off(dataset):
-    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
-    print_report(console, data_report(dataset))
-    shown = console.file.getvalue()
-    for whole in ("missing", "categorical", "-3.0677", "0.6931", "100.0%"):
-        assert whole in shown
-    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
 def test_inspect_and_train_warn_of_a_field_that_the_test_rows_lose(tmp_path, command):

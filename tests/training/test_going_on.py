@@ -16,6 +16,7 @@ from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.optimiser_file import KEY, READS
 from dcrnn_fast.training.folder.tensors import write_sealed
 from dcrnn_fast.training.loop.start import OOVDropout
+from tests.damage import truncate
 from tests.training.runs import Notes, StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, opposite, tiny_config, with_splits, write_table
 
@@ -53,17 +54,13 @@ def went_on(schema, earlier, folder, **changes):
     return train(config_of(schema, **changes), folder, init=earlier, report=notes), notes.lines
 
 
-def test_reads_are_how_often_the_train_rows_hold_each_id(sparse):
-    ids, reads = prepare_data(config_of(sparse[0])).split("train").ids, known(sparse[1])[READS]
-    sizes = [size for _, size in load_model(sparse[1])[1]["fields"]]
-    expected = np.concatenate([np.bincount(column, minlength=size) for column, size in zip(ids.T, sizes, strict=True)])
-    assert reads.tolist() == expected.tolist()
-
-
 def test_reads_steps_and_sums_add_up_over_runs(sparse, tmp_path):
     schema, first = sparse
     found, _ = went_on(schema, first, tmp_path / "run")
     before, after = known(first), known(tmp_path / "run")
+    ids, sizes = prepare_data(config_of(schema)).split("train").ids, [size for _, size in load_model(first)[1]["fields"]]
+    held = np.concatenate([np.bincount(column, minlength=size) for column, size in zip(ids.T, sizes, strict=True)])
+    assert before[READS].tolist() == held.tolist(), "how often the train rows hold each id"
     assert torch.equal(after[READS], 2 * before[READS])
     assert (after[SUMS] >= before[SUMS]).all()
     assert after[SUMS].sum() > before[SUMS].sum()
@@ -114,10 +111,6 @@ def test_a_file_of_other_weights_counts_as_none(sparse, earlier, tmp_path):
     assert [line for line in lines if "they start anew" in line]
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 def changed(path):
     tensors, metadata = load_file(path), metadata_of(path)
     tensors[READS][1] += 1
@@ -136,7 +129,7 @@ def without_metadata(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncated, "is damaged or no safetensors file"),
+        (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
         (of_another_version, "has format 1, this version reads format 2; restore it, or delete it"),
         (without_metadata, "is no file of optimisers; restore it, or delete it"),

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate, load_model, train
@@ -24,14 +23,6 @@ def test_a_run_reads_a_history_as_one_pooled_field(run):
     assert about["pooled"] == {"last_clicked": {"columns": [f"last_clicked[{place}]" for place in range(4)], "pooling": "mean"}}
     assert model.features.embedding.num_embeddings == dict(about["fields"])["item"]
     assert Encoder.load(run.folder).columns == ("item", "last_clicked")
-
-
-def test_cells_of_which_one_is_a_history_are_one_row(run):
-    ranker = Ranker.load(run.folder)
-    one = ranker.predict({"item": "i1", "last_clicked": ["i2", "i3"]})
-    assert {name: values.tolist() for name, values in one.items()} == {
-        name: values.tolist() for name, values in ranker.predict({"item": ["i1"], "last_clicked": [["i2", "i3"]]}).items()
-    }
 
 
 def test_a_run_is_tested_on_another_log_whose_histories_are_its_own(run, tmp_path):

@@ -90,21 +90,6 @@ def test_predict_corrects_the_first_event_and_the_chain_follows():
     DCRNN([9], tasks=("click",), relation="independent").negative_rate = RATE  # a single task needs no chain
 
 
-def test_an_exported_predict_carries_the_correction():
-    class Scores(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids):
-            return self.model.predict(ids)["click"]
-
-    model = DCRNN([9, 5], steps=1, backend="reference").eval()
-    ids = torch.randint(0, 5, (64, 2))
-    model.negative_rate = RATE
-    torch.testing.assert_close(torch.export.export(Scores(model), (ids,)).module()(ids), model.predict(ids)["click"])
-
-
 def test_a_weight_file_with_a_wrong_rate_or_none_is_refused(copied):
     weights = copied / "model.safetensors"
     tensors, about, _ = read_weights(weights)

@@ -1,11 +1,10 @@
 import numpy as np
 import torch
 
-from dcrnn_fast.training import load_model, train
+from dcrnn_fast.training import load_model
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.loop.start import dense_edges
 from tests.training.runs import SCENARIOS
-from tests.training.tiny import tiny_config
 
 
 def test_edges_rise_from_the_smallest_to_the_largest_value():
@@ -30,10 +29,3 @@ def test_a_weight_file_keeps_the_edges_of_the_train_rows(run_of):
     bins = len(edges) - 1
     assert torch.equal(model.features.dense_embedding.lower[0, :bins], edges[:-1])
     assert torch.equal(model.features.dense_embedding.scale[0, :bins], 1 / (edges[1:] - edges[:-1]))
-
-
-def test_the_first_order_term_of_a_run_is_one_of_ids_alone(schema, tmp_path):
-    train(tiny_config(schema, model__first_order=True, model__dense_bins=4, optimiser__epochs=1), tmp_path / "run")
-    term = load_model(tmp_path / "run")[0].features.first_order
-    assert term.table.weight.any()
-    assert not term.dense_weight.any()

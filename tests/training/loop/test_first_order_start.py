@@ -115,14 +115,6 @@ def test_a_task_of_one_class_has_a_finite_intercept_and_no_effects(label):
     assert not found.effects.any()
 
 
-def test_blocks_of_rows_give_the_same_effects(log, monkeypatch):
-    item, noise, _, logits = log
-    dataset = drawn({"noise": noise, "item": item}, logits)
-    whole = fitted(dataset)
-    monkeypatch.setattr("dcrnn_fast.training.loop.first_order.BLOCK", 777)
-    np.testing.assert_allclose(fitted(dataset).effects, whole.effects, atol=1e-6)
-
-
 def test_with_heads_of_zeros_a_model_is_logistic_regression(log):
     item, _, _, logits = log
     dataset = drawn({"item": item}, logits)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +86,6 @@ def test_of_several_values_the_cells_before_the_last_known_one_are_judged():
     assert parts == [pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01), 1.0]
 
 
-def test_a_run_says_which_fields_it_reads_as_unseen_often(finished):
-    strong = OOVDropout(log([[1 + row % 20, 1] for row in range(200)], [[0, 1], [0, 1], [0, 1], [1, 1]]), "auto", torch.device("cpu"))
-    assert strong.in_words().endswith("no train row has: field0 30")
-    kept = json.loads((finished / "metrics.json").read_text())["train"]["oov_dropout"]
-    assert kept.keys() == {"shape", "colour"}
-    assert min(kept.values()) >= LITTLE
-
-
 def drawn(ids, rows, strength, seed=0):
     """Cells of ids, each in as many rows, and labels whose rates by id have a beta distribution of this strength around 0.3."""
     rng = np.random.default_rng(seed)
@@ -132,10 +123,3 @@ def test_unseen_cells_and_other_columns_change_no_least_strength():
     unseen = np.vstack([ids, np.zeros_like(ids)]), np.vstack([labels, 1 - labels])
     beside = np.hstack([ids, np.zeros_like(ids)]), labels
     assert least_strength(*unseen) == least_strength(*beside) == least_strength(ids, labels)
-
-
-def test_a_persons_id_whose_labels_last_is_seldom_read_as_unseen():
-    ids, labels = drawn(200, 5, 0.2)
-    dataset = log(ids.tolist(), [[1]] * 10)
-    dataset.split("train").labels[:] = labels
-    assert OOVDropout(dataset, "auto", torch.device("cpu")).strengths["field0"] < 1

@@ -39,14 +39,6 @@ def test_a_run_that_puts_off_checkpoints_resumes_to_the_same_bits(schema, finish
         assert outcome(tmp_path / "run")[name] == outcome(finished)[name], name
 
 
-def test_a_run_that_evaluates_four_times_an_epoch_resumes_to_the_same_bits(schema, tmp_path):
-    options = {"early_stopping__every_steps": None, "early_stopping__patience": 8, "optimiser__epochs": 2}
-    train(tiny_config(schema, **options), tmp_path / "whole")
-    interrupted(tiny_config(schema, **options), tmp_path / "run", 11)  # after a checkpoint at step 9 and an evaluation after step 10
-    train(tiny_config(schema, **options), tmp_path / "run", resume=True)
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-
-
 def test_a_resumed_run_remembers_its_best_epoch_and_how_long_it_has_waited(schema, tmp_path, monkeypatch):
     overrides = {"optimiser__epochs": 5}
     fake_validation(monkeypatch, [0.9, 0.8, 0.7])
