@@ -1,4 +1,4 @@
-"""What the pages name is there: links, paths, files and make targets; and pre-commit runs what ``make lint`` runs."""
+"""What the pages name is there: links, paths, files and make targets."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_the_index_names_every_page():
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/notebooks/*.ipynb")), ids=page_id)
-def test_a_notebook_is_committed_without_outputs_and_its_links_lead_to_files(path):
+def test_a_notebook_has_no_outputs_and_its_links_lead_to_files(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
     for link in re.findall(r"\]\(([^)#]+)\)", "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")):

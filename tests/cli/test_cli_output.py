@@ -5,7 +5,6 @@ from rich.console import Console
 from rich.text import Text
 
 from dcrnn_fast.cli import progress
-from dcrnn_fast.cli.demo import demo_sheet
 from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
 from dcrnn_fast.cli.tables import Sheet, metrics_sheet, output_console, print_sheet, segments_sheet
 from dcrnn_fast.training import Report
@@ -30,10 +29,10 @@ def test_a_plain_report_is_one_line_an_evaluation_without_control_codes():
     report.step(step=1, epoch=1, rows_per_second=10.0)
     report.evaluation(RECORD, epochs=3, rows_per_second=12345.6, best=True)
     report.close()
-    assert console.file.getvalue() == (
-        "epoch 2/3  step 20  loss 0.2500  12,346 rows/s  valid "
-        "click: auc 0.7500, log loss 0.5000  buy: auc undefined, log loss 0.1250  (best)\n"
-    )
+    (line,) = console.file.getvalue().splitlines()
+    assert "\x1b" not in line
+    for text in ("epoch 2/3", "0.2500", "12,346 rows/s", "auc 0.7500", "auc undefined", "(best)"):
+        assert text in line
 
 
 def test_a_live_report_shows_epoch_steps_rows_per_second_and_the_time_left():
@@ -50,7 +49,7 @@ def test_a_live_report_shows_epoch_steps_rows_per_second_and_the_time_left():
 
 
 @pytest.mark.parametrize("kind", [PlainReport, LiveReport])
-def test_rows_that_are_prepared_are_told_of_every_five_seconds_and_not_in_the_first_ones(kind, monkeypatch):
+def test_rows_that_are_prepared_are_told_of_every_five_seconds(kind, monkeypatch):
     console, now = pipe(), iter([0.0, 1.0, 4.0, 6.0, 10.0, 11.5])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     report = kind(console)
@@ -76,47 +75,13 @@ def test_the_bar_is_for_terminals_that_are_no_cis(monkeypatch, stream, ci, expec
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=stream))
     assert type(choose_report()) is expected
-
-
-def test_a_quiet_report_says_nothing():
     assert type(choose_report(quiet=True)) is Report
-
-
-def test_the_metrics_table_has_role_and_gauc_only_where_there_are_any():
-    console = pipe()
-    print_sheet(console, metrics_sheet("plain", {"income": ENTRY}))
-    print_sheet(console, metrics_sheet("funnel", {"click": ENTRY | {"role": "CTR", "gauc": 0.625}}))
-    plain, funnel = console.file.getvalue().split("funnel")
-    assert "GAUC" not in plain
-    assert "role" not in plain
-    assert "1,200" in plain
-    assert "undefined" in plain
-    for text in ("GAUC", "0.6250", "CTR"):
-        assert text in funnel
-
-
-def test_the_demo_table_has_a_row_for_each_run_and_task():
-    def result(backend):
-        model = {"parameters": 4321, "backend": backend}
-        return {
-            "data": {"name": "tiny"},
-            "train": {"seconds": 1.25, "rows_per_second": 9876.5},
-            "model": model,
-            "test": {"click": ENTRY, "buy": ENTRY},
-        }
-
-    console = pipe()
-    print_sheet(console, demo_sheet([result("reference"), result("cpp")]))
-    shown = console.file.getvalue()
-    for text in ("data set", "task", "AUC", "log loss", "seconds", "rows/s", "parameters", "backend"):
-        assert text in shown
-    rows = [line for line in shown.splitlines() if "tiny" in line]
-    assert [("cpp" in row, "buy" in row) for row in rows] == [(False, False), (False, True), (True, False), (True, True)]
-    assert all("9,876" in row and "4,321" in row for row in rows)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_at_80_columns_the_names_of_a_table_break_and_no_number_is_cut(monkeypatch, terminal):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert output_console().width == 160, "a pipe's"
     monkeypatch.setenv("COLUMNS", "80")
     numbers = {"rows": 19_200_000, "positives": 2_860_123, "auc": 0.6203, "log_loss": 0.4094, "calibration": 1.0293, "gauc": 0.5432}
     console = Console(file=io.StringIO(), force_terminal=terminal)
@@ -127,24 +92,13 @@ def test_at_80_columns_the_names_of_a_table_break_and_no_number_is_cut(monkeypat
     for number in ("CTCVR", "19,200,000", "2,860,123", "0.6203", "0.4094", "1.0293", "0.5432"):
         assert number in row
     assert "given_visit" in shown[shown.index(row) + 1]
-
-
-def test_a_table_that_fits_no_console_is_wider_than_it_and_still_whole():
-    console = Console(file=io.StringIO(), width=20)
-    print_sheet(console, Sheet("wide", {"name": False, "AUC": True, "log loss": True}, [("unbreakable" * 3, "0.1234", "0.5678")]))
-    (row,) = [line for line in console.file.getvalue().splitlines() if "0.1234" in line]
+    narrow = Console(file=io.StringIO(), width=20)  # a table that fits no console is wider than it, and still whole
+    print_sheet(narrow, Sheet("wide", {"name": False, "AUC": True, "log loss": True}, [("unbreakable" * 3, "0.1234", "0.5678")]))
+    (row,) = [line for line in narrow.file.getvalue().splitlines() if "0.1234" in line]
     assert row.replace("|", " ").split() == ["unbreakable" * 3, "0.1234", "0.5678"]
-    assert console.width == 20
 
 
-def test_a_pipe_is_160_columns_wide_unless_COLUMNS_says_otherwise(monkeypatch):  # noqa: N802
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert output_console().width == 160
-    monkeypatch.setenv("COLUMNS", "80")
-    assert output_console().width == 80
-
-
-def test_a_table_by_segment_shows_each_value_on_one_line_without_control_characters():
+def test_a_table_by_segment_escapes_control_characters():
     metrics = ENTRY | {"label_mean": 0.25, "prediction_mean": 0.5}
     values = [{"value": "a\n\x1b[31m[bold]"}, {"value": "b" * 99}, {"value": None, "values": 1200}]
     sheet = segments_sheet("city", [value | {"metrics": {"click": metrics}} for value in values])

@@ -1,16 +1,11 @@
 """What `inspect` prints, and the warnings about the data that `train` and `evaluate` give."""
 
 import csv
-import io
 import json
 
 import pytest
-from rich.console import Console
 
-from dcrnn_fast.cli.tables import print_report
-from dcrnn_fast.data import data_report
-from dcrnn_fast.data.inspect.oov import id_shares
-from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.training import evaluate, train
 from tests.training.runs import Notes
 from tests.training.tiny import tiny_config, write_table
 
@@ -33,40 +28,25 @@ def warned(text):
     return [line.removeprefix("warning: ") for line in text.splitlines() if line.startswith("warning: ")]
 
 
-def test_inspect_prints_tables_of_everything_and_no_warning_about_a_sound_table(schema, command):
+def test_inspect_prints_tables_of_everything_and_strict_json(schema, command):
     code, out, err = command("inspect", "--data", schema)
     assert (code, err) == (0, "")
     for text in ("tiny: 945 train, 105 valid, 450 test rows", "constant log loss", "buy_given_click", "OOV test", "colour", "categorical"):
         assert text in out
     for text in ("Dense columns, scaled", "GAUC groups", "Best single features", "No warnings."):
         assert text in out
-    assert "\x1b" not in out
     assert out.isascii()
-
-
-def test_inspect_prints_strict_json(schema, command):
-    code, out, _ = command("inspect", "--data", schema, "--json")
-    assert code == 0
-    report = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "\x1b" not in out
+    report = json.loads(command("inspect", "--data", schema, "--json")[1], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert report["rows"] == {"train": 945, "valid": 105, "test": 450}
     assert report["warnings"] == []
 
 
 def test_inspect_shows_columns_whose_names_look_like_markup(tmp_path, command):
     (tmp_path / "t.csv").write_text("[red]x,y\n" + "a,1\nb,0\n" * 30)
-    (tmp_path / "t.yaml").write_text(
-        'name: t\nfiles: {train: t.csv, test: t.csv}\ntasks: [{name: y, column: y}]\ncategorical: ["[red]x"]\n'
-    )
+    schema = 'name: t\nfiles: {train: t.csv, test: t.csv}\ntasks: [{name: y, column: y}]\ncategorical: ["[red]x"]\n'
+    (tmp_path / "t.yaml").write_text(schema)
     assert "[red]x" in command("inspect", "--data", tmp_path / "t.yaml")[1]
-
-
-def test_a_narrow_terminal_cuts_no_number_off(dataset):
-    console = Console(file=io.StringIO(), force_terminal=True, width=60, color_system=None)
-    print_report(console, data_report(dataset))
-    shown = console.file.getvalue()
-    for whole in ("missing", "categorical", "-3.0677", "0.6931", "100.0%"):
-        assert whole in shown
-    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
 def test_inspect_and_train_warn_of_a_field_that_the_test_rows_lose(tmp_path, command):
@@ -102,13 +82,8 @@ def test_a_sound_table_and_a_resumed_run_give_no_warning(schema, tmp_path):
     assert not warned("\n".join(notes.lines))
 
 
-def test_a_weight_file_knows_the_shares_of_the_training_rows(finished, dataset):
-    _, about = load_model(finished / "model.safetensors")
-    assert about["id_shares"] == id_shares(dataset.split("train"), dataset.meta)
-
-
-def test_evaluate_warns_of_a_field_that_other_data_lose(finished, tmp_path, command):
-    path = resaved(tmp_path)
+def test_all_that_reads_other_data_warns_of_a_field_that_they_lose(finished, copied, tmp_path, command):
+    path = resaved(tmp_path, name="other")
     (line,) = evaluate(finished, data=str(path))["warnings"]
     assert line.startswith(LOST)
     assert warned(command("evaluate", "--run", finished, "--data", path)[1])[-1] == line
@@ -116,19 +91,9 @@ def test_evaluate_warns_of_a_field_that_other_data_lose(finished, tmp_path, comm
     assert json.loads(out)["warnings"] == [line]
     assert warned(err)[-1] == line
     assert evaluate(finished, data=str(path), split="train")["warnings"] == []
-
-
-def test_evaluate_warns_of_labels_of_one_class(finished, tmp_path):
-    table = write_table(
-        tmp_path, tasks=[{"name": "click", "column": "clicked", "threshold": 2}, {"name": "buy", "column": "bought"}], funnel=False
-    )
-    (line,) = evaluate(finished, data=str(table))["warnings"]
-    assert line.startswith("task 'click': all 450 known labels of the test rows are 0: AUC is undefined there")
-
-
-def test_rows_that_lose_a_field_are_warned_of_where_runs_compare_and_calibrate_on_them(finished, copied, tmp_path, command):
-    data = resaved(tmp_path, name="other")
-    lines = warned(command("compare", finished, copied, "--data", data)[1])
+    lines = warned(command("compare", finished, copied, "--data", path)[1])
     assert [line.partition(LOST)[:2] for line in lines] == [("finished: ", LOST), ("run: ", LOST)]
-    lines = warned(command("calibrate", "--run", copied, "--data", data, "--split", "test")[1])
-    assert lines[-1].startswith(LOST)
+    assert warned(command("calibrate", "--run", copied, "--data", path, "--split", "test")[1])[-1].startswith(LOST)
+    one_class = [{"name": "click", "column": "clicked", "threshold": 2}, {"name": "buy", "column": "bought"}]
+    (line,) = evaluate(finished, data=str(write_table(tmp_path / "one", tasks=one_class, funnel=False)))["warnings"]
+    assert line.startswith("task 'click': all 450 known labels of the test rows are 0: AUC is undefined there")

@@ -102,6 +102,10 @@ def compare(configuration):
     shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (fast, plain)]
     assert shapes[0] == shapes[1]
     same(fast.state_dict(), plain.state_dict())
+    for model in (fast, plain):
+        torch.manual_seed(2)
+        model.reset_parameters()
+    same(fast.state_dict(), plain.state_dict())
     torch.manual_seed(1)
     with torch.no_grad():
         for value in (*fast.parameters(), *[buffer for buffer in fast.buffers() if buffer.is_floating_point()]):

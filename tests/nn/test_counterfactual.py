@@ -1,15 +1,14 @@
 """The losses of conditionals by inverse propensities and doubly robustly, on logs whose propensities and labels are known for all rows.
 
 Rows with a high click rate convert more often: what is seen in clicked rows is not what all rows would do.
-Each loss is linear in the clicks, so its expectation over them is its value at their probabilities; draws of clicks agree with that.
+Each loss is linear in the clicks, so its expectation over them is its value at their probabilities.
 """
 
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, counterfactual_losses
+from dcrnn_fast import counterfactual_losses
 from dcrnn_fast.nn.losses import FLOOR, task_losses
-from dcrnn_fast.nn.relations import unsampled_logits
 from tests.operators.problems import DOUBLE
 
 NAN = float("nan")
@@ -43,41 +42,16 @@ WRONG_P = LOG.p.mean().expand_as(LOG.p)
 WRONG_LABEL = torch.full_like(LOG.q, 0.9)
 
 
-def naive_loss(log, clicks):
-    """The mean log loss over the clicked rows."""
-    return task_losses(log.z, torch.where(clicks == 1, log.consume, NAN))[0]
-
-
 def expected(propensity, imputed=None, log=LOG, **options):
     """The expectation over the clicks."""
     return counterfactual_losses(log.z, log.labels(log.p), propensity, imputed, propensity_floor=0.0, **options)[0]
 
 
-def test_with_true_propensities_the_mean_over_draws_of_clicks_is_the_loss_over_all_rows_and_that_of_clicked_rows_is_not():
-    draws = [LOG.clicks() for _ in range(200)]
-    estimates = {
-        "ipw": [counterfactual_losses(LOG.z, LOG.labels(o), LOG.p, propensity_floor=0.0)[0] for o in draws],
-        "dr": [counterfactual_losses(LOG.z, LOG.labels(o), LOG.p, WRONG_LABEL, propensity_floor=0.0)[0] for o in draws],
-        "naive": [naive_loss(LOG, o) for o in draws],
-    }
-    away = {}
-    for name, values in estimates.items():
-        losses = torch.stack(values)
-        away[name] = float((losses.mean() - LOG.mean_loss()) / (losses.std() / len(losses) ** 0.5))
-    assert abs(away["ipw"]) < 3, away
-    assert abs(away["dr"]) < 3, away
-    assert abs(away["naive"]) > 100, "in standard errors: this log has no selection bias to show"
-
-
-def test_with_true_propensities_the_expectation_is_the_loss_over_all_rows():
-    torch.testing.assert_close(expected(LOG.p), LOG.mean_loss())
-    torch.testing.assert_close(expected(LOG.p, WRONG_LABEL), LOG.mean_loss())
-
-
-def test_with_wrong_propensities_inverse_propensities_are_biased_and_right_imputed_labels_make_up_for_it():
-    torch.testing.assert_close(expected(WRONG_P, LOG.consume), LOG.mean_loss())
-    assert abs(expected(WRONG_P) / LOG.mean_loss() - 1) > 0.2
-    assert abs(expected(WRONG_P, WRONG_LABEL) / LOG.mean_loss() - 1) > 0.2, "neither is right"
+def test_true_propensities_or_true_labels_give_the_loss_over_all_rows():
+    for propensity, imputed in ((LOG.p, None), (LOG.p, WRONG_LABEL), (WRONG_P, LOG.consume)):
+        torch.testing.assert_close(expected(propensity, imputed), LOG.mean_loss())
+    for imputed in (None, WRONG_LABEL):
+        assert abs(expected(WRONG_P, imputed) / LOG.mean_loss() - 1) > 0.2, "this log has no selection bias to show"
 
 
 def test_an_imputed_probability_does_for_the_label_over_draws_of_it():
@@ -97,12 +71,6 @@ def test_the_gradient_has_the_expectation_of_that_over_all_rows_too(propensity, 
         )
     )
     torch.testing.assert_close(found, over_all)
-
-
-def test_doubly_robust_losses_vary_less_where_the_imputed_labels_are_good():
-    draws = [LOG.labels(LOG.clicks()) for _ in range(50)]
-    ipw, dr = (torch.stack([counterfactual_losses(LOG.z, labels, LOG.p, y)[0] for labels in draws]).std() for y in (None, LOG.q))
-    assert dr < 0.8 * ipw
 
 
 def test_no_gradient_reaches_the_propensity_or_the_imputed_labels():
@@ -178,12 +146,6 @@ def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before(imput
     assert abs(away(uncorrected)) > 30, "the rows of the sample convert more often than those of the log"
 
 
-def test_the_models_propensity_of_a_sampled_log_is_corrected_by_its_rate():
-    rate = 0.1
-    sampled = LOG.p / (LOG.p + (1 - LOG.p) * rate)
-    torch.testing.assert_close(torch.sigmoid(unsampled_logits(torch.logit(sampled), rate)), LOG.p)
-
-
 def test_each_conditional_of_a_longer_funnel_has_the_loss_of_its_pair():
     draw = torch.Generator().manual_seed(2)
     z, p, y = (torch.rand(50, 2, dtype=DOUBLE, generator=draw) for _ in range(3))
@@ -201,11 +163,3 @@ def test_the_loss_is_finite_in_float32_at_extreme_logits_and_propensities():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(z.grad).all()
-
-
-def test_it_adds_to_the_loss_of_a_model():
-    model = DCRNN([9, 5], tasks=("see", "click", "consume"), backend="reference")
-    z = model.conditional_logits(torch.randint(0, 5, (64, 2)))
-    logits, labels = model.event_logits(z), torch.rand(64, 3).round().cummin(dim=1).values
-    (model.loss(logits, labels) + counterfactual_losses(z[:, 1:], labels, torch.sigmoid(logits[:, :-1])).sum()).backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)

@@ -9,38 +9,14 @@ from tests.operators.problems import DOUBLE
 from tests.refusals import refused, row
 
 
-def test_dcnv2_is_the_full_rank_cross_network():
-    module, x0 = DCNv2(5, 3), torch.randn(4, 5)
+@pytest.mark.parametrize("rank", [None, 2])
+def test_gdcn_is_the_gated_cross_network(rank):
+    """A rank projects once for the product and once for the gate."""
+    module, x0 = GDCN(5, 3, rank=rank), torch.randn(4, 5)
+    projections = torch.eye(5).expand(3, 2, 5, 5) if rank is None else module.shared_projection.view(3, 2, 2, 5).transpose(1, 2)
     x = x0
-    for weight, bias in zip(module.shared_weight.view(3, 5, 5), module.shared_bias.view(3, 5), strict=True):
-        x = x0 * (x @ weight.T + bias) + x
-    torch.testing.assert_close(module(x0), x)
-
-
-def test_dcnv2_with_a_rank_is_the_low_rank_cross_network():
-    """The mathematics of torchrec's LowRankCrossNet: V_l [r, D] projects, W_l [D, r] brings back, and each layer has a bias."""
-    module, x0 = DCNv2(5, 3, rank=2), torch.randn(4, 5)
-    x = x0
-    for projection, weight, bias in zip(
-        module.shared_projection.view(3, 2, 5), module.shared_weight.view(3, 5, 2), module.shared_bias.view(3, 5), strict=True
-    ):
-        x = x0 * ((x @ projection.T) @ weight.T + bias) + x
-    torch.testing.assert_close(module(x0), x)
-
-
-def test_gdcn_is_the_gated_cross_network():
-    module, x0 = GDCN(5, 3), torch.randn(4, 5)
-    x = x0
-    for weight in module.shared_weight.view(3, 5, 2, 5):
-        x = x0 * (x @ weight[:, 0].T) * torch.sigmoid(x @ weight[:, 1].T) + x
-    torch.testing.assert_close(module(x0), x)
-
-
-def test_gdcn_with_a_rank_projects_once_for_the_product_and_once_for_the_gate():
-    module, x0 = GDCN(5, 3, rank=2), torch.randn(4, 5)
-    x = x0
-    for projection, weight in zip(module.shared_projection.view(3, 2, 2, 5), module.shared_weight.view(3, 5, 2, 2), strict=True):
-        a, q = ((x @ projection[:, g].T) @ weight[:, g].T for g in range(2))
+    for projection, weight in zip(projections, module.shared_weight.view(3, 5, 2, -1), strict=True):
+        a, q = ((x @ projection[gate].T) @ weight[:, gate].T for gate in range(2))
         x = x0 * a * torch.sigmoid(q) + x
     torch.testing.assert_close(module(x0), x)
 
@@ -111,9 +87,9 @@ def test_the_weights_of_linear_layers_give_their_outputs(make):
     torch.testing.assert_close(DCNv2.from_linear(*layers)(x0), of_layers(x0, *layers))
 
 
-def test_it_copies_weights_that_then_train_by_themselves():
+def test_it_copies_weights_and_keeps_their_dtype():
     layers, x0 = linears(5, 5), torch.randn(4, 5, dtype=DOUBLE)
-    network, before = DCNv2.from_linear(layers), of_layers(x0, layers).detach()
+    network, before = DCNv2.from_linear(layers, backend="reference"), of_layers(x0, layers).detach()
     with torch.no_grad():
         for layer in layers:
             layer.weight.zero_()
@@ -121,11 +97,7 @@ def test_it_copies_weights_that_then_train_by_themselves():
     network(x0).sum().backward()
     assert network.shared_weight.grad.any()
     assert layers[0].weight.grad is None
-
-
-def test_it_keeps_the_dtype_and_takes_a_backend():
-    network = DCNv2.from_linear([nn.Linear(4, 4, dtype=torch.bfloat16)], backend="reference")
-    assert (network.shared_weight.dtype, network.backend) == (torch.bfloat16, "reference")
+    assert (network.shared_weight.dtype, network.backend) == (DOUBLE, "reference")
 
 
 class VectorCrossNet(CrossNet):

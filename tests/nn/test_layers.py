@@ -82,38 +82,7 @@ def test_gradients_of_a_plan_match_finite_differences(plan):
     assert gradcheck(run, (x0, *parameters.values()), fast_mode=True)
 
 
-def test_a_trunk_is_the_same_for_every_task_and_private_units_are_not():
-    h = CrossRNN(SharingPlan.from_ratio("trunk", 3, 8, 0.5))(torch.randn(5, 8))
-    assert torch.equal(h[0, :, :4], h[1, :, :4])
-    assert not torch.equal(h[0, :, 4:], h[1, :, 4:])
-
-
-def test_with_hard_sharing_all_tasks_compute_the_same():
-    for kind in ("rows", "trunk"):
-        h = CrossRNN(SharingPlan.from_ratio(kind, 2, 8, 1.0))(torch.randn(5, 8))
-        assert torch.equal(h[0], h[1])
-
-
-def test_where_tasks_share_all_rows_their_states_are_one_in_memory():
-    h = CrossRNN(SharingPlan.from_ratio("rows", 2, 8, 1.0))(torch.randn(5, 8))
-    assert h[0].data_ptr() == h[1].data_ptr()
-
-
-@pytest.mark.parametrize("rank", [None, 2])
-def test_where_tasks_share_everything_one_recurrence_serves_them_all(monkeypatch, rank):
-    module, computed = CrossRNN(SharingPlan.from_ratio("rows", 3, 8, 1.0, rank=rank)), []
-    run = module.cross_rnn
-
-    def watched(*tensors, **options):
-        computed.append(run(*tensors, **options))
-        return computed[-1]
-
-    monkeypatch.setattr(module, "cross_rnn", watched)
-    assert module(torch.randn(5, 8)).shape == (3, 5, 8)
-    assert [len(h) for h in computed] == [1] == [module.plan.distinct_tasks]
-
-
-def test_updates_of_a_low_rank_cell_start_as_large_as_those_of_the_full_cell():
+def test_updates_of_a_low_rank_cell_start_as_large_as_of_the_full_cell():
     x0, sizes = torch.randn(500, 64), []
     for rank in (None, 8, 32):
         modules = [CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5, steps=1, rank=rank)) for _ in range(8)]

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 
 from dcrnn_fast import DCRNN, reference
 from dcrnn_fast.nn.features import PiecewiseLinearEmbedding
-from tests.nn.models import SIZES, batch
+from tests.nn.models import SIZES
 
 DOUBLE = torch.float64
 YEARS = torch.arange(2018.0, 2027.0)
@@ -27,29 +27,11 @@ def test_a_value_reads_whole_bins_below_it_and_a_part_of_its_own():
     torch.testing.assert_close(layer(values), torch.tensor(expected))
 
 
-def test_each_feature_has_its_own_bins_and_vectors():
-    layer = PiecewiseLinearEmbedding(num_dense=2, embedding_dim=3, bins=4)
-    layer.set_edges([torch.tensor([0.0, 1.0]), torch.tensor([0.0, 10.0, 20.0])])
-    before = layer(torch.tensor([[0.5, 5.0]]))
-    after = layer(torch.tensor([[0.5, 15.0]]))
-    assert torch.equal(before[:, :3], after[:, :3]), "the embedding of feature 0 depends on feature 1"
-    assert not torch.equal(before[:, 3:], after[:, 3:])
-
-
 def test_the_gradient_is_that_of_finite_differences():
     layer = PiecewiseLinearEmbedding(2, 3, 4, dtype=DOUBLE)
     layer.set_edges([torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])])
     values = torch.tensor([[0.3, 1.7], [-0.4, 3.2], [5.0, -9.0]], dtype=DOUBLE, requires_grad=True)
     assert gradcheck(lambda x, *_: layer(x), (values, layer.weight, layer.bias))
-
-
-def test_edges_travel_in_the_state_dict_between_the_fast_model_and_the_reference():
-    options = {"embedding_dim": 4, "num_dense": 2, "dense_bins": 3}
-    one, other = (model(SIZES, **options).eval() for model in (DCRNN, reference.DCRNN))
-    one.features.dense_embedding.set_edges([torch.tensor([0.0, 1.0, 5.0]), torch.tensor([-3.0, 3.0])])
-    other.load_state_dict(one.state_dict())
-    ids, dense, _ = batch(num_dense=2)
-    torch.testing.assert_close(one(ids, dense), other(ids, dense))
 
 
 @LAYERS
@@ -83,7 +65,7 @@ def test_a_cast_model_that_is_prepared_tells_years_apart():
 
 
 @LAYERS
-def test_edges_are_those_of_float32_on_the_layers_device_whatever_the_defaults_are(layer):
+def test_edges_are_in_float32_on_the_layers_device_whatever_the_defaults(layer):
     expected = layer(1, 2, 8)
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -96,15 +78,3 @@ def test_edges_are_those_of_float32_on_the_layers_device_whatever_the_defaults_a
     expected.set_edges([YEARS])
     assert torch.equal(made.lower, expected.lower)
     assert torch.equal(made.scale, expected.scale)
-
-
-def test_dense_bins_widens_the_state_by_one_embedding_a_feature():
-    assert DCRNN(SIZES, embedding_dim=4, num_dense=5, dense_bins=2).plan.dim == (len(SIZES) + 5) * 4
-    assert DCRNN(SIZES, embedding_dim=4, num_dense=5, dense_bins=0).plan.dim == (len(SIZES) + 1) * 4
-    assert DCRNN(SIZES, embedding_dim=4, dense_bins=2).plan.dim == len(SIZES) * 4
-
-
-def test_a_compiled_model_embeds_numbers_alike():
-    model = DCRNN(SIZES, embedding_dim=4, num_dense=2, dense_bins=3).eval()
-    ids, dense, _ = batch(num_dense=2)
-    torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(ids, dense), model(ids, dense))

@@ -1,8 +1,7 @@
-"""Fields with several values: a model adds up, or averages, the embeddings of the values that a row has."""
+"""Fields with several values, whose embeddings a model adds up or averages; and fields that share the rows of one table."""
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -36,51 +35,16 @@ def plain_loop(model, ids):
 @pytest.mark.parametrize("model_class", [DCRNN, reference.DCRNN], ids=["fast", "reference"])
 def test_a_field_of_several_values_is_their_mean_or_sum_without_id_0(model_class):
     model = model_class(SIZES, **OPTIONS)
-    torch.testing.assert_close(model.features(IDS).x0.detach(), plain_loop(model, IDS))
-
-
-def test_a_row_without_values_has_zeros():
-    features = DCRNN(SIZES, **OPTIONS).features(IDS).x0
-    assert features[2, 3:6].tolist() == features[2, 9:].tolist() == [0.0] * 3
-
-
-def test_the_features_count_a_field_of_several_values_once():
-    model = DCRNN(SIZES, **OPTIONS)
-    assert model.plan.dim == model.features(IDS).x0.shape[1] == 4 * 3
-    assert model.features.embedding.num_embeddings == 4 + 6 + 5
-
-
-def test_a_single_value_column_is_pooled_too():
-    model = DCRNN({"tags[0]": 4}, embedding_dim=2, pooled={"tags": {"columns": ["tags[0]"], "pooling": "mean"}})
-    features = model.features(torch.tensor([[0], [3]])).x0
-    assert features[0].tolist() == [0.0, 0.0]
-    assert torch.equal(features[1], model.features.embedding.weight[3])
-
-
-def test_more_columns_without_values_change_no_row():
-    wide = ["tags[0]", "tags[1]", "tags[2]", "tags[3]", "tags[4]"]
-    shared = dict.fromkeys(wide[1:], "tags[0]")
-    narrow = DCRNN({"tags[0]": 6, "tags[1]": 6}, embedding_dim=4, shared_embeddings={"tags[1]": "tags[0]"}, pooled=pool_of(wide[:2])).eval()
-    padded = DCRNN(dict.fromkeys(wide, 6), embedding_dim=4, shared_embeddings=shared, pooled=pool_of(wide)).eval()
-    padded.load_state_dict(narrow.state_dict())
-    ids = torch.tensor([[1, 5], [3, 0], [0, 0]])
-    torch.testing.assert_close(padded(torch.cat([ids, torch.zeros(3, 3, dtype=torch.int64)], dim=1)), narrow(ids))
+    drawn = torch.stack([torch.randint(0, size, (200,)) for size in SIZES.values()], dim=1)
+    for ids in (IDS, drawn):
+        torch.testing.assert_close(model.features(ids).x0.detach(), plain_loop(model, ids))
+    half = copy.deepcopy(model).to(torch.bfloat16).features(IDS).x0
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), model.features(IDS).x0, rtol=0.02, atol=0.01)
 
 
 def pool_of(columns, pooling="mean"):
     return {"tags": {"columns": columns, "pooling": pooling}}
-
-
-def test_the_order_of_the_values_is_no_matter():
-    model = DCRNN(SIZES, **OPTIONS)
-    torch.testing.assert_close(model(IDS[:, [0, 3, 1, 2, 4, 6, 5]]), model(IDS))
-
-
-def test_id_0_gets_no_gradient_from_a_field_of_several_values():
-    model = DCRNN(SIZES, **OPTIONS)
-    model(IDS).sum().backward()
-    moved = model.features.embedding.weight.grad[4:10].abs().sum(dim=1) > 0
-    assert moved.tolist() == [False, True, True, False, True, True]
 
 
 class Features(torch.nn.Module):
@@ -100,37 +64,11 @@ def test_gradients_match_finite_differences():
     assert gradcheck(lambda weight: functional_call(features, {"model.features.embedding.weight": weight}, (IDS,)), (table,))
 
 
-def test_without_such_fields_nothing_changes():
-    models = [DCRNN(SIZES, embedding_dim=3, shared_embeddings=SHARED, **given) for given in ({}, {"pooled": None}, {"pooled": {}})]
-    states = [model.state_dict() for model in models]
-    assert states[0].keys() == states[1].keys() == states[2].keys() == DCRNN(SIZES, **OPTIONS).state_dict().keys()
-    assert all(model.plan.dim == len(SIZES) * 3 for model in models)
-
-
-def test_a_sparse_gradient_is_that_of_a_dense_table():
-    dense, sparse = (DCRNN(SIZES, **OPTIONS, sparse=flag) for flag in (False, True))
-    sparse.load_state_dict(dense.state_dict())
-    for model in (dense, sparse):
-        model(IDS).square().sum().backward()
-    torch.testing.assert_close(sparse.features.embedding.weight.grad.to_dense(), dense.features.embedding.weight.grad)
-
-
-def test_bfloat16_is_near_float32():
-    model = reference.DCRNN(SIZES, **OPTIONS)
-    half = copy.deepcopy(model).to(torch.bfloat16)
-    assert half.features(IDS).x0.dtype == torch.bfloat16
-    torch.testing.assert_close(half.features(IDS).x0.float(), model.features(IDS).x0, rtol=0.02, atol=0.01)
-
-
-def test_reading_the_ids_exports_for_any_batch_size():
+def test_reading_the_ids_compiles_into_one_graph_and_exports_for_any_batch():
     features = Features().eval()
+    torch.testing.assert_close(torch.compile(features, fullgraph=True, backend="eager")(IDS), features(IDS))
     program = torch.export.export(features, (IDS,), dynamic_shapes=({0: torch.export.Dim("rows")},))
     torch.testing.assert_close(program.module()(IDS[:3]), features(IDS[:3]))
-
-
-def test_reading_the_ids_compiles_into_one_graph():
-    features = Features()
-    torch.testing.assert_close(torch.compile(features, fullgraph=True, backend="eager")(IDS), features(IDS))
 
 
 def test_ids_may_be_32_bits_and_stray_ones_are_refused_by_column():
@@ -142,8 +80,33 @@ def test_ids_may_be_32_bits_and_stray_ones_are_refused_by_column():
         model(stray)
 
 
-def test_random_fields_are_the_plain_loops():
-    rng = np.random.default_rng(0)
-    model = DCRNN(SIZES, **OPTIONS)
-    ids = torch.from_numpy(np.stack([rng.integers(0, size, 200) for size in SIZES.values()], axis=1))
-    torch.testing.assert_close(model.features(ids).x0.detach(), plain_loop(model, ids))
+SHARING_SIZES = {"last_item": 5, "user": 3, "item": 5}
+LAST_ITEM = {"last_item": "item"}
+SHARING_IDS = torch.tensor([[4, 1, 2], [2, 0, 2], [0, 2, 4]])
+
+
+def test_a_shared_table_has_the_rows_once_and_both_fields_read_them():
+    model = DCRNN(SHARING_SIZES, embedding_dim=2, shared_embeddings=LAST_ITEM)
+    with torch.no_grad():
+        model.features.embedding.weight.copy_(torch.arange(8.0)[:, None].expand(-1, 2))
+    assert model.features(SHARING_IDS).x0[:, ::2].tolist() == [[7.0, 1.0, 5.0], [5.0, 0.0, 5.0], [3.0, 2.0, 7.0]]
+    assert DCRNN([5, 3, 5], shared_embeddings={"0": "2"}).features.embedding.num_embeddings == 8
+
+
+def test_a_shared_row_gets_the_gradients_of_both_fields():
+    """The model with sharing is the one without whose rows of last_item are kept equal to those of item."""
+    shared, apart = (reference.DCRNN(SHARING_SIZES, embedding_dim=2, shared_embeddings=given).eval() for given in (LAST_ITEM, None))
+    weights = shared.state_dict()
+    tables = {name: weights[name] for name in ("features.embedding.weight", "features.first_order.table.weight")}
+    apart.load_state_dict({**weights, **{name: torch.cat([table[3:], table]) for name, table in tables.items()}})
+    assert torch.equal(shared(SHARING_IDS), apart(SHARING_IDS))
+    for model in (shared, apart):
+        model(SHARING_IDS).square().sum().backward()
+    gradient = apart.features.embedding.weight.grad
+    torch.testing.assert_close(shared.features.embedding.weight.grad, torch.cat([gradient[5:8], gradient[:5] + gradient[8:]]))
+
+
+def test_sparse_gradients_name_a_shared_row_once():
+    model = DCRNN(SHARING_SIZES, embedding_dim=4, shared_embeddings=LAST_ITEM, sparse=True)
+    model(SHARING_IDS).sum().backward()
+    assert model.features.embedding.weight.grad.coalesce().indices().flatten().tolist() == [0, 1, 2, 3, 5, 7]

@@ -38,7 +38,7 @@ LAYERS = {f"DCN-v2, rank {rank}": ("DCNv2", (5, 3), {"rank": rank}) for rank in 
 
 
 @pytest.mark.parametrize(("name", "arguments", "options"), LAYERS.values(), ids=LAYERS)
-def test_a_layer_and_its_reference_agree_in_initial_weights_outputs_and_gradients(name, arguments, options):
+def test_a_layer_and_its_reference_agree_in_weights_outputs_and_gradients(name, arguments, options):
     made = []
     for module in (dcrnn_fast, reference):
         torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,26 +15,29 @@ from dcrnn_fast import (
     DCNv2,
     DcrnnFastError,
     RowWiseAdagrad,
+    ScenarioCrossRNN,
     SharingPlan,
     UncertaintyWeighting,
+    checked,
     counterfactual_losses,
     reference,
 )
 from dcrnn_fast.data import BlockLoader, PackedSplit, open_packed, prepare
 from dcrnn_fast.nn.cpu_layers import Embedding
+from dcrnn_fast.nn.inference import recorder_for
 from dcrnn_fast.nn.losses import task_losses
 from dcrnn_fast.ops import backends
 from dcrnn_fast.reference import PiecewiseLinearEmbedding
 from dcrnn_fast.training import evaluate, load_config, load_model, train
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, group_auc, task_metrics
-from tests.nn import test_pooling, test_shared_embeddings
+from tests.nn import test_pooling
 from tests.nn.models import SIZES, batch
-from tests.nn.test_inputs import zeros
 from tests.nn.test_pooling import pool_of
 from tests.nn.test_scenarios import PLAN as SCENARIOS
 from tests.refusals import refused, row, rows
 
-Z, LABELS = torch.zeros(3, 2), torch.ones(3, 2)
+zeros = torch.zeros
+Z, LABELS = zeros(3, 2), torch.ones(3, 2)
 NO_FLOATS = [None, "x", [1.0], Z.long(), Z.to(torch.complex64), Z[0, 0]]
 PLAN = SharingPlan.from_ratio("rows", 2, 4, 0.5)
 SPLIT = PackedSplit("train", np.zeros((2, 1), np.int32), None, np.zeros((2, 1), np.float32), None, None)
@@ -89,6 +93,7 @@ ARGUMENTS = [
     ("field_dims", lambda: SharingPlan.from_fields("rows", 2, [-4, 8], [0])),
     ("shared_fields", lambda: SharingPlan.from_fields("rows", 2, [4, 4], [0.5])),
     ("dim", lambda: SharingPlan.from_ratio("rows", 2, 2**62, 0.5)),
+    ("share_ratio", lambda: SharingPlan.from_ratio("rows", 2, 8, math.nan)),
     ("bytes_per_value", lambda: PLAN.cost("x")),
     *((name, lambda kw={name: bad}: BlockLoader(SPLIT, **{"batch_size": 2} | kw)) for name, bad in [
         ("batch_size", "a"), ("batch_size", 1.5), ("seed", None), ("block_rows", 0), ("window_blocks", 2.5),
@@ -116,7 +121,7 @@ ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("name", "call"), ARGUMENTS, ids=[f"{place}-{name}" for place, (name, _) in enumerate(ARGUMENTS)])
-def test_an_argument_of_another_type_or_size_is_named_with_what_was_expected(name, call):
+def test_an_argument_of_another_type_or_size_is_named(name, call):
     with pytest.raises((TypeError, ValueError, DcrnnFastError), match=rf"^{re.escape(name)}(?!\w).*expected"):
         call()
 
@@ -138,10 +143,26 @@ def test_an_array_of_another_type_or_shape_is_named(name, call, bad):
 LOGITS, KNOWN, P = torch.zeros(2, 1), torch.zeros(2, 2), torch.full((2, 1), 0.5)
 
 
-def a_dense_value_that_is_not_finite(value):
+def a_batch(spoil):
     ids, dense, _ = batch(num_dense=2)
-    dense[3, 1] = value
-    DCRNN(SIZES, embedding_dim=4, num_dense=2)(ids, dense)
+    DCRNN(SIZES, embedding_dim=4, num_dense=2)(*spoil(ids, dense))
+
+
+def one_value(name, value):
+    """The batch with a value in its row 3, column 1."""
+
+    def spoil(ids, dense):
+        {"ids": ids, "dense": dense}[name][3, 1] = value
+        return ids, dense
+
+    return spoil
+
+
+def a_checked_batch(changes, model=None):
+    ids, dense, labels = batch(num_dense=2)
+    whole = {"ids": ids, "dense": dense, "labels": labels}
+    with checked(model or DCRNN(SIZES, embedding_dim=4, num_dense=2), **whole | changes):
+        pytest.fail("the block began")
 
 
 TABLE = [
@@ -163,9 +184,60 @@ TABLE = [
     ]),
     row("unnamed fields are named by number",
         lambda: DCRNN([4, 3], embedding_dim=4)(torch.tensor([[0, 3]])), IndexError, r"field '1' \(column 1\) has id 3"),
-    *rows("a dense value that is not finite is refused with its column",
-        a_dense_value_that_is_not_finite, ValueError, said="dense: column 1 holds NaN or infinity", values=[
-        math.nan, math.inf, -math.inf,
+    *rows("a malformed batch", a_batch, None, cases=[
+        (lambda ids, dense: (None, dense), TypeError, "ids: got NoneType"),
+        (lambda ids, dense: (ids.tolist(), dense), TypeError, "ids: got list"),
+        (lambda ids, dense: (ids.float(), dense), TypeError, "ids: got dtype torch.float32, expected torch.int64"),
+        (lambda ids, dense: (ids > 0, dense), TypeError, "ids: got dtype torch.bool"),
+        (lambda ids, dense: (ids[:, :2], dense), ValueError, r"ids: got shape \[9, 2\], expected \[B, 3\]"),
+        (lambda ids, dense: (torch.cat([ids, ids], 1), dense), ValueError, r"ids: got shape \[9, 6\]"),
+        (lambda ids, dense: (ids[0], dense), ValueError, r"ids: got shape \[3\]"),
+        (lambda ids, dense: (ids, None), ValueError, "dense: got None"),
+        (lambda ids, dense: (ids, dense.long()), TypeError, "dense: got dtype torch.int64"),
+        (lambda ids, dense: (ids, dense[:, :1]), ValueError, r"dense: got shape \[9, 1\], expected \[9, 2\]"),
+        (lambda ids, dense: (ids, dense[:4]), ValueError, r"dense: got shape \[4, 2\], expected \[9, 2\]"),
+        *((one_value("ids", stray), IndexError, rf"field 'item' \(column 1\) has id {stray}, expected \[0, 11\)")
+          for stray in (-1, 11, 2**40)),
+        *((one_value("dense", value), ValueError, "dense: column 1 holds NaN or infinity") for value in (math.nan, math.inf, -math.inf)),
+    ]),
+    row("numbers for a model without", lambda: DCRNN(SIZES)(*batch(num_dense=2)[:2]),
+        ValueError, "expected None; the model was built with num_dense=0"),
+    *rows("malformed labels", lambda logits, labels: DCRNN(SIZES, embedding_dim=4).loss(logits, labels), None, cases=[
+        (zeros(9, 2), None, TypeError, "labels: got NoneType, expected a tensor"),
+        (zeros(9, 2), zeros(9, 2).long(), TypeError, "labels: got dtype torch.int64"),
+        (zeros(9, 2), zeros(9, 1), ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
+        *((zeros(9, 2), zeros(9, 2) + stray, ValueError, r"labels: got a value outside \[0, 1\]")
+          for stray in (1.5, -0.5, math.inf, -math.inf)),
+        (zeros(9, 3), zeros(9, 3), ValueError, r"logits: got shape \[9, 3\], expected \[B, 2\]"),
+        (zeros(0, 2), zeros(0, 2), ValueError, "labels: got an empty batch"),
+    ]),
+    *rows("malformed weights of tasks",
+        lambda weight: DCRNN(SIZES, embedding_dim=4).loss(zeros(2, 2), zeros(2, 2), task_weight=weight), None, said="task_weight", cases=[
+        ([1.0], ValueError), ([1.0, -1.0], ValueError), (torch.tensor([1.0, math.nan]), ValueError), ({"click": 1.0}, TypeError),
+    ]),
+    row("labels of another shape in a batch to check", lambda: a_checked_batch({"labels": zeros(9, 1)}),
+        ValueError, r"labels: got shape \[9, 1\], expected \[9, 2\]"),
+    row("another model to check a batch for", lambda: a_checked_batch({}, torch.nn.Embedding(2, 2)),
+        TypeError, "model: got Embedding, expected a DCRNN"),
+    *rows("a wrong scenario", lambda scenario: ScenarioCrossRNN(SCENARIOS)(torch.randn(2, 6), scenario), None, cases=[
+        (torch.tensor([0, 4]), IndexError, r"scenario: got 4, expected values in \[0, 3\]"),
+        (torch.tensor([-1, 2]), IndexError, r"scenario: got -1, expected values in \[0, 3\]"),
+        (torch.tensor([1]), ValueError, r"scenario: got shape \[1\], expected \[2\]"),
+        (torch.tensor([1.0, 2.0]), TypeError, r"scenario: got dtype torch\.float32"),
+        ([1, 2], TypeError, "scenario: got list"),
+    ]),
+    *rows("a plan that scenarios cannot have", lambda change: replace(SCENARIOS, **change), ValueError, cases=[
+        ({"kind": "rows"}, 'sharing="rows": expected sharing="trunk" with scenarios'),
+        ({"num_scenarios": -1}, "num_scenarios=-1"),
+        ({"scenario_units": (2, 3)}, "scenario_units: unit 2 is in shared_units too"),
+        ({"scenario_units": (6,)}, r"scenario_units=\(6,\): expected sorted, distinct unit numbers in \[0, 6\)"),
+    ]),
+    *rows("a models scenario that cannot be", lambda model, change: model(SIZES, **{"sharing": "trunk", **change}), ValueError, cases=[
+        (model, change, said) for model in (DCRNN, reference.DCRNN) for change, said in (
+            ({"scenario": "channel"}, "scenario='channel': expected one of 'user', 'item', 'hour'"),
+            ({"scenario": "item", "sharing": "rows"}, "scenario='item' with sharing='rows': expected sharing=\"trunk\""),
+            ({"scenario": "item", "share_ratio": 0.8}, r"share_ratio=0\.8 with scenario='item': expected at most 0\.75"),
+        )
     ]),
     row("a consume without a click is refused under the chain with its row",
         lambda: DCRNN(SIZES, embedding_dim=4, num_dense=2).loss(zeros(3, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])),
@@ -221,13 +293,17 @@ TABLE = [
     row("ratios that ask for more than all units",
         lambda: SharingPlan.from_ratio("trunk", 2, 8, 0.5, num_scenarios=2, scenario_ratio=0.6),
         ValueError, r"scenario_ratio=0\.6: expected at most 1 - share_ratio = 0\.5"),
+    row("a field that a plan does not have", lambda: SharingPlan.from_fields("rows", 2, [2, 2], [3]), IndexError, "field 3"),
+    row("a variable that is neither 1 nor 0",
+        lambda monkeypatch: (monkeypatch.setenv("DCRNN_FAST_CUDA_GRAPHS", "no"), recorder_for(DCRNN([2]))),
+        ValueError, "DCRNN_FAST_CUDA_GRAPHS='no': expected 1 or 0"),
     row("the recurrence without scenarios refuses a plan with them", lambda: CrossRNN(SCENARIOS),
         ValueError, "plan: got one with scenarios"),
     row("an id beyond a shared field is refused with that fields name",
-        lambda: DCRNN(test_shared_embeddings.SIZES, shared_embeddings=test_shared_embeddings.SHARED)(torch.tensor([[5, 0, 0]])),
+        lambda: DCRNN(test_pooling.SHARING_SIZES, shared_embeddings=test_pooling.LAST_ITEM)(torch.tensor([[5, 0, 0]])),
         IndexError, r"field 'last_item' \(column 0\) has id 5, expected \[0, 5\)"),
     *rows("what names no other field of the same size",
-        lambda shared: DCRNN(test_shared_embeddings.SIZES, shared_embeddings=shared), None, within=r"shared_embeddings.*{}", cases=[
+        lambda shared: DCRNN(test_pooling.SHARING_SIZES, shared_embeddings=shared), None, within=r"shared_embeddings.*{}", cases=[
         ({"last": "item"}, ValueError, "a field='last': expected one of 'last_item', 'user', 'item'"),
         ({"last_item": "shop"}, ValueError, r"\['last_item'\]='shop': expected one of 'user', 'item'"),
         ({"last_item": "last_item"}, ValueError, r"\['last_item'\]='last_item': expected one of 'user', 'item'"),

@@ -69,13 +69,6 @@ def test_a_result_stays_when_the_next_request_comes(recorder):
     assert torch.equal(first, before)
 
 
-def test_a_rate_of_negatives_that_is_set_later_is_corrected(recorder):
-    model = made(torch.float64)
-    prepared, (ids, dense) = model.prepare_inference(), rows(model, 5)
-    model.negative_rate = 0.1
-    torch.testing.assert_close(prepared.predict(ids, dense), model.predict(ids, dense), rtol=1e-6, atol=1e-12)
-
-
 def test_an_id_outside_its_field_is_refused_by_name(recorder):
     model = made()
     prepared, (ids, dense) = model.prepare_inference(), rows(model, 5)
@@ -84,23 +77,13 @@ def test_an_id_outside_its_field_is_refused_by_name(recorder):
         prepared.predict(ids, dense)
 
 
-def test_on_a_cpu_nothing_is_recorded():
-    assert inference.recorder_for(made()) is None
-
-
-def test_a_request_that_cannot_be_recorded_is_an_error_that_names_the_way_out(recorder, monkeypatch):
+def test_a_request_that_cannot_be_recorded_names_the_way_out(recorder, monkeypatch):
     def waiting(work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(recorder, "record", waiting)
     with pytest.raises(RuntimeError, match=r"a request of 1 rows cannot .*: operation not permitted .*; set DCRNN_FAST_CUDA_GRAPHS=0"):
         made().prepare_inference()
-
-
-def test_the_environment_variable_is_1_or_0(monkeypatch):
-    monkeypatch.setenv("DCRNN_FAST_CUDA_GRAPHS", "no")
-    with pytest.raises(ValueError, match="DCRNN_FAST_CUDA_GRAPHS='no': expected 1 or 0"):
-        inference.recorder_for(made())
 
 
 def test_requests_of_many_threads_have_their_own_results(recorder):

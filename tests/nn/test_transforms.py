@@ -92,7 +92,7 @@ def test_a_models_gradients_of_each_sample_are_those_of_the_sample_alone(part, b
     check_gradients_of_samples(Problem(part, backend))
 
 
-def test_the_check_of_each_samples_gradient_finds_a_gradient_that_is_dropped(monkeypatch):
+def test_the_check_of_each_samples_gradient_finds_a_dropped_one(monkeypatch):
     problem = Problem("rows, chain")
     cross = problem.fast.cross.cross_rnn
     monkeypatch.setattr(problem.fast.cross, "cross_rnn", lambda x0, *tensors, **options: cross(x0.detach(), *tensors, **options))
@@ -146,7 +146,7 @@ def test_a_linearized_model_gives_its_directional_derivatives(sharing):
     torch.testing.assert_close((value, along(direction)), jvp(lambda dense: model(ids, dense), (dense,), (direction,)))
 
 
-def test_forward_and_second_derivatives_of_a_model_are_those_of_the_reference():
+def test_forward_and_second_derivatives_are_those_of_the_reference():
     problem = Problem("transfer", rows=2)
 
     def loss_of(model):

@@ -45,10 +45,6 @@ def test_one_more_task_costs_what_the_plan_says(plan):
     assert plan.cost_per_added_task().flops == more.cost().flops - plan.cost().flops
 
 
-def test_shared_units_are_the_first_ones_by_default():
-    assert SharingPlan.from_ratio("rows", 2, 10, 0.3).shared_units == (0, 1, 2)
-
-
 def test_fields_can_be_shared_by_number():
     plan = SharingPlan.from_fields("trunk", 2, [2, 3, 1], [2, 0])
     assert plan.shared_units == (0, 1, 5)
@@ -67,20 +63,6 @@ def test_a_plan_of_the_same_units_is_the_same(units):
     assert hash(plan) == hash(expected)
 
 
-def test_a_plan_holds_numpy_integers_as_ints():
-    plan = SharingPlan("trunk", *map(np.int64, (2, 4)), np.array([0]), steps=np.int64(2), rank=np.int64(1), num_scenarios=np.int64(1))
-    held = plan.num_tasks, plan.dim, *plan.shared_units, plan.steps, plan.rank, plan.num_scenarios
-    assert {type(number) for number in held} == {int}
-
-
-@pytest.mark.parametrize("kind", ["rows", "trunk"])
-def test_hard_sharing_adds_nothing_per_task_and_no_sharing_a_whole_model(kind):
-    hard = SharingPlan.from_ratio(kind, 2, 8, 1.0)
-    none = SharingPlan.from_ratio(kind, 2, 8, 0.0)
-    assert (hard.cost_per_added_task().parameters, hard.cost_per_added_task().flops) == (0, 0)
-    assert none.cost_per_added_task().parameters == none.cost().parameters // 2
-
-
 @pytest.mark.parametrize(("share_ratio", "fraction"), [(0.5, 0.5625), (0.75, 0.390625)])
 def test_a_trunk_does_the_fraction_of_work_that_the_design_gives(share_ratio, fraction):
     trunk = SharingPlan.from_ratio("trunk", 4, 624, share_ratio).cost().flops
@@ -95,18 +77,6 @@ def test_a_low_rank_costs_two_thin_products_for_each_gate_vector():
     assert cost.kept_bytes == 4 * tasks * steps * gates * 32
     assert cost.parameters == gates * 32 * 320 + tasks * gates * 320 * (32 + 1), "one projection for all tasks"
     assert "rank 32" in str(plan)
-
-
-def test_the_summary_shows_the_plan_between_hard_sharing_and_none():
-    text = SharingPlan.from_ratio("rows", 2, 8, 0.5).summary()
-    for word in ("this plan", "hard sharing", "no sharing", "per added task", "parameters", "FLOPs"):
-        assert word in text
-
-
-@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
-def test_a_share_ratio_outside_0_to_1_is_refused_by_name(ratio):
-    with pytest.raises(ValueError, match=r"share_ratio=.*\[0, 1\]"):
-        SharingPlan.from_ratio("rows", 2, 8, ratio)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +96,3 @@ def test_a_share_ratio_outside_0_to_1_is_refused_by_name(ratio):
 def test_arguments_out_of_range_are_refused_by_name(change, error, message):
     with pytest.raises(error, match=message):
         replace(SharingPlan.from_ratio("rows", 2, 8, 0.5), **change)
-
-
-def test_an_unknown_field_number_is_refused():
-    with pytest.raises(IndexError, match="field 3"):
-        SharingPlan.from_fields("rows", 2, [2, 2], [3])

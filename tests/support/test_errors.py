@@ -24,12 +24,9 @@ def test_a_data_error_says_where_it_is(place, said):
     assert str(error) == said
     for copied in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 (its own bytes)
         assert str(copied) == said
-
-
-def test_a_caller_names_the_table_and_the_row_otherwise():
-    error = DataError("holds 3", table="/tmp/part-1.parquet", row=7, column="x")
-    error.table, error.row = "X", 2007
-    assert str(error) == "X, row 2,007: column 'x' holds 3"
+    if place.get("row"):
+        error.table, error.row = "X", 2007  # a caller names them otherwise
+        assert str(error).startswith("X, row 2,007: ")
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError])

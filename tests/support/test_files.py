@@ -1,9 +1,12 @@
+"""Files are replaced whole, and the temporary folder of a killed process is deleted by the next one."""
+
 import errno
 import os
+import tempfile
 
 import pytest
 
-from dcrnn_fast.support.files import replacing, write_bytes, write_text
+from dcrnn_fast.support.files import LOCK, SCRATCH, replacing, scratch_folder, write_bytes, write_text
 
 
 def test_a_reader_of_the_old_file_is_not_disturbed_by_the_new_one(tmp_path):
@@ -28,11 +31,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="No space left"):
         fill_the_disk()
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["weights"]
-
-
-def test_a_failed_rename_leaves_nothing_beside(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="directory"):
         write_text(tmp_path / "folder", "text")
-    assert os.listdir(tmp_path) == ["folder"]
+    assert sorted(os.listdir(tmp_path)) == ["folder", "weights"]
+
+
+def test_what_a_killed_process_left_is_deleted_and_a_users_folder_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, own = tmp_path / f"{SCRATCH}left", tmp_path / f"{SCRATCH}own"
+    for folder in (left, own):
+        folder.mkdir()
+        (folder / "model.pt2").write_bytes(b"weights")
+    (tmp_path / f"{SCRATCH}left{LOCK}").touch()
+    with scratch_folder() as first, scratch_folder() as second:
+        assert (left.exists(), first.is_dir(), second.is_dir()) == (False, True, True)
+    assert list(tmp_path.iterdir()) == [own]
+    assert (own / "model.pt2").exists()

@@ -3,29 +3,19 @@ import pytest
 from dcrnn_fast.support import torchrun
 
 
-@pytest.fixture
-def environment(monkeypatch):
-    """Sets the variables that torchrun sets; those that are not given are absent."""
-
-    def setting(**values):
-        for name in torchrun.VARIABLES:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-
-    return setting
-
-
-def test_a_rank_knows_its_place(environment):
-    environment(RANK="5", WORLD_SIZE="16", LOCAL_RANK="1")
-    assert torchrun.place() == torchrun.Place(rank=5, count=16, local=1)
-    assert not torchrun.is_first()
-
-
 @pytest.mark.parametrize(
-    "values", [{}, {"RANK": "1", "WORLD_SIZE": "2"}, {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}], ids=["no", "part of", "alone in"]
+    ("values", "place"),
+    [
+        ({"RANK": "5", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}, torchrun.Place(rank=5, count=16, local=1)),
+        ({}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, None),  # a part of them
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, None),  # alone
+    ],
 )
-def test_a_process_outside_of_torchrun_or_alone_has_no_place(environment, values):
-    environment(**values)
-    assert torchrun.place() is None
-    assert torchrun.is_first()
+def test_a_rank_of_several_knows_its_place(values, place, monkeypatch):
+    for name in torchrun.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun.place() == place
+    assert torchrun.is_first() == (place is None)

@@ -17,7 +17,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
-def test_it_gives_the_outputs_and_the_gradients_of_the_input_of_torchrecs_module(make):
+def test_it_gives_the_outputs_and_gradients_of_torchrecs_module(make):
     module, x0 = make().double(), torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
         for bias in module.bias:

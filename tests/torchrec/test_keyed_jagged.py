@@ -33,27 +33,10 @@ def test_a_round_trip_gives_the_same_ids(dtype):
     back = from_keyed_jagged_tensor(to_keyed_jagged_tensor(ids, MODEL), MODEL)
     assert back.dtype == dtype
     assert torch.equal(back, ids)
-
-
-def test_a_round_trip_from_torchrec_gives_the_same_tensor():
-    before = jagged([3, 0, 1, 4, 0, 2, 5, 1, 1], [1, 1, 1, 1, 1, 1, 2, 0, 1], ["user", "shop.type", "tags"])
-    model = DCRNN(
-        {name: size for name, size in SIZES.items() if "last" not in name},
-        pooled={"tags": FIELDS["pooled"]["tags"]},
-        shared_embeddings={"tags[1]": "tags[0]", "tags[2]": "tags[0]"},
-    )
-    after = to_keyed_jagged_tensor(from_keyed_jagged_tensor(before, model), model)
-    assert after.keys() == ["user", "tags", "shop.type"]
-    for key in before.keys():  # noqa: SIM118 (it is no dict)
-        assert torch.equal(after[key].values(), before[key].values()), key
-        assert torch.equal(after[key].lengths(), before[key].lengths()), key
-
-
-def test_each_field_is_a_key_and_zeros_are_no_values_of_a_field_with_several():
-    features = to_keyed_jagged_tensor(IDS, MODEL)
+    features = to_keyed_jagged_tensor(ids, MODEL)
     assert features.keys() == ["user", "tags", "shop.type", "last"]
-    assert [row.tolist() for row in features["tags"].to_dense()] == [[1, 2, 5], [2, 2], [], [4]]
-    assert [row.tolist() for row in features["user"].to_dense()] == [[39], [0], [1], [2]]
+    assert [row.tolist() for row in features["tags"].to_dense()] == [[1, 2, 5], [2, 2], [], [4]], "zeros are no values"
+    assert from_keyed_jagged_tensor(to_keyed_jagged_tensor(ids[:0], MODEL), MODEL).shape == (0, 7)
 
 
 def test_a_zero_before_a_value_moves_behind_it_and_no_prediction_changes():
@@ -75,16 +58,6 @@ def test_an_encoder_and_a_reference_model_know_the_fields_too():
     for reader in (encoder, PLAIN, reference.DCRNN({"user": 4, "item": 5})):
         features = to_keyed_jagged_tensor(ids, reader)
         assert (features.keys(), features.values().tolist(), features.lengths().tolist()) == (["user", "item"], [3, 0, 4, 1], [1] * 4)
-
-
-def test_of_a_sequence_positions_name_the_fields():
-    assert to_keyed_jagged_tensor(torch.tensor([[3, 4]]), DCRNN([4, 5])).keys() == ["0", "1"]
-
-
-def test_no_rows_are_no_rows():
-    features = to_keyed_jagged_tensor(IDS[:0], MODEL)
-    assert features.stride() == 0
-    assert from_keyed_jagged_tensor(features, MODEL).shape == (0, 7)
 
 
 def test_random_rows_keep_their_values():
@@ -117,19 +90,17 @@ def test_random_rows_keep_their_values():
         (TAGS, jagged([1, 6], [2], ["tags"]), IndexError, r"field 'tags' has id 6, expected \[1, 6\)$"),
         ({"user": 4}, jagged([1], [1], ["user"]), TypeError, "reader: got dict, expected a DCRNN or an Encoder"),
         (DCRNN([], num_dense=1), jagged([], [], []), ValueError, "reader: got one without fields"),
+        (
+            PLAIN,
+            jagged([1, 2, 3], [1, 1, 1], stride_per_key_per_rank=[[1], [2]]),
+            ValueError,
+            "ids: got keys with numbers of rows of their own",
+        ),
     ],
 )
 def test_what_does_not_fit_the_fields_is_refused(reader, features, error, said):
     with pytest.raises(error, match=said):
         from_keyed_jagged_tensor(features, reader)
-
-
-def test_keys_with_rows_of_their_own_are_refused():
-    features = KeyedJaggedTensor(
-        keys=["user", "item"], values=torch.tensor([1, 2, 3]), lengths=torch.tensor([1, 1, 1]), stride_per_key_per_rank=[[1], [2]]
-    )
-    with pytest.raises(ValueError, match="ids: got keys with numbers of rows of their own"):
-        from_keyed_jagged_tensor(features, PLAIN)
 
 
 @pytest.mark.parametrize(

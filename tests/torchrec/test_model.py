@@ -12,6 +12,7 @@ from .models import OPTIONS, SIZES, batch
 
 CASES = {
     "chain, rows": {},
+    "no numbers": {"num_dense": 0},
     "dense bins": {"dense_bins": 3},
     "transfer, trunk": {"relation": "transfer", "sharing": "trunk"},
     "scenarios": {"sharing": "trunk", "scenario": "shop.type", "cell": "cross"},
@@ -27,28 +28,15 @@ def both(**options):
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_its_logits_and_probabilities_are_those_of_the_plain_model(options):
+def test_its_logits_and_weights_are_those_of_the_plain_model(options):
     plain, model = both(**options)
     ids, dense, _ = batch(50)
-    features = to_keyed_jagged_tensor(ids, model)
+    features, dense = to_keyed_jagged_tensor(ids, model), dense if plain.num_dense else None
     torch.testing.assert_close(model(features, dense), plain(ids, dense), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(model.predict(features, dense), plain.predict(ids, dense), rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_weights_go_to_the_plain_model_and_back_with_their_bits(options):
-    plain, model = both(**options)
     found, expected = model.plain_state_dict(), plain.state_dict()
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
-
-
-def test_a_plain_model_takes_the_weights_of_one_without_dense_features():
-    plain, model = (made({"user": 9, "item": 5}, embedding_dim=4).eval() for made in (dcrnn_fast.DCRNN, DCRNN))
-    plain.load_state_dict(model.plain_state_dict())
-    ids = torch.tensor([[8, 4], [0, 0]])
-    torch.testing.assert_close(model(to_keyed_jagged_tensor(ids, model)), plain(ids), rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(found[name], value) for name, value in expected.items()), "weights go there and back with their bits"
 
 
 def test_its_gradients_are_those_of_the_plain_model():
@@ -62,20 +50,6 @@ def test_its_gradients_are_those_of_the_plain_model():
     torch.testing.assert_close(first[:, :2], plain.features.first_order.table.weight.grad, rtol=1e-5, atol=1e-7)
     assert not first[:, 2:].any()
     torch.testing.assert_close(model.towers.head.private_weight.grad, plain.towers.head.private_weight.grad, rtol=1e-5, atol=1e-7)
-
-
-def test_a_table_serves_all_fields_that_share_it():
-    assert [(name, fields) for name, (_, fields) in DCRNN(SIZES, **OPTIONS).features.tables.items()] == [
-        ("t0_user", ["user"]),
-        ("t1_tags[0]", ["tags"]),
-        ("t4_shop_type", ["shop.type", "last"]),
-    ]
-
-
-def test_embeddings_start_as_those_of_the_plain_model():
-    model = DCRNN({"user": 2000}, embedding_dim=16, embedding_init_std=0.3)
-    assert model.plain_state_dict()["features.embedding.weight"].std().item() == pytest.approx(0.3, rel=0.02)
-    assert not DCRNN([5], embedding_init_std=0).plain_state_dict()["features.embedding.weight"].any()
 
 
 def test_a_model_from_the_meta_device_draws_its_weights_anew():

@@ -72,7 +72,7 @@ def train(rank, folder):
     return losses, held, state is None, drawn
 
 
-def test_two_ranks_train_as_one_process_and_a_plain_model_takes_their_weights(tmp_path):
+def test_two_ranks_train_as_one_process(tmp_path):
     losses, state = one_process()
     ranks = on_two_ranks(train, tmp_path)
     torch.testing.assert_close([sum(of_step) / RANKS for of_step in zip(*(rank[0] for rank in ranks), strict=True)], losses)
@@ -107,7 +107,7 @@ def planned(rank, folder):
         torch.save((state, logits), folder / "found.pt")
 
 
-def test_weights_go_into_tables_that_are_sharded_in_any_way_and_out_of_them(tmp_path):
+def test_weights_go_into_tables_sharded_in_any_way_and_out_of_them(tmp_path):
     plain = dcrnn_fast.DCRNN({**SIZES, "city": 9}, **OPTIONS | {"embedding_dim": 8})
     torch.save(plain.state_dict(), tmp_path / "given.pt")
     on_two_ranks(planned, tmp_path)

@@ -5,9 +5,8 @@ import pytest
 from dcrnn_fast.training import run, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.evaluate import plots
-from tests.training.no_curves import write_numbers
 from tests.training.runs import runs_in
-from tests.training.tiny import tiny_config, write_table
+from tests.training.tiny import tiny_config, write_numbers, write_table
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -79,14 +79,14 @@ def test_idle_counts_the_runs_in_a_row_that_did_not_read_an_id(yesterday, today,
     assert [idle[row_of(yesterday, colour)] for colour in ("c1", "c3", "c5")] == [0, 0, 2]
 
 
-def test_a_new_id_takes_the_place_of_one_that_was_not_seen(yesterday, continued):
+def test_a_new_id_takes_the_place_of_one_that_was_not_seen(yesterday, today, continued):
     before, now = colours(yesterday), colours(continued[0])
     assert now == ["violet" if at == min(map(before.index, ("c3", "c5"))) else colour for at, colour in enumerate(before)]
-
-
-def test_an_id_that_the_new_rows_hold_stays(yesterday, tmp_path):
-    schema = day(tmp_path / "day", 2, renamed={"c1": "violet"})
-    assert next_colours(schema, yesterday) == [*colours(yesterday), "violet"]
+    for split in ("train", "test"):  # the earlier weights read it as out of vocabulary
+        assert continued[1]["init"]["metrics"][split] == evaluate(yesterday, data=str(today), split=split)["metrics"]
+    drift = continued[1]["init"]["oov"]
+    assert (drift["colour"]["new_ids"], drift["colour"]["gone"], "gone" in drift["shape"]) == (1, 1, False)
+    assert len([line for line in continued[2] if "are gone" in line]) == 1
 
 
 def test_new_ids_that_find_no_place_follow_behind(yesterday, tmp_path):
@@ -97,16 +97,16 @@ def test_new_ids_that_find_no_place_follow_behind(yesterday, tmp_path):
     assert [colour for colour in now if colour in before] == [colour for colour in before if colour != "c5"]
 
 
-@pytest.mark.parametrize("forget", [None, 2])
-def test_nothing_leaves_before_its_time(yesterday, tmp_path, forget):
-    schema = day(tmp_path / "day", 2, renamed={"c5": "violet"}, forget=forget)
-    assert next_colours(schema, yesterday) == [*colours(yesterday), "violet"]
-
-
-def test_nothing_leaves_without_what_the_optimisers_know(yesterday, today, tmp_path):
-    earlier = shutil.copytree(yesterday, tmp_path / "earlier")
-    RunFolder(earlier).optimiser.unlink()
-    assert next_colours(today, earlier) == [*colours(yesterday), "violet"]
+@pytest.mark.parametrize("case", ["no forget", "forget 2", "no optimiser file", "the new rows hold it"])
+def test_an_id_stays(yesterday, tmp_path, case):
+    forget = {"no forget": None, "forget 2": 2}.get(case, 1)
+    gone = "c1" if case == "the new rows hold it" else "c5"
+    schema = day(tmp_path / "day", 2, renamed={gone: "violet"}, forget=forget)
+    earlier = yesterday
+    if case == "no optimiser file":
+        earlier = shutil.copytree(yesterday, tmp_path / "earlier")
+        RunFolder(earlier).optimiser.unlink()
+    assert next_colours(schema, earlier) == [*colours(yesterday), "violet"]
 
 
 @pytest.mark.parametrize("embedding", ["dense", "sparse"])
@@ -134,30 +134,11 @@ def test_the_row_starts_afresh_and_others_go_on(today, schema, tmp_path, embeddi
         assert torch.equal(now[name][others], known[before][others]), name
 
 
-def test_the_earlier_weights_read_a_new_id_as_out_of_vocabulary(yesterday, today, continued):
-    for split in ("train", "test"):
-        assert continued[1]["init"]["metrics"][split] == evaluate(yesterday, data=str(today), split=split)["metrics"]
-
-
-def test_the_run_says_how_many_ids_came_and_went(continued):
-    drift = continued[1]["init"]["oov"]
-    assert (drift["colour"]["new_ids"], drift["colour"]["gone"]) == (1, 1)
-    assert "gone" not in drift["shape"]
-    assert [line for line in continued[2] if "colour" in line and "with 1 new ids, 1 of them in the rows of ids that are gone" in line]
-    assert len([line for line in continued[2] if "are gone" in line]) == 1
-
-
 def test_a_stopped_run_that_forgets_goes_on_to_the_same_bits(continued, yesterday, today, tmp_path):
     with pytest.raises(StoppedError):
         train(config_of(today), tmp_path / "run", init=yesterday, on_step=stop_at(4))
     train(config_of(today), tmp_path / "run", init=yesterday, resume=True)
     assert outcome(tmp_path / "run") == outcome(continued[0])
-
-
-def test_a_data_set_that_was_made_for_the_run_is_taken(continued, yesterday, today, tmp_path):
-    data = continued_data(config_of(today), read_earlier(yesterday))
-    train(config_of(today), tmp_path / "run", init=yesterday, dataset=data)
-    assert colours(tmp_path / "run") == colours(continued[0])
 
 
 def without(schema, item, columns):
@@ -195,24 +176,20 @@ def test_fields_of_several_values_forget_too(run_of, tmp_path):
     assert {field: share["gone"] for field, share in metrics["init"]["oov"].items()} == {"tags": 1, "seen": 1, "item": 1}
 
 
-def test_a_field_of_scenarios_forgets_nothing():
-    assert grown_encoding(KNOWN, {"city": ["<oov>", "c"]}, but="city", unseen={"city": np.array([1, 3])}) == KNOWN
-
-
-def test_missing_and_unseen_cells_keep_their_ids():
-    grown = grown_encoding(KNOWN, {"city": ["<oov>", "c", "d", "e"]}, unseen={"city": np.arange(4)})
-    assert grown["vocabulary"]["city"] == ["<oov>", "c", "<missing>", "d", "e"]
-
-
-def test_the_id_that_was_longest_unseen_leaves_first():
-    grown = grown_encoding(KNOWN, {"city": ["<oov>", "c"]}, unseen={"city": np.array([3, 1])})
-    assert grown["vocabulary"]["city"] == ["<oov>", "a", "<missing>", "c"]
-
-
-def test_an_encoding_that_has_grown_already_stays():
-    unseen, now = {"city": np.array([3, 1])}, {"city": ["<oov>", "c", "d", "e"]}
-    grown = grown_encoding(KNOWN, now, unseen=unseen)
-    assert grown_encoding(KNOWN, grown["vocabulary"], unseen=unseen) == grown
+@pytest.mark.parametrize(
+    ("now", "unseen", "options", "expected"),
+    [
+        (["c", "d", "e"], [0, 1, 2, 3], {}, ["c", "<missing>", "d", "e"]),  # cells that are missing or unseen keep their ids
+        (["c"], [3, 1], {}, ["a", "<missing>", "c"]),  # the longest unseen one leaves first
+        (["c"], [1, 3], {"but": "city"}, ["a", "<missing>", "b"]),  # a field of scenarios forgets nothing
+        (["c"], [], {"but": "city"}, ["a", "<missing>", "b"]),  # nor grows
+    ],
+)
+def test_an_encoding_grows_into_the_places_of_ids_that_are_unseen(now, unseen, options, expected):
+    unseen = {"city": np.array(unseen, int)}
+    grown = grown_encoding(KNOWN, {"city": ["<oov>", *now]}, unseen=unseen, **options)
+    assert grown["vocabulary"]["city"] == ["<oov>", *expected]
+    assert grown_encoding(KNOWN, grown["vocabulary"], unseen=unseen, **options) == grown, "it has grown already"
 
 
 def test_other_spellings_of_known_truth_values_are_no_new_ids():

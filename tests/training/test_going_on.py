@@ -10,14 +10,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from dcrnn_fast.errors import CheckpointError
-from dcrnn_fast.training import Report, load_model, train
+from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.folder.optimiser_file import KEY, READS
 from dcrnn_fast.training.folder.tensors import write_sealed
 from dcrnn_fast.training.loop.start import OOVDropout
+from tests.damage import truncate
 from tests.training.runs import Notes, StoppedError, stop_at
-from tests.training.tiny import newest_checkpoint, tiny_config, write_table
+from tests.training.tiny import newest_checkpoint, opposite, tiny_config, with_splits, write_table
 
 SUMS = "model.features.embedding.weight.sum"
 
@@ -53,17 +54,13 @@ def went_on(schema, earlier, folder, **changes):
     return train(config_of(schema, **changes), folder, init=earlier, report=notes), notes.lines
 
 
-def test_reads_are_how_often_the_train_rows_hold_each_id(sparse):
-    ids, reads = prepare_data(config_of(sparse[0])).split("train").ids, known(sparse[1])[READS]
-    sizes = [size for _, size in load_model(sparse[1])[1]["fields"]]
-    expected = np.concatenate([np.bincount(column, minlength=size) for column, size in zip(ids.T, sizes, strict=True)])
-    assert reads.tolist() == expected.tolist()
-
-
 def test_reads_steps_and_sums_add_up_over_runs(sparse, tmp_path):
     schema, first = sparse
     found, _ = went_on(schema, first, tmp_path / "run")
     before, after = known(first), known(tmp_path / "run")
+    ids, sizes = prepare_data(config_of(schema)).split("train").ids, [size for _, size in load_model(first)[1]["fields"]]
+    held = np.concatenate([np.bincount(column, minlength=size) for column, size in zip(ids.T, sizes, strict=True)])
+    assert before[READS].tolist() == held.tolist(), "how often the train rows hold each id"
     assert torch.equal(after[READS], 2 * before[READS])
     assert (after[SUMS] >= before[SUMS]).all()
     assert after[SUMS].sum() > before[SUMS].sum()
@@ -87,19 +84,6 @@ def test_a_new_id_starts_without_anything_known(sparse, tmp_path):
     violet = load_model(sparse[1])[1]["fields"][0][1] + load_model(sparse[1])[1]["fields"][1][1]
     assert reads[violet] == 0
     assert torch.equal(torch.cat([reads[:violet], reads[violet + 1 :]]), before)
-
-
-def test_it_trains_for_one_epoch_at_a_constant_rate(sparse, tmp_path):
-    class Steps(Report):
-        def __init__(self):
-            self.epochs = None
-
-        def start(self, *, epochs, total_steps, step):
-            self.epochs = epochs
-
-    report = Steps()
-    train(config_of(sparse[0]), tmp_path / "run", init=sparse[1], report=report)
-    assert report.epochs == 1
 
 
 def test_going_on_with_the_same_rows_changes_little(sparse, tmp_path):
@@ -127,10 +111,6 @@ def test_a_file_of_other_weights_counts_as_none(sparse, earlier, tmp_path):
     assert [line for line in lines if "they start anew" in line]
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 def changed(path):
     tensors, metadata = load_file(path), metadata_of(path)
     tensors[READS][1] += 1
@@ -149,7 +129,7 @@ def without_metadata(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (truncated, "is damaged or no safetensors file"),
+        (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
         (of_another_version, "has format 1, this version reads format 2; restore it, or delete it"),
         (without_metadata, "is no file of optimisers; restore it, or delete it"),
@@ -171,21 +151,8 @@ def test_ids_that_are_known_from_before_are_not_dropped_as_rare_ones(sparse):
     assert (further.probability[seen] < new.probability[seen]).all()
 
 
-def scrambled(schema):
-    """The same rows, of which the labels of the validation rows and those of the train rows contradict each other."""
-    table = schema.with_name("tiny.csv")
-    lines = table.read_text().splitlines()
-    written = [lines[0] + ",split"]
-    for at, line in enumerate(lines[1:]):
-        *cells, click, _ = line.split(",")
-        turned = str(int(click == "0")) if at % 3 else click
-        written.append(",".join([*cells, turned, "", "valid" if at % 3 == 0 else "train" if at % 3 == 1 else "test"]))
-    table.write_text("\n".join(written) + "\n")
-
-
 def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tmp_path):
-    schema = write_table(tmp_path / "data", files={"all": "tiny.csv", "split_column": "split"})
-    scrambled(schema)
+    schema = with_splits(tmp_path / "data", ("valid", "train", "test"), opposite("train", "test"))
     found, lines = went_on(schema, sparse[1], tmp_path / "run")
     assert found["train"]["best_step"] == 0
     assert [line for line in lines if "these are kept" in line]

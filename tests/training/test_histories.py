@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from dcrnn_fast import Ranker
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate, load_model, train
@@ -26,14 +25,6 @@ def test_a_run_reads_a_history_as_one_pooled_field(run):
     assert Encoder.load(run.folder).columns == ("item", "last_clicked")
 
 
-def test_cells_of_which_one_is_a_history_are_one_row(run):
-    ranker = Ranker.load(run.folder)
-    one = ranker.predict({"item": "i1", "last_clicked": ["i2", "i3"]})
-    assert {name: values.tolist() for name, values in one.items()} == {
-        name: values.tolist() for name, values in ranker.predict({"item": ["i1"], "last_clicked": [["i2", "i3"]]}).items()
-    }
-
-
 def test_a_run_is_tested_on_another_log_whose_histories_are_its_own(run, tmp_path):
     assert evaluate(run.folder, data=str(run.schema))["metrics"] == json.loads((run.folder / "metrics.json").read_text())["test"]
     other = write_log(tmp_path / "other", HISTORIES, seed=1, split={"time": "time", "test": 0.9})
@@ -45,7 +36,7 @@ def test_a_table_alone_is_refused_since_histories_rest_on_earlier_rows(run):
         evaluate(run.folder, data=run.schema.with_suffix(".parquet"))
 
 
-def test_the_next_day_goes_on_with_its_own_histories_or_with_those_of_the_day_before(run, tmp_path):
+def test_the_next_day_goes_on_with_its_own_histories_or_those_before(run, tmp_path):
     day = {"start": 1717200000 + 977 * 700, "seed": 2}
     tomorrow = write_log(tmp_path / "log", HISTORIES, **day)
     anew = prepare_data(config_of(HISTORIES, tomorrow))

@@ -38,7 +38,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path):
     assert outcome(tmp_path / "run") == outcome(run.folder)
 
 
-def test_its_weight_file_says_what_was_built_and_is_evaluated_as_the_run_was(run):
+def test_its_weight_file_says_what_was_built_and_evaluates_as_the_run(run):
     model, about = load_model(run.folder / "model.safetensors")
     described = describe(run.config, prepare_data(run.config))
     assert {key: about[key] for key in described} == described

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dcrnn_fast.errors import CheckpointError, ConfigError
-from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.errors import CheckpointError
+from dcrnn_fast.training import evaluate, load_model
 from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.weights import check_description, read_weights
 from tests.training.runs import SCENARIOS
-from tests.training.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +38,6 @@ def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
         model.cross.scenario_weight += 1
     for name, values in finite_predictions(model, unseen, dataset.meta, torch.device("cpu")).items():
         np.testing.assert_array_equal(values, before[name], err_msg=name)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model__scenario": "weekday"}, "does not fit the data set tiny: scenario='weekday': expected one of 'shape', 'colour', 'size'"),
-        ({"model__scenario": "shape"}, "does not fit the data set tiny: scenario='shape' with sharing='rows'"),
-        (
-            {"model__sharing": "trunk", "model__scenario": "shape", "model__share_ratio": 0.8},
-            r"share_ratio=0\.8 with scenario='shape': expected at most 0\.75",
-        ),
-    ],
-)
-def test_a_scenario_that_does_not_fit_the_data_is_refused_before_training(schema, tmp_path, change, message):
-    with pytest.raises(ConfigError, match=message):
-        train(tiny_config(schema, **change), tmp_path / "run")
 
 
 def test_a_small_weight_file_that_describes_many_scenarios_is_refused(run):

@@ -10,7 +10,6 @@ from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate, load_model, train
 from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import HOUR, SHARED, config_of, write_log
 
@@ -20,19 +19,11 @@ def run(run_of):
     return run_of(SHARED)
 
 
-def test_a_run_builds_the_model_whose_fields_share_and_its_weight_file_brings_it_back(run):
+def test_a_weight_file_brings_the_model_whose_fields_share_back(run):
     model, about = load_model(run.folder / "model.safetensors", backend="reference")
     sizes = dict(about["fields"])
     assert about["shared"] == model.shared_embeddings == {"last_item": "item"}
     assert model.features.embedding.num_embeddings == sizes["hour"] + sizes["item"]
-
-
-def test_the_same_column_without_sharing_has_rows_of_its_own(tmp_path):
-    settings = config_of(SHARED, write_log(tmp_path / "apart", SHARED, categorical=["last_item", "hour", "item"]))
-    about = describe(settings, prepare_data(settings))
-    assert about["shared"] == {}
-    model = build_model(about, device=torch.device("cpu"), backend="reference")
-    assert model.features.embedding.num_embeddings == sum(size for _, size in about["fields"])
 
 
 def test_new_rows_are_read_with_the_runs_ids_in_both_fields(run, tmp_path):
@@ -59,32 +50,24 @@ def test_new_rows_whose_schema_reads_a_column_in_another_way_are_refused(run, tm
         evaluate(run.folder, data=str(other))
 
 
-def test_a_run_goes_on_with_new_items_in_both_fields(run, tmp_path):
-    tomorrow = write_log(tmp_path / "tomorrow", SHARED, seed=1, rename="i3")
-    metrics = train(config_of(SHARED, tomorrow), tmp_path / "run", init=run.folder)
-    known, grown = (json.loads((folder / "encoder.json").read_text())["vocabulary"] for folder in (run.folder, tmp_path / "run"))
-    assert grown["item"] == grown["last_item"] == [*known["item"], "novel"]
-    assert metrics["init"]["oov"]["last_item"]["new_ids"] == metrics["init"]["oov"]["item"]["new_ids"] == 1
-
-
-def test_the_rows_of_known_items_start_from_the_earlier_runs_weights(run, tmp_path):
+def test_a_run_goes_on_with_new_items_and_known_ones_start_as_they_were(run, tmp_path):
     """The learning rate is too small to move them."""
     tomorrow = write_log(tmp_path / "tomorrow", SHARED, seed=1, rename="i3")
     small = {"optimiser__lr": 1e-12, "optimiser__embedding_lr": 1e-12, "optimiser__weight_decay": 0.0}
-    train(config_of(SHARED, tomorrow, **small), tmp_path / "run", init=run.folder)
+    metrics = train(config_of(SHARED, tomorrow, **small), tmp_path / "run", init=run.folder)
+    known, grown = (json.loads((folder / "encoder.json").read_text())["vocabulary"] for folder in (run.folder, tmp_path / "run"))
+    assert grown["item"] == grown["last_item"] == [*known["item"], "novel"]
+    assert metrics["init"]["oov"]["last_item"]["new_ids"] == metrics["init"]["oov"]["item"]["new_ids"] == 1
     before, after = (load_model(folder / "model.safetensors")[0] for folder in (run.folder, tmp_path / "run"))
     sizes = dict(zip(before.field_names, before.num_embeddings, strict=True))
     ids = torch.tensor([[a, b, c] for a, b, c in zip(*(np.arange(200) % sizes[name] for name in sizes), strict=True)])
     torch.testing.assert_close(after.features(ids).x0, before.features(ids).x0, rtol=0, atol=1e-9)
-
-
-def test_a_run_does_not_go_on_with_fields_that_share_otherwise(run, tmp_path):
     apart = write_log(tmp_path / "apart", SHARED, categorical=["last_item", "hour", "item"])
     with pytest.raises(DataError, match=r"was trained with shared \{'last_item': 'item'\}, but log has \{\}"):
-        train(config_of(SHARED, apart), tmp_path / "run", init=run.folder)
+        train(config_of(SHARED, apart), tmp_path / "other", init=run.folder)
 
 
-def test_out_of_vocabulary_dropout_counts_an_item_in_all_fields_that_share_it(run):
+def test_oov_dropout_counts_an_item_in_all_fields_that_share_it(run):
     data = prepare_data(run.config)
     dropout = OOVDropout(data, 10.0, device=torch.device("cpu"))
     ids = data.split("train").ids

@@ -1,10 +1,14 @@
 """A small funnel with a group, a weight, a dense column and unknown labels, and runs on it that take a second or two."""
 
+import json
+from itertools import cycle
+
 import numpy as np
 
 from dcrnn_fast.training import load_config, run
 from dcrnn_fast.training.folder.checkpoint import load_checkpoint
 from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.folder.run_files import write_file
 from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.ranks import ONE
 from tests.tables import TableFolder
@@ -99,3 +103,25 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
 def files_below(folder):
     """Relative path -> bytes of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_numbers(path, title, loss, history, kept, constants):
+    """Takes the place of ``dcrnn_fast.training.run.write_curves``, whose drawing takes longer than all other work of a tiny run."""
+    write_file(path, json.dumps([title, loss, history, kept, constants]).encode())
+
+
+def with_splits(folder, splits, change, **options):
+    """A table whose rows are of these splits in turn; ``change(split, click, buy)`` gives the labels that are written."""
+    path = write_table(folder, files={"all": "tiny.csv", "split_column": "split"}, **options)
+    header, *lines = (table := path.with_name("tiny.csv")).read_text().splitlines()
+    written = [header + ",split"]
+    for split, line in zip(cycle(splits), lines, strict=False):
+        *cells, click, buy = line.split(",")
+        written.append(",".join([*cells, *change(split, click, buy), split]))
+    table.write_text("\n".join(written) + "\n")
+    return path
+
+
+def opposite(*turned):
+    """The change of :func:`with_splits` after which a click in these splits says the opposite, and no buy is known."""
+    return lambda split, click, buy: (str(int(click == "0")) if split in turned else click, "")

@@ -47,7 +47,7 @@ def replace(path, kind):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no device that never ends")
 @pytest.mark.parametrize("name", [*OF_A_RUN, *GIVEN])
-def test_a_pipe_and_an_endless_device_are_refused_at_once_in_one_line_that_names_them(name, commands, table, tmp_path):
+def test_a_pipe_and_an_endless_device_are_refused_at_once_by_name(name, commands, table, tmp_path):
     words, said = (OF_A_RUN | GIVEN)[name]
     jobs, expected = [], []
     for kind in ("pipe", "device"):
@@ -66,7 +66,7 @@ def test_a_pipe_and_an_endless_device_are_refused_at_once_in_one_line_that_names
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "metrics.json"])
-def test_a_pipe_in_the_place_of_a_result_is_replaced_when_the_run_is_resumed(name, commands, table, run):
+def test_a_pipe_in_the_place_of_a_result_is_replaced_by_resuming(name, commands, table, run):
     replace(run / name, "pipe")
     (ended,) = commands(Job(["train", "--quiet", "--resume", "--output", run], environment={"DCRNN_FAST_CACHE": str(table / "cache")}))
     assert (ended.code, ended.err) == (0, ""), ended

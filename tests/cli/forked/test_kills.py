@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_twenty_kills_leave_the_old_output_or_the_whole_new_one_and_the_next_command_tidies_up(name, commands, table, run, tmp_path):
+def test_twenty_kills_leave_the_old_output_or_the_whole_new_one(name, commands, table, run, tmp_path):
     (scratch := tmp_path / "scratch").mkdir()
     options, written = COMMANDS[name]
     line = [name, *options.format(run=run, table=table, place=tmp_path).split()]

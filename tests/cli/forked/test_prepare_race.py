@@ -19,7 +19,7 @@ def alone(commands, table, tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_prepare_beside_one_that_is_killed_gets_the_data_and_the_next_one_tidies_up(seed, alone, commands, table, tmp_path):
+def test_a_prepare_beside_one_that_is_killed_gets_the_data(seed, alone, commands, table, tmp_path):
     said, events = alone
     words, environment = ["inspect", "--data", table / "tiny.yaml", "--json"], {"DCRNN_FAST_CACHE": str(tmp_path)}
     stop = random.Random(seed).randint(1, events)

@@ -1,7 +1,6 @@
 """What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from dcrnn_fast.data import PackedMeta, PackedSplit
 from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
-from dcrnn_fast.training import calibrate, compare, evaluate, write_report
+from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.evaluate import importance_of
 from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
@@ -27,31 +26,20 @@ def draw(rows, seed=0):
 
 
 def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_rows():
+    """And paired ones are of the differences in the same resamples."""
     labels, p = draw(300)
     labels[::10] = np.nan
-    found = bootstrap_intervals(labels, p, 100, seed=3)
     known = ~np.isnan(labels)
-    labels, p, rng = labels[known], p[known], np.random.default_rng(3)
-    resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
-    metrics = [binary_metrics(labels[rows], p[rows]) for rows in resamples]
-    for name, interval in found.items():
-        assert interval == pytest.approx(np.quantile([entry[name] for entry in metrics], (0.025, 0.975))), name
-
-
-def test_paired_intervals_are_of_the_differences_in_the_same_resamples():
-    labels, p = draw(300)
     other = np.clip(p + np.random.default_rng(1).normal(0, 0.02, len(p)), 0.01, 0.99)
-    found = paired_intervals(labels, other, p, 100, seed=3)
-    rng = np.random.default_rng(3)
+    alone, paired = bootstrap_intervals(labels, p, 100, seed=3), paired_intervals(labels[known], other[known], p[known], 100, seed=3)
+    labels, p, other, rng = labels[known], p[known], other[known], np.random.default_rng(3)
     resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
-    for name, interval in found.items():
-        values = [binary_metrics(labels[rows], other[rows])[name] - binary_metrics(labels[rows], p[rows])[name] for rows in resamples]
-        assert interval == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=1e-9), name
-
-
-def test_95_of_100_intervals_or_so_hold_the_true_calibration():
-    intervals = [bootstrap_intervals(*draw(500, seed), 200)["calibration"] for seed in range(100)]
-    assert 88 <= sum(low <= 1 <= high for low, high in intervals) <= 100
+    of_p, of_other = ([binary_metrics(labels[rows], values[rows]) for rows in resamples] for values in (p, other))
+    for name, interval in alone.items():
+        assert interval == pytest.approx(np.quantile([entry[name] for entry in of_p], (0.025, 0.975))), name
+    for name, interval in paired.items():
+        differences = [one[name] - before[name] for one, before in zip(of_other, of_p, strict=True)]
+        assert interval == pytest.approx(np.quantile(differences, (0.025, 0.975)), abs=1e-9), name
 
 
 @pytest.mark.parametrize(
@@ -62,40 +50,25 @@ def test_what_is_undefined_has_no_interval(label, undefined):
     assert sorted(name for name, interval in found.items() if interval is None) == undefined
 
 
-def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finished):
+def test_evaluate_gives_an_interval_around_each_metric_the_same_each_time(finished, command):
     result = evaluate(finished, bootstrap=100)
-    assert result == evaluate(finished, bootstrap=100)
     for task, entry in result["metrics"].items():
         for name, (low, high) in entry["intervals"].items():
             assert low < entry[name] < high or low == entry[name] == high == 1, (task, name)
     plain = evaluate(finished)["metrics"]
     assert {task: {name: value for name, value in own.items() if name != "intervals"} for task, own in result["metrics"].items()} == plain
-
-
-def test_what_takes_long_is_told_to_its_end(finished, copied, tmp_path):
-    def told(call):
-        done = {}
-        call(progress=lambda what, at, total: done.update({what: (at, total)}))
-        assert all(at == total for at, total in done.values())
-        return {*done}
-
-    assert told(partial(evaluate, finished)) == {"predicting rows"}
-    assert told(partial(evaluate, finished, bootstrap=100)) == {"predicting rows", "resampling the rows"}
-    assert told(partial(calibrate, copied)) == {"predicting rows"}
-    assert told(partial(compare, [finished, finished])) == {"predicting rows", "resampling the rows"}
-    all_of_it = {"predicting rows", "resampling the rows", "shuffling inputs"}
-    assert told(partial(write_report, [finished], tmp_path / "page.html")) == all_of_it
-
-
-def test_the_command_prints_intervals_below_the_numbers_and_gives_them_in_json(finished, command):
-    code, out, _ = command("evaluate", "--run", finished, "--bootstrap", 100, "--json")
-    interval = json.loads(out)["metrics"]["click"]["intervals"]["auc"]
-    code, out, _ = command("evaluate", "--run", finished, "--bootstrap", 100)
+    options = ("evaluate", "--run", finished, "--bootstrap", 100, "--importance")
+    given = json.loads(command(*options, "--json")[1])
+    assert given["metrics"] == result["metrics"]
+    assert sorted(given["importance"]) == ["colour", "shape", "size"]
+    code, out, _ = command(*options)
     assert code == 0
-    assert f"{interval[0]:.4f}-{interval[1]:.4f}" in out
+    low, high = result["metrics"]["click"]["intervals"]["auc"]
+    assert f"{low:.4f}-{high:.4f}" in out
+    assert [line for line in out.splitlines() if "colour" in line and f"{given['importance']['colour']['click']:.4f}" in line]
 
 
-def test_a_dump_of_predictions_has_the_rows_of_which_evaluate_gives_the_metrics(finished, tmp_path, dataset):
+def test_a_dump_of_predictions_has_the_rows_of_the_metrics(finished, tmp_path, dataset):
     metrics = evaluate(finished, split="valid", predictions=tmp_path / "valid.parquet")["metrics"]
     table = pq.read_table(tmp_path / "valid.parquet").to_pandas()
     assert list(table.columns) == ["click", "buy", "buy_given_click", "click_label", "buy_label"]
@@ -113,7 +86,7 @@ def test_a_full_disk_is_an_error_that_names_the_output(finished, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_reliability_has_bins_of_equal_counts_whose_means_are_those_of_their_rows():
+def test_reliability_has_bins_of_equal_counts_with_the_means_of_their_rows():
     labels, p = draw(1003)
     labels[::10] = np.nan
     predicted, observed, rows = reliability(labels, p)
@@ -123,15 +96,11 @@ def test_reliability_has_bins_of_equal_counts_whose_means_are_those_of_their_row
     assert (np.diff(predicted) > 0).all()
     assert (predicted * rows).sum() == pytest.approx(p[known].sum(dtype=np.float64))
     assert (observed * rows).sum() == pytest.approx(labels[known].sum())
+    for few in (0, 3):
+        assert [len(values) for values in reliability(*draw(few))] == [few] * 3
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_reliability_of_few_rows_has_few_bins(rows):
-    labels, p = draw(rows)
-    assert [len(values) for values in reliability(labels, p)] == [rows, rows, rows]
-
-
-def test_evaluate_draws_the_reliability_of_each_event_with_the_same_bytes_each_time(finished, tmp_path):
+def test_evaluate_draws_the_reliability_with_the_same_bytes_each_time(finished, tmp_path):
     for name in ("a.svg", "b.svg"):
         evaluate(finished, plot=tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -156,12 +125,3 @@ def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
     assert falls["read"]["click"] == pytest.approx(0.5, abs=0.05)
     assert intervals["read"]["click"][0] < falls["read"]["click"] < intervals["read"]["click"][1]
     assert (falls["not_read"], intervals["not_read"]) == ({"click": 0.0}, {"click": [0.0, 0.0]})
-
-
-def test_the_command_prints_what_each_input_brings_and_gives_it_in_json(finished, command):
-    code, out, _ = command("evaluate", "--run", finished, "--importance", "--json")
-    falls = json.loads(out)["importance"]
-    assert sorted(falls) == ["colour", "shape", "size"]
-    code, out, _ = command("evaluate", "--run", finished, "--importance")
-    assert code == 0
-    assert [line for line in out.splitlines() if "colour" in line and f"{falls['colour']['click']:.4f}" in line]

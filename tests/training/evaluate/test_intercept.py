@@ -6,7 +6,7 @@ import pytest
 from dcrnn_fast.training import train
 from dcrnn_fast.training.evaluate.intercept import best_intercept, shift_warnings, with_intercepts
 from tests.training.runs import Notes
-from tests.training.tiny import tiny_config, write_table
+from tests.training.tiny import tiny_config, with_splits
 
 
 def sigmoid(z):
@@ -26,20 +26,14 @@ def test_the_intercept_is_what_the_logits_lack(shift):
     assert abs(intercept - shift) < 4 * error < 0.3
 
 
-def test_at_the_best_intercept_the_mean_prediction_is_the_rate():
-    z, labels = drawn(shift=-1.0)
-    intercept, _ = best_intercept(z, labels.astype(np.float64), np.ones(len(z)))
-    assert sigmoid(z + intercept).mean() == pytest.approx(labels.mean(), rel=1e-4)
-
-
-def test_rows_of_weight_0_do_not_count():
+def test_rows_of_weight_0_and_unknown_labels_do_not_count():
     z, labels = drawn()
-    weight = (np.arange(len(z)) % 2).astype(np.float64)
-    ours, theirs = (
-        best_intercept(z, labels.astype(float), weight),
-        best_intercept(z[1::2], labels[1::2].astype(float), np.ones(len(z) // 2)),
-    )
-    assert ours == pytest.approx(theirs)
+    weight, half = (np.arange(len(z)) % 2).astype(np.float64), slice(1, None, 2)
+    alone = best_intercept(z[half], labels[half].astype(float), np.ones(len(z) // 2))
+    assert best_intercept(z, labels.astype(float), weight) == pytest.approx(alone)
+    hidden = np.where(weight == 1, labels, np.nan)[:, None]
+    ours, theirs = entry_of({"click": sigmoid(z)}, hidden), entry_of({"click": sigmoid(z[half])}, labels[half][:, None])
+    assert ours["click"] == pytest.approx(theirs["click"])
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -57,6 +51,8 @@ def test_a_shift_of_all_logits_does_not_change_the_loss():
     z, labels = drawn()
     losses = [entry_of({"click": sigmoid(z + shift)}, labels[:, None])["click"]["shifted_log_loss"] for shift in (-4.0, 0.0, 1.0)]
     assert losses == pytest.approx([losses[1]] * 3, rel=1e-6)
+    certain = entry_of({"click": np.array([0.0, 1.0, 0.5, 0.5])}, np.array([[1.0], [0.0], [1.0], [0.0]]))
+    assert np.isfinite(certain["click"]["shifted_log_loss"]), "of predictions of 0 and 1"
 
 
 def test_in_a_chain_the_intercepts_are_of_the_conditionals():
@@ -73,48 +69,27 @@ def test_in_a_chain_the_intercepts_are_of_the_conditionals():
     assert found["buy"]["shifted_log_loss"] == pytest.approx(-np.mean(np.where(buy, np.log(true), np.log1p(-true))), rel=1e-3)
 
 
-def test_unknown_labels_do_not_count():
-    z, labels = drawn()
-    labels[::3] = np.nan
-    known = ~np.isnan(labels)
-    ours, theirs = entry_of({"click": sigmoid(z)}, labels[:, None]), entry_of({"click": sigmoid(z[known])}, labels[known][:, None])
-    assert ours["click"] == pytest.approx(theirs["click"])
-
-
-def test_predictions_of_0_and_1_have_a_finite_loss():
-    found = entry_of({"click": np.array([0.0, 1.0, 0.5, 0.5])}, np.array([[1.0], [0.0], [1.0], [0.0]]))
-    assert np.isfinite(found["click"]["shifted_log_loss"])
-
-
 def test_a_far_intercept_is_told_with_what_to_do():
     far, unsure = {"intercept": -1.2, "intercept_error": 0.05}, {"intercept": -0.9, "intercept_error": 0.5}
     counts = {"rows": 1000, "positives": 70}
     (line,) = shift_warnings({"click": far | counts, "buy": unsure | counts}, {"click": 0.2, "buy": 0.2})
     assert line.startswith("warning: click: 7.04% of the validation rows are positive, and 20.00% of the train rows; an intercept of -1.20")
-    assert "a later cutoff" in line
     assert "dcrnn-fast calibrate" in line
+    expects_another_rate_than_both_splits = far | {"rows": 1000, "positives": 200}
+    assert shift_warnings({"click": expects_another_rate_than_both_splits}, {"click": 0.2}) == []
 
 
-def test_a_quarter_of_the_base_rate_in_the_validation_rows_keeps_trained_weights(tmp_path):
+def test_labels_that_come_late_in_the_validation_rows_keep_trained_weights(tmp_path):
     """Three of four of their positive labels are not known yet, and count as negative."""
-    table = write_table(tmp_path, rows=6000, files={"all": "tiny.csv", "split_column": "split"})
-    lines, rng = (tmp_path / "tiny.csv").read_text().splitlines(), np.random.default_rng(0)
-    written = [lines[0] + ",split"]
-    for at, line in enumerate(lines[1:]):
-        *cells, click, buy = line.split(",")
-        late = at % 5 == 0 and rng.random() < 0.75
-        written.append(
-            ",".join([*cells, *(["0", "0"] if late else [click, buy]), "valid" if at % 5 == 0 else "test" if at % 5 == 1 else "train"])
-        )
-    (tmp_path / "tiny.csv").write_text("\n".join(written) + "\n")
+    rng = np.random.default_rng(0)
+
+    def late(split, click, buy):
+        return ("0", "0") if split == "valid" and rng.random() < 0.75 else (click, buy)
+
+    table = with_splits(tmp_path, ("valid", "test", "train", "train", "train"), late, rows=6000)
     notes = Notes()
     found = train(tiny_config(table), tmp_path / "run", report=notes)
     assert found["train"]["best_step"] > 0
     assert found["test"]["click"]["auc"] > 0.7
     (warning,) = [line for line in notes.lines if line.startswith("warning: click: ") and "an intercept of" in line]
     assert "of the validation rows are positive" in warning
-
-
-def test_weights_that_expect_another_rate_than_both_splits_have_are_no_shift():
-    far = {"intercept": -1.2, "intercept_error": 0.05, "rows": 1000, "positives": 200}
-    assert shift_warnings({"click": far}, {"click": 0.2}) == []

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import compare, evaluate, write_report
 from dcrnn_fast.training.evaluate.ranking import add_ranking, names_of, per_group, ranking_intervals
 
@@ -36,19 +35,16 @@ def test_each_groups_values_are_those_of_its_definition(k):
     assert (len(found.values["mrr"]), found.undefined) == (at, undefined)
 
 
-def test_a_tasks_metrics_are_means_over_the_defined_groups_and_count_the_others():
+def test_a_tasks_metrics_are_means_over_the_defined_groups():
     labels, scores = np.array([1.0, 0, 0, 0, 1, 1, 0]), np.array([0.9, 0.1, 0.8, 0.7, 0.6, 0.3, 0.2])
     metrics = {"click": {}}
     add_ranking(metrics, {"click": labels}, {"click": scores}, np.array([7, 7, 9, 9, 9, 4, -1]), 2)
+    no_group = {"click": {}}
+    add_ranking(no_group, {"click": np.array([1.0, np.nan])}, {"click": np.array([0.1, 0.2])}, np.array([1, -1]), 10)
+    assert no_group["click"] == dict.fromkeys(names_of(10)) | {"groups": 1, "groups_undefined": 1}
     assert metrics["click"] == {
         "gauc": pytest.approx(2 / 5), "ndcg@2": 0.5, "mrr": pytest.approx(2 / 3), "hit_rate@2": 0.5, "groups": 3, "groups_undefined": 1
     }  # fmt: skip
-
-
-def test_without_a_defined_group_the_metrics_are_null():
-    metrics = {"click": {}}
-    add_ranking(metrics, {"click": np.array([1.0, np.nan])}, {"click": np.array([0.1, 0.2])}, np.array([1, -1]), 10)
-    assert metrics["click"] == dict.fromkeys(names_of(10)) | {"groups": 1, "groups_undefined": 1}
 
 
 def test_a_constant_ranks_no_better_than_chance():
@@ -71,27 +67,18 @@ def test_intervals_hold_the_mean_and_narrow_with_more_groups():
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.25)
 
 
-def test_a_difference_of_equal_scores_is_0_and_that_of_better_ones_is_above_it():
+def test_a_difference_of_equal_scores_is_0_and_of_better_ones_above():
     labels, scores, group = drawn(500)
     better = scores + np.nan_to_num(labels)
     assert set(map(tuple, ranking_intervals(labels, scores, group, 3, 200, other=scores).values())) == {(0.0, 0.0)}
     assert all(low > 0 for low, _ in ranking_intervals(labels, better, group, 3, 200, other=scores).values())
 
 
-def test_evaluate_gives_them_for_a_log_with_a_group_and_k_is_a_setting(finished):
+def test_evaluate_compare_and_the_report_show_them(finished, tmp_path):
     entry = evaluate(finished, bootstrap=100, k=3)["metrics"]["click"]
     assert {"gauc", "ndcg@3", "mrr", "hit_rate@3", "groups", "groups_undefined"} <= set(entry)
     assert set(entry["intervals"]) == {"auc", "log_loss", "calibration", *names_of(3)}
-
-
-def test_compare_and_the_report_show_them(finished, tmp_path):
     assert set(names_of(5)) <= set(compare([finished, finished], k=5)["runs"][1]["differences"]["click"])
     write_report([finished, finished], tmp_path / "page.html", k=5)
     text = (tmp_path / "page.html").read_text()
     assert all(title in text for title in ("NDCG@5", "MRR", "hit rate@5", "groups hold one class alone"))
-
-
-@pytest.mark.parametrize("k", [0, -1, 2.0, True, "10"])
-def test_k_is_a_number_of_ranks(finished, k):
-    with pytest.raises(ConfigError, match=r"k=.*expected an integer of at least 1"):
-        evaluate(finished, k=k)

@@ -1,17 +1,22 @@
 """What `evaluate`, `calibrate` and the file of a calibration do not take."""
 
+import hashlib
 import json
+import shutil
 
 import numpy as np
 
 from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast.data import prepare_folder
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.support.strict_json import json_digest
-from dcrnn_fast.training import calibrate, evaluate, load_config
+from dcrnn_fast.training import calibrate, compare, evaluate, load_config, train, write_report
 from dcrnn_fast.training.evaluate.predict import write_predictions
+from dcrnn_fast.training.folder.tensors import canonical_json
+from dcrnn_fast.training.folder.weights import export_weights, read_weights
 from tests.damage import edit_json
 from tests.refusals import refused, row, rows
-from tests.training.tiny import write_table
+from tests.training.tiny import tiny_config, write_table
 
 
 def a_sealed_calibration_that_does_not_fit(change, copied):
@@ -26,6 +31,27 @@ def a_sealed_calibration_that_does_not_fit(change, copied):
 
 def a_rate_that_is_none(rate):
     DCRNN([9]).negative_rate = rate
+
+
+def without_weights(finished, tmp_path):
+    shutil.copy(finished / "config.yaml", tmp_path)
+    evaluate(tmp_path)
+
+
+def a_table_without_a_schema(schema, tmp_path):
+    prepare_folder(schema, tmp_path / "packed")
+    (tmp_path / "packed" / "schema.yaml").unlink()
+    train(tiny_config(tmp_path / "packed", optimiser__epochs=1), tmp_path / "run")
+    evaluate(tmp_path / "run", data=schema.parent / "tiny.csv")
+
+
+def a_sealed_encoder_of_wrong_types(copied, schema):
+    weights = copied / "model.safetensors"
+    (copied / "encoder.json").write_text('{"vocabulary": {"shape": 3}, "scaling": {}}')
+    tensors, about, _ = read_weights(weights)
+    digest = hashlib.sha256(canonical_json(json.loads((copied / "encoder.json").read_text()))).hexdigest()
+    export_weights(weights, tensors, about | {"encoding": digest})
+    evaluate(copied, data=str(schema))
 
 
 TABLE = [
@@ -45,6 +71,14 @@ TABLE = [
             "calibrated": [1.0, 0.0]}),
          "calibrated logits that never fall"),
     ]),
+    row("a folder without a run", lambda tmp_path: evaluate(tmp_path), CheckpointError, "holds no run"),
+    row("a folder without weights", without_weights, CheckpointError, r"model\.safetensors does not exist"),
+    row("a table that is not there",
+        lambda finished: evaluate(finished, data="none.csv"), DataError, r"data: there is no file .*none\.csv"),
+    row("a table without a schema",
+        a_table_without_a_schema, DataError, "data is a table, which the schema of .*run is to read: unknown data set"),
+    row("a sealed encoder of wrong types", a_sealed_encoder_of_wrong_types,
+        CheckpointError, r"encoder\.json: encoding: vocabulary is {'shape': 3}, expected a list of texts"),
     row("evaluating on data of other columns names what differs",
         lambda finished, tmp_path: evaluate(finished, data=str(write_table(tmp_path, categorical=["colour"]))),
         DataError, "was trained with fields"),
@@ -82,6 +116,16 @@ TABLE = [
         ConfigError, said=r"negative_rate is .*: Input should be ", values=[
         0, -0.1, 1.5, "a tenth",
     ]),
+    *rows("runs to compare", lambda runs: compare(runs), ConfigError, cases=[
+        (["one"], "runs: got 1, expected at least 2 run folders; `evaluate` is for one"),
+    ]),
+    *rows("a report", lambda runs, output, tmp_path: write_report(runs, tmp_path / output), None, cases=[
+        ("runs/a", "report.html", ConfigError, "expected a sequence of run folders"),
+        ([], "report.html", ConfigError, "expected at least 1 run folders"),
+        (["one"], "report.pdf", DataError, r"output .*expected the path of a \.html file"),
+    ]),
+    *rows("no number of ranks", lambda k, finished: evaluate(finished, k=k),
+        ConfigError, said="k=.*expected an integer of at least 1", values=[0, -1, 2.0, True, "10"]),
     *rows("what is no field is refused with the fields",
         lambda by, finished: evaluate(finished, by=by),
         ConfigError, said=r"by=.*: expected a .*field.* of tiny: shape, colour, size", values=[

@@ -10,16 +10,13 @@ from tests.training.tiny import files_below, tiny_config, write_table
 SHORT = {"optimiser__epochs": 1}
 
 
-def test_a_second_call_gives_the_result_of_the_finished_run(schema, finished):
+def test_a_second_call_gives_the_result_of_the_finished_run(schema, dataset, finished):
     notes, before = Notes(), files_below(finished)
     first, second = train(tiny_config(schema), finished, resume=True), train(tiny_config(schema), finished, report=notes)
-    assert first == second
+    assert first == second == train(tiny_config(schema), finished, dataset=dataset)
+    assert first["data"]["digest"] == dataset.meta.digest
     assert "nothing is left to train" in notes.lines[-1]
     assert files_below(finished) == before
-
-
-def test_a_second_call_with_packed_data_compares_its_rows(schema, dataset, finished, tmp_path):
-    assert train(tiny_config(schema), finished, dataset=dataset)["data"]["digest"] == dataset.meta.digest
 
 
 def test_another_configuration_is_an_error_that_names_overwrite(schema, finished):
@@ -53,10 +50,6 @@ def test_overwrite_spares_the_run_that_init_names_under_another_name(schema, cop
     (tmp_path / "link").symlink_to(copied)
     with pytest.raises(ConfigError, match="overwrite=True would delete the run"):
         train(tiny_config(schema, **SHORT), tmp_path / "link", init=copied, overwrite=True)
-
-
-def test_overwrite_of_a_new_folder_trains_there(schema, tmp_path):
-    assert train(tiny_config(schema, **SHORT), tmp_path / "run", overwrite=True)["train"]["steps"] == 8
 
 
 @pytest.mark.parametrize("named", ["notes.txt", "config.yaml"])

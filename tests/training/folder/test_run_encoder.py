@@ -1,17 +1,17 @@
-"""An encoder of a run folder encodes as the run's own data was encoded, and refuses files that do not belong together."""
+"""What a run folder keeps: its model predicts what the run measured, and its encoder encodes as the run's data was encoded."""
 
-import errno
-import json
 import shutil
-from pathlib import Path
 
-import pytest
+import numpy as np
 import torch
 
 from dcrnn_fast.data import Encoder
-from dcrnn_fast.errors import CheckpointError
-from dcrnn_fast.training import load_model
-from tests.damage import edit_json
+from dcrnn_fast.training import Report, load_config, load_model
+from dcrnn_fast.training.evaluate.predict import finite_predictions
+from dcrnn_fast.training.folder.layout import RunFolder
+from dcrnn_fast.training.folder.tensors import pack_tensors, read_safetensors
+from dcrnn_fast.training.loop.job import Job
+from dcrnn_fast.training.loop.trainer import Trainer
 from tests.processes import run_python
 
 ROWS = {"shape": ["s1", "s4", None], "colour": ["c0", "c9", "c3"], "size": [0.25, None, -3.0]}
@@ -39,7 +39,7 @@ train(load_config(None, {"data": str(data), "optimiser.epochs": 1, "device": "cp
 """
 
 
-def test_equal_runs_have_the_same_bytes_whatever_order_their_processes_have_for_sets(tmp_path):
+def test_equal_runs_have_the_same_bytes_whatever_the_order_of_sets(tmp_path):
     """Encoders with all their parts: derived columns, shared ids and several values a cell."""
     found = []
     for seed in ("1", "2"):
@@ -54,52 +54,25 @@ def test_equal_runs_have_the_same_bytes_whatever_order_their_processes_have_for_
     assert differ in ([], ["metrics.json"])  # which says how long it took
 
 
-def test_a_runs_model_predicts_what_its_encoder_encodes(finished):
-    model, about = load_model(finished / "model.safetensors")
-    encoder = Encoder.load(finished)
-    assert list(encoder.tasks) == about["tasks"]
-    assert model.predict(*encoder.encode(ROWS))["click"].shape == (3,)
+def test_a_loaded_model_predicts_what_the_run_measured(finished, dataset):
+    model, about = load_model(finished / "model.safetensors", backend="reference")
+    assert not model.training
+    assert load_model(str(finished))[1] == about
+    fields = [["shape", 6], ["colour", 10], ["size", 9]]
+    assert (about["tasks"], about["fields"], about["relation"]) == (["click", "buy"], fields, "chain")
+    predictions = finite_predictions(model, dataset.split("test"), dataset.meta, torch.device("cpu"))
+    assert set(predictions) == {"click", "buy", "buy_given_click"}
+    folder, cpu = RunFolder(finished), torch.device("cpu")
+    again = Trainer.resumed(Job(load_config(folder.config), dataset, folder, Report(), cpu), folder.newest_checkpoint())
+    again.model.load_state_dict(again.best)
+    for name, expected in finite_predictions(again.model, dataset.split("test"), dataset.meta, cpu).items():
+        np.testing.assert_array_equal(predictions[name], expected, err_msg=name)
+    assert predictions["click"].shape == (len(dataset.split("test")),)
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def without_description(path):
-    head = json.dumps({"__metadata__": {"other": "1"}}).encode()
-    path.write_bytes(len(head).to_bytes(8, "little") + head)
-
-
-def with_wrong_fields(path):
-    about = {"tasks": ["click"], "fields": [["shape", "4"]], "dense": [], "encoding": ""}
-    head = json.dumps({"__metadata__": {"dcrnn_fast": json.dumps({"about": about})}}).encode()
-    path.write_bytes(len(head).to_bytes(8, "little") + head)
-
-
-@pytest.mark.parametrize(
-    ("file", "damage", "said"),
-    [
-        ("encoder.json", edit_json(lambda encoder: encoder["scaling"]["size"].update(mean=0.5)), "its digest does not match"),
-        ("encoder.json", edit_json(lambda encoder: encoder.update(more=1)), "expected the vocabulary and scaling of another"),
-        ("encoder.json", lambda path: path.write_text("{"), r"encoder\.json cannot be read"),
-        ("model.safetensors", lambda path: path.unlink(), r"model\.safetensors does not exist; go on with --resume"),
-        ("model.safetensors", cut, "its head is longer than the file"),
-        ("model.safetensors", lambda path: path.write_bytes(b""), "has no dcrnn_fast description"),
-        ("model.safetensors", without_description, "has no dcrnn_fast description"),
-        ("model.safetensors", with_wrong_fields, "its description is "),
-    ],
-)
-def test_a_damaged_or_missing_file_is_refused_by_name(copied, file, damage, said):
-    damage(copied / file)
-    with pytest.raises(CheckpointError, match=said) as caught:
-        Encoder.load(copied)
-    assert file in str(caught.value)
-
-
-def test_a_file_that_this_user_may_not_read_is_not_said_to_be_absent(copied, monkeypatch):
-    def refuse(path, *_):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "open", refuse)  # root reads everything
-    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read: Permission denied; let this user read it"):
-        load_model(copied / "model.safetensors")
+def test_views_of_the_same_memory_are_packed_as_tensors_of_their_own(tmp_path):
+    base = torch.arange(12.0).reshape(3, 4)
+    views = {"whole": base, "again": base, "rows": base[1:], "columns": base[:, 1:3], "empty": base[:0]}
+    (tmp_path / "views").write_bytes(pack_tensors(views))
+    found, _ = read_safetensors(tmp_path / "views")
+    assert {name: value.tolist() for name, value in found.items()} == {name: value.tolist() for name, value in views.items()}

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("cvr", ["entire_space", "dr"])
-def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_ids(schema, dataset, monkeypatch, cvr):
+def test_the_graph_has_the_loss_and_gradients_of_the_model_and_checks_ids(schema, dataset, monkeypatch, cvr):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     config = tiny_config(schema, model__dropout=0.0, loss__cvr=cvr)
     batch = next(BlockLoader(dataset.split("train"), 64, shuffle=True, seed=0).batches())
@@ -37,7 +37,7 @@ def test_the_graph_has_the_loss_and_the_gradients_of_the_model_and_still_checks_
         graph(ids, batch.dense)
 
 
-def test_a_run_that_makes_a_graph_first_is_stopped_and_resumed_has_the_bits_of_any_run(schema, finished, tmp_path, monkeypatch):
+def test_a_run_that_makes_a_graph_resumes_with_the_bits_of_any_run(schema, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     interrupted(tiny_config(schema, compile=True), tmp_path / "run", 5)
     train(tiny_config(schema, compile=True), tmp_path / "run", resume=True)

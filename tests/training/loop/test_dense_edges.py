@@ -1,36 +1,27 @@
 import numpy as np
 import torch
 
-from dcrnn_fast.training import load_model, train
+from dcrnn_fast.training import load_model
 from dcrnn_fast.training.data import prepare_data
 from dcrnn_fast.training.loop.start import dense_edges
 from tests.training.runs import SCENARIOS
-from tests.training.tiny import tiny_config
 
 
-def test_edges_rise_from_the_smallest_to_the_largest_value_in_at_most_the_bins():
+def test_edges_rise_from_the_smallest_to_the_largest_value():
     rng = np.random.default_rng(0)
-    columns = [rng.normal(size=5000), np.where(rng.random(5000) < 0.95, 0, rng.exponential(size=5000)), rng.integers(0, 3, 5000)]
-    dense = np.stack(columns, axis=1).astype(np.float32)
-    for column, edges in enumerate(dense_edges(dense, bins=16)):
+    mostly_zero = np.where(rng.random(5000) < 0.95, 0, 1 + rng.exponential(size=5000))
+    dense = np.stack([rng.normal(size=5000), mostly_zero, rng.integers(0, 3, 5000)], axis=1).astype(np.float32)
+    found = dense_edges(dense, bins=16)
+    for column, edges in enumerate(found):
         assert 2 <= len(edges) <= 17
         assert (edges[1:] > edges[:-1]).all(), column
         assert (edges[0], edges[-1]) == (dense[:, column].min(), dense[:, column].max())
-
-
-def test_rare_values_get_bins_though_most_values_are_zero():
-    """Plain quantiles of this column would be 0 but for the last one."""
-    rng = np.random.default_rng(0)
-    dense = np.where(rng.random(5000) < 0.95, 0, 1 + rng.exponential(size=5000)).astype(np.float32)[:, None]
-    assert len(dense_edges(dense, bins=16)[0]) > 10
-
-
-def test_a_column_of_one_value_gets_one_bin():
+    assert len(found[1]) > 10, "plain quantiles of this column would be 0, except the last one"
     (edges,) = dense_edges(np.full((10, 1), 3.0, dtype=np.float32), bins=8)
-    assert torch.equal(edges, torch.tensor([3.0, 4.0]))
+    assert torch.equal(edges, torch.tensor([3.0, 4.0])), "a column of one value has one bin"
 
 
-def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_them(run_of):
+def test_a_weight_file_keeps_the_edges_of_the_train_rows(run_of):
     run = run_of(SCENARIOS)
     model, _ = load_model(run.folder / "model.safetensors")
     dataset = prepare_data(run.config)
@@ -38,10 +29,3 @@ def test_a_run_learns_the_edges_from_its_train_rows_and_its_weight_file_keeps_th
     bins = len(edges) - 1
     assert torch.equal(model.features.dense_embedding.lower[0, :bins], edges[:-1])
     assert torch.equal(model.features.dense_embedding.scale[0, :bins], 1 / (edges[1:] - edges[:-1]))
-
-
-def test_the_first_order_term_of_a_run_is_one_of_ids_alone(schema, tmp_path):
-    train(tiny_config(schema, model__first_order=True, model__dense_bins=4, optimiser__epochs=1), tmp_path / "run")
-    term = load_model(tmp_path / "run")[0].features.first_order
-    assert term.table.weight.any()
-    assert not term.dense_weight.any()

@@ -8,7 +8,7 @@ from dcrnn_fast.training.loop.trainer import Trainer
 from tests.training.tiny import newest_checkpoint, tiny_config
 
 
-def test_a_loss_that_is_no_longer_finite_stops_the_run_and_keeps_the_last_checkpoint(schema, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_a_run_at_its_last_checkpoint(schema, tmp_path, monkeypatch):
     real_loss, calls = dcrnn_fast.DCRNN.loss, []
 
     def loss(self, *arguments, **options):

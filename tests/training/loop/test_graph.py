@@ -12,33 +12,11 @@ from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import optim, trainer
 from dcrnn_fast.training.loop.job import Job
 from dcrnn_fast.training.loop.progress import Report
-from dcrnn_fast.training.loop.step import FIRST_STEPS, TrainingStep, recorder_for
+from dcrnn_fast.training.loop.step import FIRST_STEPS, recorder_for
 from tests.reads import as_on_a_gpu
-from tests.recorded_operators import RecordedOperators, Recording, computing
+from tests.recorded_operators import RecordedOperators, computing
+from tests.training.runs import StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config
-
-EPOCHS, FULL_STEPS = 2, 14
-"""Of 1,050 - 105 training rows an epoch has 8 batches of 128 rows, of which the last one is short."""
-
-
-class StopError(Exception):
-    """Ends a run, whose last checkpoint is then up to 2 steps old."""
-
-
-def stop_at(last):
-    def stop(step):
-        if step == last:
-            raise StopError
-
-    return stop
-
-
-class NoOperators(RecordedOperators):
-    """Launches nothing."""
-
-    def record(self, work):
-        super().record(work)
-        return lambda: None
 
 
 @pytest.fixture
@@ -48,8 +26,8 @@ def trained(schema, tmp_path, monkeypatch):
 
     def run(name, recorder, *, resume=False, on_step=None, **options):
         monkeypatch.setattr(trainer, "recorder_for", lambda *_: recorder)
-        config = tiny_config(schema, **{"optimiser__epochs": EPOCHS, "backend": "cpp", **options})
-        with suppress(StopError):
+        config = tiny_config(schema, **{"optimiser__epochs": 2, "backend": "cpp", **options})
+        with suppress(StoppedError):
             train(config, tmp_path / name, resume=resume, on_step=on_step)
         return newest_checkpoint(tmp_path / name)[0]
 
@@ -83,36 +61,10 @@ def test_a_recorded_step_trains_the_same_bits(trained, options):
     assert recorder.launches
 
 
-def test_full_batches_are_launched_as_one_after_the_first_steps(trained):
-    recorder = RecordedOperators()
-    trained("run", recorder)
-    assert (recorder.records, recorder.launches) == (1, FULL_STEPS - FIRST_STEPS)
-
-
 def test_a_resumed_run_that_records_ends_with_the_same_bits(trained):
     whole = trained("whole", RecordedOperators())
     trained("stopped", RecordedOperators(), on_step=stop_at(10))
     assert differing(whole, trained("stopped", RecordedOperators(), resume=True)) == []
-
-
-def test_outside_of_the_launch_a_step_copies_its_batch_and_its_rates(trained, monkeypatch):
-    found = []
-
-    def traced(method):
-        def call(self, *arguments):
-            with Recording() as recording:
-                result = method(self, *arguments)
-            found.append([func._schema.name for func, *_ in recording.calls])
-            return result
-
-        return call
-
-    monkeypatch.setattr(optim.Optimisers, "set_rate", traced(optim.Optimisers.set_rate))
-    monkeypatch.setattr(TrainingStep, "_launch_again", traced(TrainingStep._launch_again))
-    trained("run", NoOperators(), optimiser__epochs=1)
-    rates, step = found[-3:-1]  # of the last full batch
-    assert rates.count("aten::copy_") == 1
-    assert step == ["aten::copy_"] * 4, "ids, dense, labels, weight"
 
 
 @pytest.mark.parametrize(("precision", "most"), [("float32", 190), ("bfloat16", 225)])

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -6,16 +5,12 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
-from dcrnn_fast.data.inspect import oov
 from dcrnn_fast.data.inspect.oov import LEAST, LITTLE, MOST, least_strength
-from dcrnn_fast.training import train
 from dcrnn_fast.training.loop.start import OOVDropout
-from tests.training.test_run import weights
-from tests.training.tiny import tiny_config
 
 
-def test_a_rare_id_is_read_as_out_of_vocabulary_more_often_than_a_frequent_one(dataset):
-    """The probability is strength / (strength + n) for an id that the train rows hold n times."""
+def test_a_rare_id_is_read_as_unseen_more_often_than_a_frequent_one(dataset):
+    """The probability is strength / (strength + n) for an id that the train rows hold n times. A bucketed field keeps its ids."""
     dropout = OOVDropout(dataset, 100.0, torch.device("cpu"))
     ids = torch.from_numpy(np.array(dataset.split("train").ids)).long()
     torch.manual_seed(0)
@@ -25,19 +20,9 @@ def test_a_rare_id_is_read_as_out_of_vocabulary_more_often_than_a_frequent_one(d
         for value in range(1, dataset.meta.fields[field]):
             share = float(replaced[ids[:, column] == value, column].mean())
             assert share == pytest.approx(100 / (100 + int(counts[value])), abs=0.02), f"{field}, id {value}"
-
-
-def test_a_bucketed_field_keeps_its_ids(dataset):
-    """Its id 0 is no category: it means that the number is missing."""
-    ids = torch.from_numpy(np.array(dataset.split("train").ids)).long()
     read = OOVDropout(dataset, 10**6, torch.device("cpu"))(ids)
     assert not read[:, :2].any()
     assert torch.equal(read[:, 2], ids[:, 2])
-
-
-def test_out_of_vocabulary_dropout_trains_the_row_of_unseen_ids(schema, finished, tmp_path):
-    train(tiny_config(schema, oov_dropout=0.0), tmp_path / "off")
-    assert weights(tmp_path / "off") != weights(finished)
 
 
 def log(train_ids, valid_ids, **meta):
@@ -60,7 +45,7 @@ def part_read_as_unseen(dataset, draws=400):
     return (read == 0).double().mean(dim=(0, 1)).tolist(), dropout.strengths
 
 
-def test_training_reads_as_many_cells_as_unseen_as_the_validation_rows_hold():
+def test_training_reads_as_many_cells_as_unseen_as_the_validation_rows():
     """Of the first field 60% are new there, of the second none: each has a strength of its own."""
     train_ids = [[1 + row % 20, 1 + row % 4] for row in range(200)]
     valid_ids = [[0 if row < 60 else 1, 1] for row in range(100)]
@@ -70,15 +55,15 @@ def test_training_reads_as_many_cells_as_unseen_as_the_validation_rows_hold():
     assert strengths["field1"] == 10
 
 
-def test_cells_that_are_unseen_in_training_anyway_count():
-    train_ids = [[0] if row % 2 else [1] for row in range(100)]
-    parts, _ = part_read_as_unseen(log(train_ids, [[0], [0], [0], [1]]))
-    assert parts[0] == pytest.approx(0.75, abs=0.01)
-
-
-def test_where_all_validation_cells_are_new_some_of_the_ids_are_still_read():
-    parts, _ = part_read_as_unseen(log([[1 + row % 5] for row in range(100)], [[0]] * 10))
-    assert parts[0] == pytest.approx(MOST, abs=0.01)
+@pytest.mark.parametrize(
+    ("train_ids", "valid_ids", "part"),
+    [
+        ([[row % 2] for row in range(100)], [[0], [0], [0], [1]], 0.75),  # cells that are unseen in training anyway count
+        ([[1 + row % 5] for row in range(100)], [[0]] * 10, MOST),  # all validation cells are new, and some ids are still read
+    ],
+)
+def test_the_part_that_is_read_as_unseen_at_the_extremes(train_ids, valid_ids, part):
+    assert part_read_as_unseen(log(train_ids, valid_ids))[0][0] == pytest.approx(part, abs=0.01)
 
 
 def test_fields_that_share_embeddings_count_together_and_are_solved_apart():
@@ -101,19 +86,6 @@ def test_of_several_values_the_cells_before_the_last_known_one_are_judged():
     assert parts == [pytest.approx(0.5, abs=0.01), pytest.approx(0.5, abs=0.01), 1.0]
 
 
-def test_a_run_says_which_fields_it_reads_as_unseen_often_and_keeps_the_strengths(finished):
-    strong = OOVDropout(log([[1 + row % 20, 1] for row in range(200)], [[0, 1], [0, 1], [0, 1], [1, 1]]), "auto", torch.device("cpu"))
-    assert strong.in_words().endswith("no train row has: field0 30")
-    kept = json.loads((finished / "metrics.json").read_text())["train"]["oov_dropout"]
-    assert kept.keys() == {"shape", "colour"}
-    assert min(kept.values()) >= LITTLE
-
-
-def test_a_run_says_of_a_strong_field_that_it_is_nearly_unique():
-    strong = OOVDropout(log([[1 + row // 1.5] for row in range(150)], [[0]] * 9 + [[1]]), "auto", torch.device("cpu"))
-    assert strong.in_words().endswith("; field0 is nearly unique: it groups the rows and is no feature")
-
-
 def drawn(ids, rows, strength, seed=0):
     """Cells of ids, each in as many rows, and labels whose rates by id have a beta distribution of this strength around 0.3."""
     rng = np.random.default_rng(seed)
@@ -127,20 +99,17 @@ def test_the_least_strength_is_twice_that_of_the_labels(strength, rows):
     assert least_strength(*drawn(5000, rows, strength)) == pytest.approx(2 * strength, rel=0.15)
 
 
-def test_ids_that_tell_little_have_the_largest_least_strength():
+def test_the_least_strength_of_ids_that_tell_nothing_and_of_those_that_do():
     ids, labels = drawn(500, 10, 50.0)
     assert least_strength(ids, labels) == LEAST
     assert least_strength(ids, np.full_like(labels, np.nan)) == LEAST
     assert least_strength(np.zeros_like(ids), labels) == LEAST
     assert least_strength(np.arange(1, 5001, dtype=np.int32)[:, None], labels) == LEAST  # each row another: nothing is known
-
-
-def test_ids_that_tell_all_have_the_smallest():
     ids, _ = drawn(100, 5, 1.0)
-    assert least_strength(ids, (ids % 3 == 0).astype(np.float32)) == LITTLE
+    assert least_strength(ids, (ids % 3 == 0).astype(np.float32)) == LITTLE  # they tell all
 
 
-def test_the_task_of_which_the_ids_tell_least_counts_and_unknown_labels_do_not():
+def test_the_task_of_which_ids_tell_least_counts():
     ids, known = drawn(2000, 6, 1.0)
     other = drawn(2000, 6, 3.0, seed=1)[1]
     assert least_strength(ids, np.hstack([known, other])) == least_strength(ids, other)
@@ -149,24 +118,8 @@ def test_the_task_of_which_the_ids_tell_least_counts_and_unknown_labels_do_not()
     assert least_strength(ids, hidden) == least_strength(ids[shown], known[shown])
 
 
-def test_cells_that_are_unseen_or_lie_in_another_column_change_no_least_strength():
+def test_unseen_cells_and_other_columns_change_no_least_strength():
     ids, labels = drawn(1000, 6, 1.0)
     unseen = np.vstack([ids, np.zeros_like(ids)]), np.vstack([labels, 1 - labels])
     beside = np.hstack([ids, np.zeros_like(ids)]), labels
     assert least_strength(*unseen) == least_strength(*beside) == least_strength(ids, labels)
-
-
-def test_of_a_long_log_rows_that_are_spread_evenly_are_asked(monkeypatch):
-    ids, labels = drawn(2000, 12, 1.0)
-    dataset = log(ids.tolist(), [[1]] * 10)
-    dataset.split("train").labels[:] = labels
-    monkeypatch.setattr(oov, "ASKED_ROWS", 10_000)  # of 24,000
-    strengths = OOVDropout(dataset, "auto", torch.device("cpu")).strengths
-    assert strengths["field0"] == least_strength(ids[::3], labels[::3]) != least_strength(ids, labels)
-
-
-def test_a_persons_id_whose_labels_last_is_seldom_read_as_unseen():
-    ids, labels = drawn(200, 5, 0.2)
-    dataset = log(ids.tolist(), [[1]] * 10)
-    dataset.split("train").labels[:] = labels
-    assert OOVDropout(dataset, "auto", torch.device("cpu")).strengths["field0"] < 1

@@ -1,5 +1,3 @@
-from dataclasses import asdict
-
 import pytest
 import torch
 
@@ -22,7 +20,7 @@ from tests.training.tiny import newest_checkpoint, tiny_config
         (True, [0.5, 0.4, 0.6, 0.5, 0.4], 3, 5),
     ],
 )
-def test_early_stopping_keeps_the_best_evaluation_and_waits_for_its_patience(larger, values, best_step, stops_at):
+def test_early_stopping_keeps_the_best_evaluation_and_waits(larger, values, best_step, stops_at):
     stopping = EarlyStopping(larger, patience=2)
     stopped = None
     for step, value in enumerate(values, start=1):
@@ -33,13 +31,6 @@ def test_early_stopping_keeps_the_best_evaluation_and_waits_for_its_patience(lar
     assert (stopping.best_step, stopped) == (best_step, stops_at)
 
 
-def test_early_stopping_is_restored_from_its_values():
-    stopping = EarlyStopping(True, patience=3)
-    stopping.update(0.5, 1)
-    stopping.update(0.4, 2)
-    assert EarlyStopping(**asdict(stopping)) == stopping
-
-
 def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
     config = OptimiserConfig(lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
     rates = [learning_rate(config, step, 110) for step in range(111)]
@@ -48,15 +39,9 @@ def test_the_learning_rate_warms_up_then_falls_as_a_half_cosine_to_its_end():
     assert rates[60] == pytest.approx(0.55)
     assert rates[110] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-def test_with_a_final_ratio_of_one_the_rate_stays_after_the_warm_up():
-    config = OptimiserConfig(lr=0.5, warmup_steps=0, final_lr_ratio=1)
-    assert {learning_rate(config, step, 5) for step in range(5)} == {0.5}
-
-
-def test_a_run_shorter_than_its_warm_up_is_no_error():
-    assert learning_rate(OptimiserConfig(lr=1.0, warmup_steps=100), 3, 4) == pytest.approx(0.04)
+    constant = OptimiserConfig(lr=0.5, warmup_steps=0, final_lr_ratio=1)
+    assert {learning_rate(constant, step, 5) for step in range(5)} == {0.5}
+    assert learning_rate(OptimiserConfig(lr=1.0, warmup_steps=100), 3, 4) == pytest.approx(0.04), "a run shorter than its warm-up"
 
 
 def test_uncertainty_weighting_trains_its_log_variances(run_of):

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from dcrnn_fast import RowWiseAdagrad
-from dcrnn_fast.errors import TrainingDivergedError
-from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.folder.tensors import all_finite
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.optim import SPARSE_DECAY, SPARSE_LR, build_optimiser, clip_gradients
@@ -29,44 +27,24 @@ def built(schema, dataset, **options):
     return model, build_optimiser(config, torch.nn.ModuleDict({"model": model}), CPU)
 
 
-def group_of_table(model, optimiser):
-    table = model.features.embedding.weight
-    (own,) = [group for group in optimiser.param_groups if any(parameter is table for parameter in group["params"])]
-    return own
-
-
 def test_its_probabilities_are_better_than_the_constant(sparse_run):
     valid = json.loads((sparse_run / "metrics.json").read_text())["valid"]
     for task in ("click", "buy"):
         assert valid[task]["log_loss"] < valid[task]["constant_log_loss"], task
 
 
-def test_its_weight_file_brings_the_sparse_table_back(sparse_run):
-    model, about = load_model(sparse_run / "model.safetensors")
-    assert (model.features.embedding.sparse, about["model"]["embedding"]) == (True, "sparse")
-
-
-def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own_and_no_decay(schema, dataset):
-    model, optimiser = built(schema, dataset, **SPARSE)
+@pytest.mark.parametrize(("given", "rate", "decay"), [({}, SPARSE_LR, SPARSE_DECAY), ({"lr": 0.2, "weight_decay": 0.7}, 0.2, 0.7)])
+def test_the_tables_alone_have_row_wise_adagrad_with_a_rate_of_their_own(schema, dataset, given, rate, decay):
+    model, optimiser = built(schema, dataset, **SPARSE, **{f"optimiser__embedding_{name}": value for name, value in given.items()})
     adamw, rows = optimiser.parts
     assert isinstance(rows, RowWiseAdagrad)
     trained = [id(parameter) for group in rows.param_groups for parameter in group["params"]]
     assert trained == [id(table) for table in model.features.id_tables]
     assert len(adamw.param_groups[0]["params"] + adamw.param_groups[1]["params"]) == len([*model.parameters()]) - 2
-    own = group_of_table(model, optimiser)
-    assert own["lr_scale"] * 0.02 == pytest.approx(SPARSE_LR)  # 0.02 is the tiny run's optimiser.lr
-    assert own["weight_decay"] == SPARSE_DECAY
-
-
-def test_its_learning_rate_and_decay_can_be_set(schema, dataset):
-    options = {"optimiser__embedding_lr": 0.2, "optimiser__embedding_weight_decay": 0.7}
-    own = group_of_table(*built(schema, dataset, **SPARSE, **options))
-    assert (own["lr_scale"], own["weight_decay"]) == (pytest.approx(10.0), 0.7)
-
-
-def test_the_embeddings_and_the_first_order_table_have_the_prior(schema, dataset):
-    _, optimiser = built(schema, dataset, **SPARSE)
-    assert [group["prior"] for group in optimiser.parts[1].param_groups] == [64.0, 64.0]
+    own = rows.param_groups[0]
+    assert own["lr_scale"] * 0.02 == pytest.approx(rate)  # 0.02 is the tiny run's optimiser.lr
+    assert own["weight_decay"] == decay
+    assert [group["prior"] for group in rows.param_groups] == [64.0, 64.0]
 
 
 def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
@@ -87,18 +65,3 @@ def test_one_value_that_is_not_finite_is_found_in_any_block(bad):
     assert all_finite(values)
     values[-1] = bad
     assert not all_finite(values)
-
-
-def test_a_gradient_that_is_not_finite_stops_a_run_before_its_weights_are_saved(schema, tmp_path, monkeypatch):
-    real, steps = RowWiseAdagrad.step, []
-
-    def step(self):
-        steps.append(1)
-        if len(steps) == 8:  # the last of the epoch: no later loss tells
-            self.param_groups[0]["params"][0].grad._values()[0] = float("inf")
-        real(self)
-
-    monkeypatch.setattr(RowWiseAdagrad, "step", step)
-    said = r"weights features\.embedding\.weight are no longer finite at step 8; .* step-00000006"
-    with pytest.raises(TrainingDivergedError, match=said):
-        train(tiny_config(schema, **SPARSE), tmp_path / "run")

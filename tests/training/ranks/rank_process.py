@@ -20,8 +20,8 @@ from dcrnn_fast.training import load_config, ranks, run, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.processes import forks
-from tests.training.no_curves import write_numbers
 from tests.training.ranks import late_imports  # noqa: F401
+from tests.training.tiny import write_numbers
 
 CACHE = "DCRNN_FAST_CACHE"
 EVALUATED = 32

@@ -42,7 +42,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("case", OTHER)
-def test_ranks_of_different_data_stop_with_one_line_that_says_so_and_leave_nothing(schema, tmp_path, case):
+def test_ranks_of_different_data_stop_with_one_line_and_leave_nothing(schema, tmp_path, case):
     other = write_table(tmp_path / "other", **OTHER[case])
     before = files_below(tmp_path)
     said = start_two([schema, other], tmp_path / "run")
