@@ -336,6 +336,7 @@ class FunnelClassifier(BaseEstimator):
             return Ranker.load(self._write(folder / "run"), **self._placement)
 
     def _scores(self, X: Any) -> Scores:
+        check_is_fitted(self, "_run")
         histories = names_of(self.schema_.get("histories") or ())
         if not histories or RunFolder(Path()).past.name not in self._run or not without_histories(X, histories):
             return self.ranker_.predict(X)
