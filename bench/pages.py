@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from dcrnn_fast.support import files
 
-from . import machine, results
-from .studies.study import section
+from . import results
+from .studies.__main__ import STUDIES
+from .studies.tables import section
 from .tables import quality, serving, sizes, speed
 
 ROOT = Path(__file__).parents[1]
@@ -21,8 +21,14 @@ Content = Callable[[], str]
 
 
 def study(name: str) -> Content:
-    """The tables of a study."""
-    return partial(section, name)
+    """The table of a study."""
+    return lambda: section(name, STUDIES[name], results.read(f"{name}.json"))
+
+
+def finished(title: str) -> Content:
+    """The tables of a study that has ended, as bench/results/finished.md has them."""
+    parts = (results.COMMITTED / "finished.md").read_text(encoding="utf-8").split("\n## ")
+    return lambda: next(part for part in parts if part.startswith(f"{title}\n")).partition("\n")[2].strip()
 
 
 def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
@@ -41,8 +47,7 @@ def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
         kept = [row for row, line in zip(rows, joined, strict=True) if not starts or line.startswith(tuple(starts))]
         positions = [0, *map(header.index, names)] if names else range(len(header))
         shown = results.markdown([header[at] for at in positions], [[row[at] for at in positions] for row in kept])
-        file = re.findall(r"`bench/results/(\w+\.json)`", text)[-1]
-        return f"{shown}\n\n{machine.line(results.read(file)['machine'])}; `bench/results/{file}`."
+        return f"{shown}\n\n{text.rpartition('. ')[2]}"
 
     return render
 
@@ -66,19 +71,11 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "All models": quality.comparison,
             "All models, untuned": quality.untuned,
             "The variants of DCRNN": quality.costs,
-            "Drawn again": study("redrawn"),
-            "A million rows": study("large_log"),
-            "Tasks of known relation": study("synthetic_tasks"),
         },
     ),
     "options.md": (
         "Options of DCRNN",
-        {
-            "Each default changed": study("ablation"),
-            "The rank": study("rank"),
-            "Scenarios": study("scenarios"),
-            "Selection bias": study("selection_bias"),
-        },
+        {"Each default changed": study("ablation")},
     ),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
 }
@@ -95,7 +92,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     GUIDE / "scenarios.md": {
         "scenarios": excerpt(
-            study("scenarios"),
+            finished("Scenarios"),
             lines="; ".join(
                 f"{data} | {setting} |"
                 for data in ("census-income", "drawn, cosine 0.8", "drawn, cosine 0.2")
@@ -109,9 +106,9 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
         "embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")
     },
     GUIDE / "biased-logs.md": {
-        "position": study("position"),
+        "position": finished("Position"),
         "selection bias": excerpt(
-            study("selection_bias"),
+            finished("Selection bias"),
             lines="; ".join(
                 f"{log}: {setting} |"
                 for log in ("one taste", "other rules", "hidden taste")
@@ -146,15 +143,17 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16; request, µs",
         ),
         "redrawn": excerpt(
-            study("redrawn"),
+            finished("Drawn again"),
             lines="DCRNN |; DCRNN by; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; HistGradientBoosting; LightGBM; "
             "CatBoost; logistic regression",
         ),
-        "large log": excerpt(study("large_log"), lines="best possible; DCRNN by; DCN-v2; PLE; LightGBM; CatBoost; logistic regression"),
+        "large log": excerpt(
+            finished("A million rows"), lines="best possible; DCRNN by; DCN-v2; PLE; LightGBM; CatBoost; logistic regression"
+        ),
     },
     EVIDENCE / "synthetic.md": {
         "synthetic": excerpt(
-            study("synthetic_tasks"),
+            finished("Tasks of known relation"),
             lines="DCRNN, rows 0.5; DCRNN, hard sharing; DCRNN, no sharing; MMoE; PLE; logistic regression",
             columns="cosine 0.0; cosine 0.5; cosine 1.0",
         )
@@ -167,14 +166,14 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="mean of the sets; above the defaults; runs above the constant",
         ),
         "rank": excerpt(
-            study("rank"),
+            finished("The rank"),
             lines="census-income | 8; census-income | 32; census-income | 128; census-income | full",
             columns="rank; parameters; test AUC; step over the full cell's",
         ),
     },
     EVIDENCE / "daily-logs.md": {
         "first order": study("first_order"),
-        "late labels": study("late_labels"),
+        "late labels": finished("Late labels"),
         "continuing": study("continuing"),
     },
     EVIDENCE / "serving.md": {

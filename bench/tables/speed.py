@@ -73,8 +73,8 @@ def low_rank() -> str:
             lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
     peers = ("our full cell", "torch.compile", "product floor")
     header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
-    note = "Conditions as in the table above, with one projection for both tasks. `bench/results/low_rank_cpu.json`."
-    return f"{markdown(header, lines)}\n\n{note}"
+    note = f"Conditions as in the table above, with one projection for both tasks. {machine.line(result['machine'])}"
+    return f"{markdown(header, lines)}\n\n{note}; `bench/results/low_rank_cpu.json`."
 
 
 def headline() -> str:
