@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from dcrnn_fast.support import files
 
 from . import results
+from .quality.data_sets import NAMES
 from .studies.__main__ import STUDIES
 from .studies.tables import section
 from .tables import quality, serving, sizes, speed
@@ -77,6 +79,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
         "Options of DCRNN",
         {"Each default changed": study("ablation")},
     ),
+    "quality.md": ("Every size and task", {data: partial(quality.every_task, data) for data in NAMES}),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
 }
 """The pages of bench/results/ with all tables: title, and the tables by heading."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,15 +25,10 @@ def schema(name: str, folder: Path, movielens: Path | None) -> str:
     """The name or the path that :func:`dcrnn_fast.data.prepare` takes. A table that is no part of the package goes to ``folder``, once."""
     if name in known_data_sets():
         return name
-    if name not in NAMES:
-        raise ConfigError(f"--data {name}: expected {', '.join(NAMES)}")
     there = folder / name
-    if not there.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            (written := Path(beside) / name).mkdir()
-            _write(name, written, movielens)
-            written.rename(there)
+    if not list(there.glob("*.yaml")):
+        there.mkdir(parents=True, exist_ok=True)
+        _write(name, there, movielens)
     return str(next(there.glob("*.yaml")))
 
 
@@ -63,11 +57,6 @@ def rows_of(split: PackedSplit, rows: np.ndarray | slice) -> PackedSplit:
     """These rows of a split, by their positions, by a mask or by a slice."""
     arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS}
     return dataclasses.replace(split, **arrays)
-
-
-def thin_census(dataset: PackedDataset) -> PackedDataset:
-    """The data set; if it is census-income, with every third train row alone. Studies take it, to train more often in the same time."""
-    return thin_train(dataset, 3) if dataset.meta.name.startswith("census-income") else dataset
 
 
 def thin_train(dataset: PackedDataset, step: int) -> PackedDataset:

@@ -63,7 +63,7 @@ class Protocol:
 class Fitted(NamedTuple):
     """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split.
 
-    ``networks`` holds one network for all tasks, or one for each; none of the trees and the constant.
+    ``networks`` holds one network for all tasks, or one for each; none of the trees.
     """
 
     logits: Callable[[PackedSplit], np.ndarray]
@@ -110,9 +110,6 @@ def mean_log_loss(logits: Tensor, labels: Tensor) -> float:
 
 def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size: str, protocol: Protocol) -> Fitted:
     """Train the model ``name`` on the train rows and stop by the validation rows."""
-    model = MODELS[name]
-    if name == "constant":
-        return _constant(dataset)
     if name in (SHIPPED, TRAINED):
         return _by_the_trainer(dataset, setting, seed)
     if name in KINDS:
@@ -120,7 +117,7 @@ def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size:
         labels = torch.from_numpy(np.array(dataset.split("valid").labels))
         loss = mean_log_loss(torch.from_numpy(trees.logits(dataset.split("valid"))).float(), labels)
         return Fitted(trees.logits, None, [(max(trees.rounds), loss)], trees.seconds)
-    if model.one_task_each:
+    if name == "single-task":
         return _apart([_network(name, one_task(dataset, t), setting, seed, size, protocol) for t in range(len(dataset.meta.tasks))])
     return _network(name, dataset, setting, seed, size, protocol)
 
@@ -203,16 +200,6 @@ def _apart(parts: list[Fitted]) -> Fitted:
     )
 
 
-def _constant(dataset: PackedDataset) -> Fitted:
-    tasks = dataset.meta.tasks
-    rates = base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False)
-    clipped = np.array([min(max(rates.get(task, 0.5), 1e-7), 1 - 1e-7) for task in tasks])
-    row = np.log(clipped) - np.log1p(-clipped)
-    valid = dataset.split("valid")
-    loss = mean_log_loss(torch.from_numpy(np.tile(row, (len(valid), 1))), torch.from_numpy(np.asarray(valid.labels, dtype=np.float64)))
-    return Fitted(lambda split: np.tile(row, (len(split), 1)), len(tasks), [(0, loss)], 0.0)
-
-
 def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
     """The metrics of every task on a split, with the constant's log loss. A row's order in ``logits`` is that of the split."""
     rows, tasks = dataset.split(split), dataset.meta.tasks
@@ -221,6 +208,14 @@ def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str,
     group = None if rows.group is None else np.asarray(rows.group)
     found = task_metrics(by_task, np.asarray(rows.labels), tasks, funnel=False, group=group)
     return with_constant(found, base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False))
+
+
+def constant_scores(dataset: PackedDataset) -> dict[str, dict[str, float]]:
+    """By task, what the constant, the base rate of the train rows, has on the test rows."""
+    rates = base_rates(np.asarray(dataset.split("train").labels), dataset.meta.tasks, funnel=False)
+    rows = np.array([[rates[task] for task in dataset.meta.tasks]]).repeat(len(dataset.split("test")), axis=0)
+    found = metrics(dataset, "test", np.log(rows) - np.log1p(-rows))
+    return {task: {key: round(of_task[key], 9) for key in ("log_loss", "calibration")} for task, of_task in found.items()}
 
 
 def score(fitted: Fitted, dataset: PackedDataset) -> dict[str, float | None]:

@@ -12,17 +12,13 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, prepare
@@ -34,8 +30,8 @@ from .. import machine, results
 from ..quality import models as harness
 from ..quality.data_sets import thin_train, write_log, write_movielens
 from ..quality.protocol import Protocol, fit, metrics
-from ..quality.runner import one_thread_in_new_processes
 from ..quality.spaces import defaults
+from ..quality.tune import processes
 from . import real_logs, shop_log
 from .shop_log import Log, packed
 from .tables import section
@@ -141,17 +137,6 @@ def run(study: str, files: Path | None, case: Case) -> dict[str, Any]:
     return {"data": data, "setting": name, "seed": seed, split: own, "seconds": round(seconds, 1)}
 
 
-@contextmanager
-def processes(workers: int) -> Iterator[Any]:
-    """``map``, in other processes with one thread each; in this one for 0 workers."""
-    if not workers:
-        yield map
-        return
-    spawn = get_context("spawn")
-    with one_thread_in_new_processes(), ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
-
-
 def complete(study: str, cases: Sequence[Case], path: Path, files: Path | None, workers: int) -> dict[str, Any]:
     """Run the cases and write each row into the file at ``path``."""
     configuration = load_config(None, {"data": "each of them", "threads": 1}).to_dict()
@@ -195,7 +180,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.quick:
         print(run(given.name, given.files, (study["quick"], next(reversed(study["settings"])), 0)))
         return
-    harness.check([study["settings"][name]["model"] for name in settings if "model" in study["settings"][name]])
     path = given.output or results.COMMITTED / f"{given.name}.json"
     print(section(given.name, study, complete(given.name, cases, path, given.files, given.workers)))
 
