@@ -62,7 +62,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "The low-rank cell": speed.low_rank,
             "Cases in which ours takes longer": speed.losses,
             "Whole training steps": speed.training_step,
-            "Parts of steps and requests": speed.step_parts,
+            "Parts of steps": speed.step_parts,
             "Compiled training steps": speed.compiled_step,
             "Growing embedding tables": speed.embedding_step,
         },
@@ -77,7 +77,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
     ),
     "options.md": (
         "Options of DCRNN",
-        {"Each default changed": study("ablation")},
+        {"Each default changed": study("ablation"), "The start of a run": study("first_order"), "Going on": study("continuing")},
     ),
     "quality.md": ("Every size and task", {data: partial(quality.every_task, data) for data in NAMES}),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
@@ -176,7 +176,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     EVIDENCE / "daily-logs.md": {
         "first order": study("first_order"),
-        "late labels": finished("Late labels"),
+        "late labels": finished("Cut labels"),
         "continuing": study("continuing"),
     },
     EVIDENCE / "serving.md": {

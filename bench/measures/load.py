@@ -8,8 +8,11 @@ package each minute.
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import statistics
+import subprocess
 import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -19,17 +22,30 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training.folder.weights import load_model
 
-from .. import machine, results
-from ..load.clients import wrk
 from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
 from ..load.servers import Command, Server, commands
-from .measure import Measure, told
+from .measure import told
 
+FILE, SECONDS = "load_cpu.json", 3.0
 CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
 ROUNDS = 3
+SCRIPT, TIMEOUT = Path(__file__).parents[1] / "load" / "score.lua", 10
+"""What wrk runs, and the seconds after which a request has failed."""
 SOAKED = 64
 """The connections of a soak."""
 FIGURES = ("p50, ms", "p99, ms", "p99.9, ms")
+
+
+def wrk(url: str, bodies: Path, *, connections: int, seconds: float, pause: float = 0.0) -> dict[str, Any]:
+    """Post the bodies in turn over each connection for some seconds.
+
+    A connection posts the next one when the last is answered and ``pause`` milliseconds are over. Returns requests, those that
+    failed or were answered with another status than 200, and percentiles of the time to the answer.
+    """
+    options = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={TIMEOUT}s", "-s", str(SCRIPT)]
+    command = ["wrk", *options, f"{url}/v1/score", "--", str(bodies), f"{pause:.3f}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
 def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float) -> list[dict[str, Any]]:
@@ -100,22 +116,11 @@ def run(options: Namespace) -> dict[str, Any]:
         reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
         write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
         servers = commands(options.server, packages["aoti"], folder / "model.ts", packages["onnx"])
-        kept = results.read(FILE) if options.only_soak or not options.soak else {}
-        rows = kept["rows"] if options.only_soak else compare(servers, bodies, options.seconds)
-        ours = next(iter(servers))
-        if not options.soak:
-            soaked = {"machine": machine.line(kept["machine"]), **kept["soak"]}
-        else:
-            best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
-            soaked = told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))
-    return {"rows": rows, "soak": soaked}
+        rows, ours = compare(servers, bodies, options.seconds), next(iter(servers))
+        best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
+        return {"rows": rows, "soak": told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--server", type=Path, default=Path("build/load/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: keep the file's")
-    parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
-
-
-FILE = "load_cpu.json"
-MEASURE = Measure("load", run, FILE, seconds=3.0, add_options=add_options)
+    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak")

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, fields
-from pathlib import Path
-
-from dcrnn_fast.support import files
 
 from .. import results
-from .measure import Measure
 
 RANKS = (8, 16, 32, 64, 128, 256)
 ID_BYTES = 8
@@ -118,16 +114,9 @@ def line(inputs: Inputs, ranks: int) -> list[str]:
 
 
 HEADER = (
-    "GPUs",
-    "memory a GPU: row-wise Adagrad",
-    "memory a GPU: AdamW",
-    "sent a GPU and step",
-    "all-to-all",
-    "table",
-    "dense part",
-    "step",
+    "GPUs", "memory a GPU: row-wise Adagrad", "memory a GPU: AdamW", "sent a GPU and step", "all-to-all", "table", "dense part", "step",
     "rows of data/s",
-)
+)  # fmt: skip
 
 
 def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
@@ -142,21 +131,10 @@ def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
 
 def run(options: Namespace) -> None:
     """Print the table."""
-    inputs = {field.name: getattr(options, field.name) for field in fields(Inputs)}
-    if bad := [name for name, value in inputs.items() if value <= 0] or [str(count) for count in options.ranks if count <= 0]:
-        raise SystemExit(f"expected numbers above 0: {', '.join(bad)}")
-    found = table(Inputs(**inputs), tuple(options.ranks))
-    print(found)
-    if options.output:
-        files.write_text(options.output, found + "\n")
+    print(table(Inputs(**{field.name: getattr(options, field.name) for field in fields(Inputs)}), tuple(options.ranks)))
 
 
 def add_options(parser: ArgumentParser) -> None:
     for field in fields(Inputs):
-        value = getattr(Inputs(), field.name)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value:,}")
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS), help="numbers of GPUs")
-    parser.add_argument("--output", type=Path, help="write the table here too")
-
-
-MEASURE = Measure("sizing", run, add_options=add_options)

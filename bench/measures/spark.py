@@ -14,7 +14,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .measure import Measure, told
+from .measure import told
 from .scale import measure, measured, schema, write_table
 
 
@@ -55,6 +55,3 @@ def run(options: Namespace) -> None:
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[300_000, 1_200_000])
     parser.add_argument("--cores", type=int, default=2)
-
-
-MEASURE = Measure("spark", run, add_options=add_options)

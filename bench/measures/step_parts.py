@@ -1,9 +1,8 @@
-"""What takes how long in a training step and in a request? Both of DCRNN, by part.
+"""What takes how long in a training step of DCRNN?
 
 The model has the default configuration for census-income, with the full cell and with rank 32, in float32 and in bfloat16 autocast. A step
 is cut into parts: each takes the results of the one before as inputs of a graph of its own, so that its forward and its backward have
-clocks of their own, and together they are the step. Steps by part and whole steps alternate, and so do requests. The checks of ids, dense
-features and labels belong to the parts "features" and "loss"; a clock of its own tells what they cost.
+clocks of their own, and together they are the step. Steps by part and whole steps alternate.
 """
 
 from __future__ import annotations
@@ -20,18 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, PackedDataset, prepare
-from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
 from dcrnn_fast.training.device import autocast
 from dcrnn_fast.training.loop.optim import build_optimiser
 
 from ..steps import CPU, batches_of, default_model
-from .measure import Measure
+from .measure import told
 
+FILE, SECONDS = "step_parts_cpu.json", 60.0
 DATA = "census-income"
 RANKS = (None, 32)
 DTYPES = ("float32", "bfloat16")
-REQUESTS = (1, 64, 512)
-WHOLE, RECURRENCE, CHECKS = "whole", "recurrence", "checks, of these"
+WHOLE, RECURRENCE = "whole", "recurrence"
 
 
 class Clocks:
@@ -103,14 +101,8 @@ class Steps:
         clocks.time("features, backward", lambda: torch.autograd.backward([x0, term], gradients))
         return loss
 
-    def checks(self, batch: Batch) -> None:
-        model = self.model
-        check_ids(batch.ids, model.num_embeddings, model.field_names)
-        check_dense(batch.dense, batch.ids.shape[0], model.num_dense)
-        check_labels(batch.labels, batch.labels, model.tasks, funnel=self.config.loss.strict_funnel and model.relation == "chain")
-
     def round(self) -> dict[str, float]:
-        """Seconds of a whole step, of each part of another one, and of the checks. A step before them warms the caches up."""
+        """Seconds of a whole step, and of each part of another one. A step before them warms the caches up."""
         self.model.train()
         self.whole(next(self.batches))
         self.update()
@@ -119,21 +111,6 @@ class Steps:
         batch = next(self.batches)
         self.by_part(batch, clocks)
         clocks.time("optimiser", self.update)
-        clocks.time(CHECKS, lambda: self.checks(batch))
-        return clocks.seconds
-
-    @torch.no_grad()
-    def request(self, rows: int) -> dict[str, float]:
-        """Seconds of a whole request, and of each part of another one. A request before them warms the caches up."""
-        clocks, model, batch = Clocks(), self.model, next(self.batches)
-        ids, dense = batch.ids[:rows], None if batch.dense is None else batch.dense[:rows]
-        model.eval()
-        with self.autocast():
-            model.predict(ids, dense)
-            clocks.time(WHOLE, lambda: model.predict(ids, dense))
-            x0, term, _ = clocks.time("features", lambda: model.features(ids, dense))
-            states = clocks.time(RECURRENCE, lambda: model.cross(x0))
-            clocks.time("towers", lambda: model.towers(states, term))
         return clocks.seconds
 
 
@@ -145,42 +122,26 @@ def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
-    """A row for each rank and dtype of the training steps, and one for each batch size of the requests. All of them take turns."""
-    whole = batches_of(dataset, max(batch_size, *REQUESTS))
-    batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in whole]
-    cases = [{"rank": rank, "dtype": dtype} for dtype in DTYPES for rank in RANKS]
+def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> list[dict[str, Any]]:
+    """A row for each rank and dtype. All of them take turns."""
+    batches = batches_of(dataset, batch_size)
+    cases = [{"dtype": dtype, "rank": rank} for dtype in DTYPES for rank in RANKS]
     models = [Steps(case["rank"], case["dtype"], dataset, cycle(batches)) for case in cases]
-    runs: list[tuple[str, dict[str, Any], Callable[[], dict[str, float]]]] = []
-    for case, model in zip(cases, models, strict=True):
-        runs.append(("steps", {**case, "B": batch_size}, model.round))
-        runs += [("requests", {**case, "B": rows}, lambda model=model, rows=rows: model.request(rows)) for rows in REQUESTS]
-    times: list[list[dict[str, float]]] = [[] for _ in runs]
+    times: list[list[dict[str, float]]] = [[] for _ in cases]
     for _ in range(3):
-        for _, _, run in runs:
-            run()
+        for model in models:
+            model.round()
     start = time.perf_counter()
     while len(times[0]) < 9 or time.perf_counter() - start < seconds:
-        for of_run, (_, _, run) in zip(times, runs, strict=True):
-            of_run.append(run())
-    found: dict[str, list[dict[str, Any]]] = {"steps": [], "requests": []}
-    for of_run, (kind, case, _) in zip(times, runs, strict=True):
-        found[kind].append({**case, "rounds": len(of_run), "ms": medians(of_run)})
-    return found
+        for of_case, model in zip(times, models, strict=True):
+            of_case.append(model.round())
+    return [{**case, "B": batch_size, "rounds": len(of_case), "ms": medians(of_case)} for case, of_case in zip(cases, times, strict=True)]
 
 
 def run(options: Namespace) -> dict[str, Any]:
     """Measure and print."""
-    found = measure(prepare(DATA), options.batch, options.seconds)
-    for kind, rows in found.items():
-        for row in rows:
-            print(kind, ", ".join(f"{key} {value}" for key, value in row.items() if key != "ms"))
-            print("".join(f"    {name:26}{value:9.3f} ms\n" for name, value in row["ms"].items()), end="", flush=True)
-    return {"data": DATA, **found}
+    return {"data": DATA, "steps": [told(row) for row in measure(prepare(DATA), options.batch, options.seconds)]}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=512, help="rows of a training step")
-
-
-MEASURE = Measure("step_parts", run, "step_parts_cpu.json", seconds=60.0, add_options=add_options)

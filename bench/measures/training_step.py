@@ -27,8 +27,8 @@ from .. import interleave
 from ..quality.networks import Size
 from ..quality.rechub import Library, made
 from ..steps import CPU, Step, batches_of, default_model, default_step, stepper
-from .measure import Measure
 
+FILE, SECONDS = "training_step_cpu.json", 20.0
 DATA, OURS = "census-income", "DCRNN"
 SETTING = {
     "dense_bins": DENSE_BINS, "dropout": DROPOUT, "batch_norm": True, "experts": 8, "levels": 1, "own_experts": 2, "shared_experts": 1,
@@ -106,6 +106,3 @@ def run(options: Namespace) -> dict[str, Any]:
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[512, 4096])
-
-
-MEASURE = Measure("training_step", run, "training_step_cpu.json", seconds=20.0, add_options=add_options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -15,11 +14,17 @@ from dcrnn_fast.data import PackedMeta
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import CATBOOST, COMMON, LIGHTGBM, LOGISTIC, OWN, TRAINER, TREES, Space
+from .spaces import Space, space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
 ONE_SIZE, TUNED_SIZE = "one", "medium"
 """The size of models that have no widths; and the one whose chosen setting all sizes take."""
+SHIPPED, TRAINED = "shipped", "trained"
+"""DCRNN as ``dcrnn-fast train`` trains it, by the trainer's own code: with its defaults, no trial and no choice; and tuned."""
+LIBRARY = ("shared-bottom", "mmoe", "ple", "aitm", "esmm")
+"""torch-rechub's models."""
+AGAINST = "dcrnn"
+"""The model with which every other one is compared."""
 
 
 class Subject(NamedTuple):
@@ -33,9 +38,9 @@ class Subject(NamedTuple):
         return ", ".join(self)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Model:
-    """What the protocol must know of a model. ``build`` makes the network; the trees have none."""
+    """What the protocol must know of a model. ``build`` makes the network; trees, and DCRNN in its own trainer, have none."""
 
     title: str
     space: Space
@@ -49,7 +54,7 @@ def _single(meta: PackedMeta, setting: Setting, size: Size) -> nn.Module:
     return networks[0] if len(networks) == 1 else Apart(networks)
 
 
-NETWORKS: dict[str, tuple[str, Build]] = {
+BUILDS: dict[str, tuple[str, Build | None]] = {
     "dcrnn": ("DCRNN", partial(dcrnn, sharing="rows")),
     "dcrnn-trunk": ("DCRNN, trunk sharing", partial(dcrnn, sharing="trunk")),
     "dcrnn-hard": ("DCRNN, hard sharing", partial(dcrnn, sharing="rows", share_ratio=1.0)),
@@ -58,30 +63,20 @@ NETWORKS: dict[str, tuple[str, Build]] = {
     "dcnv2": ("DCN-v2 and towers", partial(CrossTrunk, dcrnn_fast.DCNv2)),
     "gdcn": ("GDCN and towers", partial(CrossTrunk, dcrnn_fast.GDCN)),
     "single-task": ("a DCRNN for each task", _single),
-}
-LIBRARY: dict[str, tuple[str, Build]] = {
+    SHIPPED: ("DCRNN by `dcrnn-fast train`, untuned", None),
+    TRAINED: ("DCRNN by `dcrnn-fast train`, tuned", None),
     "shared-bottom": ("SharedBottom", partial(rechub.build, "SharedBottom")),
     "mmoe": ("MMoE", partial(rechub.build, "MMoE")),
     "ple": ("PLE", partial(rechub.build, "PLE")),
     "aitm": ("AITM", partial(rechub.build, "AITM")),
     "esmm": ("ESMM", rechub.EntireSpace),
+    "trees": ("HistGradientBoosting for each task", None),
+    "lightgbm": ("LightGBM for each task", None),
+    "catboost": ("CatBoost for each task", None),
+    "logistic": ("logistic regression for each task", None),
 }
-SHIPPED, TRAINED = "shipped", "trained"
-"""DCRNN as ``dcrnn-fast train`` trains it, by the trainer's own code: with its defaults, no trial and no choice; and tuned."""
-
-MODELS: dict[str, Model] = {
-    **{name: Model(title, COMMON | OWN[name], build) for name, (title, build) in NETWORKS.items()},
-    SHIPPED: Model("DCRNN by `dcrnn-fast train`, untuned", {}),
-    TRAINED: Model("DCRNN by `dcrnn-fast train`, tuned", TRAINER),
-    **{name: Model(title, COMMON | OWN[name], build) for name, (title, build) in LIBRARY.items()},
-    "trees": Model("HistGradientBoosting for each task", TREES),
-    "lightgbm": Model("LightGBM for each task", LIGHTGBM),
-    "catboost": Model("CatBoost for each task", CATBOOST),
-    "logistic": Model("logistic regression for each task", LOGISTIC),
-}
-
-AGAINST = "dcrnn"
-"""The model with which every other one is compared."""
+"""The title and the network of each."""
+MODELS: dict[str, Model] = {name: Model(title, space(name), build) for name, (title, build) in BUILDS.items()}
 
 
 def fits(name: str, meta: PackedMeta) -> bool:

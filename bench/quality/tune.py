@@ -34,7 +34,7 @@ from .data_sets import thin_train, without_test
 from .models import MODELS, ONE_SIZE, TUNED_SIZE, Subject, fits
 from .networks import Setting
 from .protocol import Protocol, fit, metrics, score
-from .spaces import WHOLE, Choice, defaults
+from .spaces import WHOLE, defaults
 
 TUNING_SEED, FINALIST_SEEDS = 0, (1001, 1002)
 """Of the trials, and of the runs that choose among the best trials, since one seed alone chooses by luck. Final runs count from 1."""
@@ -119,12 +119,12 @@ def tune(plan: Plan, subject: Subject, dataset: PackedDataset) -> Setting:
     return done[finalists[means.index(min(means))] if means else finalists[0]].params
 
 
-def _distribution(name: str, part: Any) -> Any:
+def _distribution(name: str, part: Mapping[str, Any]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if isinstance(part, Choice):
-        return CategoricalDistribution(part.values)
-    return (IntDistribution if name in WHOLE else FloatDistribution)(part.low, part.high, log=part.log)
+    if "values" in part:
+        return CategoricalDistribution(part["values"])
+    return (IntDistribution if name in WHOLE else FloatDistribution)(part["low"], part["high"], log=part.get("log", False))
 
 
 def best(losses: Sequence[float], count: int) -> list[int]:

@@ -129,22 +129,15 @@ def training_step() -> str:
 
 
 def step_parts() -> str:
-    """Milliseconds of each part of a training step and of a request, a column a model and dtype."""
+    """Milliseconds of each part of a training step, a column a model and dtype."""
     result = read("step_parts_cpu.json")
-    tables = []
-    for kind in ("steps", "requests"):
-        rows = result[kind]
-        cases = list(dict.fromkeys((row["dtype"], row["rank"]) for row in rows))
-        header = [f"{kind}, ms", *(f"{dtype}, {'full cell' if rank is None else f'rank {rank}'}" for dtype, rank in cases)]
-        lines = []
-        for batch in dict.fromkeys(row["B"] for row in rows):
-            clocks = {(row["dtype"], row["rank"]): row["ms"] for row in rows if row["B"] == batch}
-            for name in clocks[cases[0]]:
-                lines.append([f"B = {batch}: {name}", *(f"{clocks[case][name]:.2f}" for case in cases)])
-        tables.append(markdown(header, lines))
+    rows = result["steps"]
+    header = ["steps, ms", *(f"{row['dtype']}, {'full cell' if row['rank'] is None else 'rank ' + str(row['rank'])}" for row in rows)]
+    lines = [[f"B = {rows[0]['B']}: {name}", *(f"{row['ms'][name]:.2f}" for row in rows)] for name in rows[0]["ms"]]
     return (
-        "\n\n".join(tables) + "\n\nMedians. The parts are of other steps than the whole and cut from each other, so they do not quite add "
-        f"up to it. {machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
+        f"{markdown(header, lines)}\n\n"
+        "Medians. The parts are of other steps than the whole and cut from each other, so they do not quite add up to it. "
+        f"{machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
     )
 
 
