@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import results
+from .measure import told
 
 FILE = "scale_prepare.json"
 CATEGORIES = (1_000_000, 300_000, 50_000, 10_000, 2_000, 1_000, 500, 200, 100, 50, 30, 24, 12, 7, 5, 3, 2, 2)
@@ -32,7 +32,6 @@ def write_part(path: Path, rows: int, seed: int) -> None:
     """A part file of the table."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
     draw, columns = np.random.default_rng(seed), {}
@@ -49,15 +48,11 @@ def write_part(path: Path, rows: int, seed: int) -> None:
     click = draw.random(rows) < 0.1
     columns["click"] = pa.array(click.astype(np.int8))
     columns["order"] = pa.array((click & (draw.random(rows) < 0.2)).astype(np.int8))
-    table = pa.table(columns)
-    if path.suffix == ".csv":
-        pa_csv.write_csv(table, path)
-    else:
-        pq.write_table(table, path)
+    pq.write_table(pa.table(columns), path)
 
 
-def schema(kind: str) -> dict:
-    """The schema of the table."""
+def schema(kind: str = "parquet") -> dict:
+    """The schema of the table in part files of a kind."""
     return {
         "name": "scale",
         "files": {"all": f"parts/*.{kind}", "test_fraction": 0.2},
@@ -102,34 +97,30 @@ def measured(target: Callable[..., None], folder: Path, cores: int) -> dict[str,
     return row
 
 
-def write_table(folder: Path, kind: str, rows: int, content: dict) -> None:
+def write_table(folder: Path, rows: int, content: dict) -> None:
     """The part files and the schema."""
     (folder / "parts").mkdir()
     (folder / "scale.yaml").write_text(json.dumps(content), encoding="utf-8")
     for part, first in enumerate(range(0, rows, PART_ROWS)):
-        write_part(folder / "parts" / f"part-{part:03}.{kind}", min(PART_ROWS, rows - first), part)
+        write_part(folder / "parts" / f"part-{part:03}.parquet", min(PART_ROWS, rows - first), part)
 
 
 def run(options: Namespace) -> dict[str, Any]:
-    """Generate, prepare and print; the row replaces that of the same kind and number of rows."""
+    """Generate, prepare and print."""
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as made:
-        folder = Path(made)
-        write_table(folder, options.kind, options.rows, schema(options.kind))
+        folder, runs = Path(made), []
+        write_table(folder, options.rows, schema())
         size = sum(file.stat().st_size for file in (folder / "parts").iterdir())
-        runs = [found for found in results.read(FILE)["runs"] if (found["kind"], found["rows"]) != (options.kind, options.rows)]
         for cores in options.cores:
-            row = {"kind": options.kind, "cores": cores, "files_mb": size / 1e6, **measured(measure, folder, cores)}
+            row = {"kind": "parquet", "cores": cores, "files_mb": size / 1e6, **measured(measure, folder, cores)}
             shutil.rmtree(folder / "packed")
-            row["rows_per_second"] = row["rows"] / row["seconds"]
-            row["load_average"] = os.getloadavg()[0]
-            print(json.dumps(row, indent=1), flush=True)
-            runs.append(row)
-    return {"runs": sorted(runs, key=lambda found: (found["kind"], found["rows"], found["cores"]))}
+            row |= {"rows_per_second": row["rows"] / row["seconds"], "load_average": os.getloadavg()[0]}
+            runs.append(told({key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}))
+    return {"runs": runs}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=30_000_000)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2], help="how many cores prepare the table, one after another")
-    parser.add_argument("--kind", choices=("parquet", "csv"), default="parquet")
     parser.add_argument("--folder", type=Path, default=Path("build/scale"), help="where a folder for the files is made, and deleted")

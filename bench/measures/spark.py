@@ -20,7 +20,7 @@ from .scale import measure, measured, schema, write_table
 
 def schema_on_spark() -> dict:
     """The schema with a split that Spark can make."""
-    return schema("parquet") | {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
+    return schema() | {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
 
 
 def measure_spark(folder: Path, executors: int, answer: multiprocessing.connection.Connection) -> None:
@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            write_table(folder, "parquet", rows, schema_on_spark())
+            write_table(folder, rows, schema_on_spark())
             here = measured(measure, folder, options.cores)["seconds"]
             shutil.rmtree(folder / "packed")
             there = measured(measure_spark, folder, options.cores)["seconds"]

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--movielens", type=Path, help="the RecBole wheel, which holds MovieLens-100K")
     made.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the trials and runs; the report goes there too")
     made.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that train at the same time, one thread each")
-    made.add_argument("--seconds", type=float, default=20.0, help="how long each of the six speeds of a data set is measured")
+    made.add_argument("--seconds", type=float, default=20.0, help="how long each of the four costs of a data set is measured")
     made.add_argument("--no-speeds", action="store_true", help="leave out the costs, for example on a busy machine")
     made.add_argument("--report", default="quality", metavar="NAME", help="of the report's file (default: quality)")
     made.add_argument("--record", action="store_true", help="the report is that of bench/results/")
@@ -107,7 +107,7 @@ def gather(plan: Plan, before: dict[str, Any], resamples: int, seconds: float | 
                 rows[subject]["test"][task]["interval"] = [round(bound, 9) for bound in bounds]
         if seconds is not None:
             of_set = {subject: row["setting"] for subject, row in rows.items() if subject.data == data}
-            for subject, found in speed.measure(of_set, dataset, plan.protocol, seconds).items():
+            for subject, found in speed.measure(of_set, dataset, plan.protocol.batch_size, seconds).items():
                 rows[subject]["speed"] = found
     about = before["protocol"] | {"trials": plan.trials, "seeds": plan.seeds}
     return {

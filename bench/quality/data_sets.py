@@ -21,47 +21,33 @@ MOVIELENS = "recbole/dataset_example/ml-100k/ml-100k"
 ARRAYS = ("ids", "dense", "labels", "weight", "group")
 
 
-def schema(name: str, folder: Path, movielens: Path | None) -> str:
-    """The name or the path that :func:`dcrnn_fast.data.prepare` takes. A table that is no part of the package goes to ``folder``, once."""
-    if name in known_data_sets():
-        return name
-    there = folder / name
-    if not list(there.glob("*.yaml")):
-        there.mkdir(parents=True, exist_ok=True)
-        _write(name, there, movielens)
-    return str(next(there.glob("*.yaml")))
-
-
-def _write(name: str, folder: Path, movielens: Path | None) -> None:
-    if name == "id-log":
-        write_log(0, folder)
-    elif movielens is not None and movielens.is_file():
-        write_movielens(movielens, folder)
-    else:
-        raise ConfigError(
-            f"--data movielens-100k needs the RecBole wheel, which holds it, and --movielens {movielens} is no file: "
-            "run `pip download recbole --no-deps` and give the wheel's path"
-        )
-
-
 def load(name: str, folder: Path, *, movielens: Path | None = None, thin: int = 1) -> PackedDataset:
-    """The packed data set, encoded on the first call. ``thin`` takes every n-th row of each split."""
-    path = schema(name, folder / "tables", movielens)
-    dataset = prepare(path, cache_dir=None if path == name else folder / "cache")
-    if thin == 1:
-        return dataset
-    return dataclasses.replace(dataset, splits={name: rows_of(split, slice(None, None, thin)) for name, split in dataset.splits.items()})
+    """The packed data set, written and encoded on the first call. ``thin`` takes every n-th row of each split."""
+    if name in known_data_sets():
+        dataset = prepare(name)
+    else:
+        schema, tables = folder / "tables" / f"{name}.yaml", folder / "tables"
+        if not schema.is_file():
+            tables.mkdir(parents=True, exist_ok=True)
+            if name != "id-log" and not (movielens and movielens.is_file()):
+                raise ConfigError(
+                    f"--data {name} needs the RecBole wheel, which holds it, and --movielens {movielens} is no file: "
+                    "run `pip download recbole --no-deps` and give the wheel's path"
+                )
+            written = write_log(0, tables) if name == "id-log" or movielens is None else write_movielens(movielens, tables)
+            Path(written).rename(schema)
+        dataset = prepare(str(schema), cache_dir=folder / "cache")
+    return dataset if thin == 1 else rows_of(dataset, tuple(dataset.splits), thin)
 
 
-def rows_of(split: PackedSplit, rows: np.ndarray | slice) -> PackedSplit:
-    """These rows of a split, by their positions, by a mask or by a slice."""
-    arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS}
-    return dataclasses.replace(split, **arrays)
+def rows_of(dataset: PackedDataset, names: Sequence[str], step: int) -> PackedDataset:
+    """The same data with every ``step``-th row alone of some splits."""
 
+    def thinned(split: PackedSplit) -> PackedSplit:
+        arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[::step] for name in ARRAYS}
+        return dataclasses.replace(split, **arrays)
 
-def thin_train(dataset: PackedDataset, step: int) -> PackedDataset:
-    """The same data with every ``step``-th train row alone."""
-    return dataclasses.replace(dataset, splits={**dataset.splits, "train": rows_of(dataset.split("train"), slice(None, None, step))})
+    return dataclasses.replace(dataset, splits={**dataset.splits, **{name: thinned(dataset.split(name)) for name in names}})
 
 
 def without_test(dataset: PackedDataset) -> PackedDataset:
@@ -85,7 +71,8 @@ def write_movielens(wheel: Path, folder: Path, *, min_count: int = 5) -> str:
 def movielens_rows(wheel: Path) -> tuple[list[str], tuple[str, ...], list[list[str | int]]]:
     """The columns, the tasks, and the rows of MovieLens-100K in the order of time. A rating of at least 4 is "like", of 5 "love"."""
     with zipfile.ZipFile(wheel) as archive:
-        ratings, users, items = (_tab_separated(archive, part) for part in ("inter", "user", "item"))
+        texts = [archive.read(f"{MOVIELENS}.{part}").decode("utf-8") for part in ("inter", "user", "item")]
+    ratings, users, items = (list(csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))[1:] for text in texts)
     ratings.sort(key=lambda row: float(row[3]))  # stable: ratings of the same second stay in the file's order
     of_user = {row[0]: row[1:4] for row in users}
     of_item = {row[0]: [row[2], row[3].split(" ")[0]] for row in items}
@@ -125,24 +112,11 @@ def long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
     return weight / weight.sum()
 
 
-def _tab_separated(archive: zipfile.ZipFile, part: str) -> list[list[str]]:
-    lines = archive.read(f"{MOVIELENS}.{part}").decode("utf-8")
-    return list(csv.reader(io.StringIO(lines), delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-
-
 def write_table(
-    folder: Path,
-    name: str,
-    columns: Sequence[str],
-    tasks: Sequence[str],
-    table: Iterable[Sequence[object]],
-    *,
-    valid: float,
-    test: float,
-    min_count: int = 5,
-    group: str | None = "user_id",
-) -> str:
-    """A CSV whose last rows are the test rows, those before them the validation rows, and its schema."""
+    folder: Path, name: str, columns: Sequence[str], tasks: Sequence[str], table: Iterable[Sequence[object]],
+    *, valid: float, test: float, min_count: int,
+) -> str:  # fmt: skip
+    """A CSV whose last rows are the test rows, those before them the validation rows, and its schema. Groups are the first column."""
     rows = list(table)
     ends = round(len(rows) * (1 - test - valid)), round(len(rows) * (1 - test))
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -150,15 +124,10 @@ def write_table(
         writer.writerow([*columns, *tasks, "split"])
         writer.writerows([*row, "train" if at < ends[0] else "valid" if at < ends[1] else "test"] for at, row in enumerate(rows))
     schema = {
-        "name": name,
-        "files": {"all": f"{name}.csv", "split_column": "split"},
-        "funnel": True,
-        "relation": "chain",
-        "tasks": [{"name": task, "column": task} for task in tasks],
-        "categorical": list(columns),
-        "group": group,
+        "name": name, "files": {"all": f"{name}.csv", "split_column": "split"}, "funnel": True, "relation": "chain",
+        "tasks": [{"name": task, "column": task} for task in tasks], "categorical": list(columns), "group": columns[0],
         "min_count": min_count,
-    }
+    }  # fmt: skip
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(schema), encoding="utf-8")
     return str(path)

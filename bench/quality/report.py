@@ -11,7 +11,7 @@ from .data_sets import NAMES
 from .differences import over_seeds
 from .models import AGAINST, MODELS, ONE_SIZE, TUNED_SIZE, Subject
 from .networks import SIZES
-from .speed import COLUMNS, DTYPES
+from .speed import DTYPES, REQUEST, TRAINING
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
@@ -58,7 +58,7 @@ def headline(result: Result) -> str:
     columns.append(_column([ranks.get(model, []) for model in models], ".1f", min))
     header = ["", *sets, "mean rank"]
     if any("speed" in row for row in rows):
-        costs = [(dtype, "training_rows_per_second", max) for dtype in DTYPES] + [("float32", "request_microseconds", min)]
+        costs = [(dtype, TRAINING, max) for dtype in DTYPES] + [("float32", REQUEST, min)]
         for dtype, name, best_of in costs:
             found = [by_case.get((sets[0], model), {}).get("speed", {}).get(dtype, {}).get(name) for model in models]
             columns.append(_column([[] if value is None else [value] for value in found], ",.0f", best_of))
@@ -100,7 +100,7 @@ def budget(result: Result, data: str) -> str:
     """What each variant and size of DCRNN costs, and the mean test AUC of the tasks, from the cheapest training to the dearest."""
     rows, lines = [row for row in result["rows"] if "speed" in row], []
     for row in (row for row in rows if row["data"] == data and row["model"].startswith("dcrnn")):
-        speeds = [row["speed"][dtype]["training_rows_per_second"] for dtype in DTYPES]
+        speeds = [row["speed"][dtype][TRAINING] for dtype in DTYPES]
         cells = [title(row, rows), spread(by_seed(row), 4), f"{row['parameters']:,}", *(f"{speed:,}" for speed in speeds)]
         lines.append((-max(speeds), [*cells, f"{row['speed']['float32']['request_microseconds']:,.0f}"]))
     header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
@@ -150,10 +150,10 @@ def difference(own: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
 
 
 def _costs(data: str, rows: list[Row]) -> str:
-    header = [data, "parameters", "FLOPs a row", *(f"{words}, {dtype}" for words in COLUMNS.values() for dtype in DTYPES)]
+    columns = [(name, dtype) for name in (TRAINING, REQUEST) for dtype in DTYPES]
+    header = [data, "parameters", *(f"{'request, µs' if name == REQUEST else 'training rows/s'}, {dtype}" for name, dtype in columns)]
     lines = []
     for row in rows:
-        found = [row["parameters"], row["speed"].get("flops")]
-        found += [row["speed"].get(dtype, {}).get(name) for name in COLUMNS for dtype in DTYPES]
+        found = [row["parameters"], *(row["speed"].get(dtype, {}).get(name) for name, dtype in columns)]
         lines.append([title(row, rows), *("-" if value is None else f"{value:,.0f}" for value in found)])
     return markdown(header, lines)

@@ -30,7 +30,7 @@ from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
 from . import data_sets
-from .data_sets import thin_train, without_test
+from .data_sets import rows_of, without_test
 from .models import MODELS, ONE_SIZE, TUNED_SIZE, Subject, fits
 from .networks import Setting
 from .protocol import Protocol, fit, metrics, score
@@ -87,7 +87,7 @@ class Plan:
 
 def tune(plan: Plan, subject: Subject, dataset: PackedDataset) -> Setting:
     """The setting of the trial with the lowest mean validation log loss among the best, which train again with more seeds."""
-    space, seen = MODELS[subject.model].space, thin_train(without_test(dataset), plan.trial_every)
+    space, seen = MODELS[subject.model].space, rows_of(without_test(dataset), ("train",), plan.trial_every)
     if plan.trials == 1 or not space:
         return defaults(space)
     import optuna

@@ -28,7 +28,7 @@ from dcrnn_fast.training.device import deterministic
 
 from .. import machine, results
 from ..quality import models as harness
-from ..quality.data_sets import thin_train, write_log, write_movielens
+from ..quality.data_sets import rows_of, write_log, write_movielens
 from ..quality.protocol import Protocol, fit, metrics
 from ..quality.spaces import defaults
 from ..quality.tune import processes
@@ -71,7 +71,7 @@ def data_set(about: Mapping[str, Any], seed: int, files: Path | None, folder: Pa
         return packed(log_of(about, seed, files), {"train": range(train, valid), "valid": range(valid, test), "test": range(test, end)})
     if "schema" in about:
         dataset = prepare(about["schema"] if about.get("buckets", True) else without_buckets(about["schema"], folder))
-        return thin_train(dataset, about.get("thin", 1))
+        return rows_of(dataset, ("train",), about.get("thin", 1))
     if about["table"] == "id-log":
         schema = write_log(seed, folder, min_count=about["min_count"])
     else:

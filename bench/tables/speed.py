@@ -11,7 +11,7 @@ from ..results import COMMITTED, PEERS, case_of, markdown, ratio, read, words
 from ..test_low_rank import DEFAULT as DEFAULT_CELL
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
-SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
+SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "param_gather_cpu", "sharing_cpu")
 PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
 
 

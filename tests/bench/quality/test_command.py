@@ -12,12 +12,9 @@ from bench.quality import tune
 from bench.quality.models import MODELS, SHIPPED, Subject
 from bench.quality.protocol import Protocol
 from bench.quality.report import mean_ranks, of_set, subject_of
-from bench.quality.speed import flops
 from bench.quality.tune import Plan, run
 from bench.results import COMMITTED
-from dcrnn_fast import DCRNN
 from dcrnn_fast.errors import ConfigError
-from tests.bench.quality.toy import toy
 
 CHEAP = ("dcrnn", "trees", "logistic")
 
@@ -97,12 +94,6 @@ def test_a_distance_is_the_mean_difference_with_the_interval_of_students_t():
     mean, half = distances({"rows": rows})["a"]["PLE"]
     assert mean == pytest.approx(0.0)
     assert half == pytest.approx(12.706 * 0.1, rel=1e-4)  # of two differences, 0.1 and -0.1, the standard error is 0.1
-
-
-def test_the_flops_of_the_recurrence_are_those_of_its_plan():
-    data = toy(dense=0)
-    model = DCRNN(data.meta.fields, embedding_dim=4, tasks=("click", "buy"), tower_dims=(8,), rank=None)
-    assert flops(model, data) == model.plan.cost().flops + 2 * 2 * (12 * 8 + 8)
 
 
 def test_logits_in_the_work_folder_are_those_of_the_test_rows(plan):
