@@ -4,7 +4,6 @@ Every test of a time also runs our candidate by pytest-benchmark, whose options 
 """
 
 import re
-import time
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class Session:
         self.grid = option("--grid") if self.measuring else "smoke"
         self.seconds = option("--seconds") if self.measuring else 0.0
         self.folder = results.COMMITTED if option("--record") else option("--results").resolve()
-        self.missing, self.start = option("--missing"), time.monotonic()
+        self.missing = option("--missing")
         self.machine = f"_{option('--machine')}" if option("--machine") else ""
         for name in filter(None, option("--without").split(",")):
             backends.REASONS[name] = "left out by --without"
@@ -114,15 +113,6 @@ def comparison(request, untimed_comparison, benchmark):
     untimed_comparison.benchmark = benchmark
     benchmark.group = name_of(request.module)
     return untimed_comparison
-
-
-def pytest_runtest_protocol(item):
-    """Show which case runs, before it runs."""
-    session = item.config.bench
-    if session.measuring:
-        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
-        number, minutes = item.session.items.index(item) + 1, (time.monotonic() - session.start) / 60
-        reporter.write(f"\n[{number}/{len(item.session.items)}, {minutes:.1f} min] {item.name.removeprefix('test_')} ")
 
 
 def pytest_terminal_summary(terminalreporter, config):

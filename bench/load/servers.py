@@ -25,18 +25,17 @@ class Command(NamedTuple):
     environment: dict[str, str]
 
 
-def commands(program: Path, aoti: Path, torchscript: Path, onnx: Path) -> dict[str, Command]:
+def commands(program: Path, aoti: Path, onnx: Path) -> dict[str, Command]:
     """The servers' commands by name, ours first; those that are not built are left out, with a word."""
     if not program.is_file():
         raise ConfigError(f"{program} does not exist; build the C++ servers first: make measure NAME=load does")
     threads = ["--port", "0", "--threads", str(max(1, (os.cpu_count() or 1) // 2))]
     found = {OURS: Command([str(program), "--model", str(aoti), *threads], {})}
-    for name, engine, file in (("C++, TorchScript", "torchscript", torchscript), ("C++, ONNX Runtime", "onnxruntime", onnx)):
-        peer = program.with_name(f"{program.name}_{engine}")
-        if peer.is_file():
-            found[name] = Command([str(peer), "--model", str(aoti), *threads], {"DCRNN_FAST_ENGINE_FILE": str(file)})
-        else:
-            print(f"{name} is left out: {peer} is not built", flush=True)
+    peer = program.with_name(f"{program.name}_onnxruntime")
+    if peer.is_file():
+        found["C++, ONNX Runtime"] = Command([str(peer), "--model", str(aoti), *threads], {"DCRNN_FAST_ENGINE_FILE": str(onnx)})
+    else:
+        print(f"C++, ONNX Runtime is left out: {peer} is not built", flush=True)
     found["Python"] = Command([sys.executable, "-m", "dcrnn_fast", "serve", "--package", str(aoti), *threads], {})
     return found
 

@@ -1,7 +1,7 @@
 """How many requests does a server answer, and how soon? The program wrk asks the servers in turn, over loopback.
 
 The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
-one user. The C++ server runs the AOTInductor package; the same process runs the reference by TorchScript and by ONNX Runtime; and
+one user. The C++ server runs the AOTInductor package; the same process runs the reference by ONNX Runtime; and
 ``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at about 80% of its greatest rate, and reloads the
 package each minute.
 """
@@ -20,9 +20,8 @@ from typing import Any
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training.folder.weights import load_model
 
-from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
+from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run
 from ..load.servers import Command, Server, commands
 from .measure import told
 
@@ -110,12 +109,10 @@ def run(options: Namespace) -> dict[str, Any]:
         raise ConfigError("the load test needs the program wrk: install your system's package wrk")
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
         folder = Path(scratch)
-        model = write_run(folder / "run")
+        write_run(folder / "run")
         bodies = write_bodies(Ranker.load(folder / "run").columns, folder)
         packages = write_exports(folder / "run", folder, ["aoti", "onnx"])
-        reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
-        write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
-        servers = commands(options.server, packages["aoti"], folder / "model.ts", packages["onnx"])
+        servers = commands(options.server, packages["aoti"], packages["onnx"])
         rows, ours = compare(servers, bodies, options.seconds), next(iter(servers))
         best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
         return {"rows": rows, "soak": told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))}

@@ -61,16 +61,12 @@ class Protocol:
 
 
 class Fitted(NamedTuple):
-    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split.
-
-    ``networks`` holds one network for all tasks, or one for each; none of the trees.
-    """
+    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] of a split."""
 
     logits: Callable[[PackedSplit], np.ndarray]
     parameters: int | None
     history: list[tuple[int, float]]
     seconds: float
-    networks: tuple[nn.Module, ...] = ()
 
 
 def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list[dict[str, Any]]:
@@ -81,18 +77,13 @@ def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
-def start_embeddings(model: nn.Module, deviation: float) -> None:
-    """Every embedding starts normal with this standard deviation."""
+def start_embeddings(model: nn.Module, deviation: float, dense: np.ndarray | None) -> None:
+    """Every embedding starts normal with this standard deviation; every numeric one gets the edges of the train rows' values."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=deviation)
-
-
-def start_numeric_embeddings(model: nn.Module, dataset: PackedDataset) -> None:
-    """Every numeric embedding gets the edges of the train rows' values."""
-    for module in model.modules():
-        if isinstance(module, PiecewiseLinearEmbedding):
-            module.set_edges(dense_edges(np.asarray(dataset.split("train").dense), module.weight.shape[1]))
+        elif isinstance(module, PiecewiseLinearEmbedding):
+            module.set_edges(dense_edges(np.asarray(dense), module.weight.shape[1]))
 
 
 @torch.no_grad()
@@ -127,8 +118,7 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     assert build is not None
     torch.manual_seed(seed)
     model: Any = build(dataset.meta, setting, SIZES[size])
-    start_embeddings(model, setting["embedding_init_std"])
-    start_numeric_embeddings(model, dataset)
+    start_embeddings(model, setting["embedding_init_std"], dataset.split("train").dense)
     oov_dropout = OOVDropout(dataset, setting["oov_dropout"], torch.device("cpu"))
     modules: dict[str, nn.Module] = {"model": model}
     if setting["weighting"] == "uncertainty" and len(dataset.meta.tasks) > 1:
@@ -167,7 +157,7 @@ def _fitted(model: nn.Module, history: list[tuple[int, float]], begin: float) ->
     def logits(split: PackedSplit) -> np.ndarray:
         return predicted(model, list(BlockLoader(split, EVALUATION_BATCH).batches())).numpy()
 
-    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin, (model,))
+    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin)
 
 
 def _by_the_trainer(dataset: PackedDataset, setting: Setting, seed: int) -> Fitted:
@@ -196,7 +186,6 @@ def _apart(parts: list[Fitted]) -> Fitted:
         sum(part.parameters or 0 for part in parts),
         [(steps, loss)],
         sum(part.seconds for part in parts),
-        tuple(network for part in parts for network in part.networks),
     )
 
 

@@ -97,14 +97,9 @@ def title(row: Row, rows: Iterable[Row]) -> str:
 
 
 def budget(result: Result, data: str) -> str:
-    """What each variant and size of DCRNN costs, and the mean test AUC of the tasks, from the cheapest training to the dearest."""
-    rows, lines = [row for row in result["rows"] if "speed" in row], []
-    for row in (row for row in rows if row["data"] == data and row["model"].startswith("dcrnn")):
-        speeds = [row["speed"][dtype][TRAINING] for dtype in DTYPES]
-        cells = [title(row, rows), spread(by_seed(row), 4), f"{row['parameters']:,}", *(f"{speed:,}" for speed in speeds)]
-        lines.append((-max(speeds), [*cells, f"{row['speed']['float32']['request_microseconds']:,.0f}"]))
-    header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
-    return markdown(header, [cells for _, cells in sorted(lines)])
+    """What each variant and size of DCRNN costs, from the cheapest training to the dearest."""
+    rows = [row for row in result["rows"] if "speed" in row and row["data"] == data and row["model"].startswith("dcrnn")]
+    return _costs(data, sorted(rows, key=lambda row: -max(row["speed"][dtype][TRAINING] for dtype in DTYPES)))
 
 
 def as_markdown(result: Result) -> str:
@@ -150,10 +145,11 @@ def difference(own: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
 
 
 def _costs(data: str, rows: list[Row]) -> str:
-    columns = [(name, dtype) for name in (TRAINING, REQUEST) for dtype in DTYPES]
-    header = [data, "parameters", *(f"{'request, µs' if name == REQUEST else 'training rows/s'}, {dtype}" for name, dtype in columns)]
+    columns = [(dtype, TRAINING) for dtype in DTYPES] + [("float32", REQUEST)]
     lines = []
     for row in rows:
-        found = [row["parameters"], *(row["speed"].get(dtype, {}).get(name) for name, dtype in columns)]
-        lines.append([title(row, rows), *("-" if value is None else f"{value:,.0f}" for value in found)])
+        costs = [row["parameters"], *(row["speed"].get(dtype, {}).get(name) for dtype, name in columns)]
+        cells = ["-" if value is None else f"{value:,.0f}" for value in costs]
+        lines.append([title(row, rows), spread(by_seed(row), 4), *cells])
+    header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
     return markdown(header, lines)

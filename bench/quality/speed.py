@@ -33,7 +33,7 @@ def caller(subject: Subject, setting: Setting, dataset: PackedDataset, rows: int
     build: Any = MODELS[subject.model].build
     torch.manual_seed(0)
     model = build(dataset.meta, setting, SIZES[subject.size])
-    start_embeddings(model, setting["embedding_init_std"])
+    start_embeddings(model, setting["embedding_init_std"], dataset.split("train").dense)
 
     def logits(batch: Batch) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

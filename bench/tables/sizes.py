@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import machine
-from ..measures.sizing import ADAGRAD_BYTES, Inputs, rank_memory, replicated_memory, sent_bytes
+from ..measures.sizing import Inputs, needs
 from ..measures.sizing import table as sizing_table
 from ..results import markdown, read
 
@@ -38,18 +38,18 @@ def five_billion() -> str:
     """What five billion rows like those of the table above need, by what was measured on 30 million of them."""
     run = max(read("scale_prepare.json")["runs"], key=lambda found: (found["rows"], found["cores"]))
     packed, rate, fields = run["packed_mb"] * 1e6 / run["rows"], run["rows"] / run["cpu_seconds"], run["fields"]
-    wide, whole_batch = Inputs(rows=IDS, width=WIDTH, ids=fields, batch=BATCH), RANKS * BATCH * fields * (8 + 4 * WIDTH)
+    divided, whole_batch = needs(Inputs(rows=IDS, width=WIDTH, ids=fields, batch=BATCH), RANKS), RANKS * BATCH * fields * (8 + 4 * WIDTH)
     hours = f"{ROWS / rate / 3600:.1f} hours; {ROWS / rate / 60 / RANKS:.0f} min of {RANKS} cores at best"
     lines = [
         ("packed data", f"rows x {packed:.0f} bytes (measured)", f"{ROWS * packed / 1e12:.2f} TB"),
         (f"a part of {PART:,} rows", "the same", f"{PART * packed / 1e9:.1f} GB"),
         ("CPU time of `prepare`", f"rows / {rate:,.0f} rows a second (measured)", hours),
         ("a vocabulary of all ids", "ids x about 16 bytes of text, in each part's meta.json", f"{IDS * 16 / 1e9:.0f} GB: too much"),
-        (f"embeddings of {WIDTH} values, on each GPU", "ids x (4 x values + 4)", f"{replicated_memory(wide) / 1e9:.0f} GB"),
+        (f"embeddings of {WIDTH} values, on each GPU", "ids x (4 x values + 4)", f"{divided.replicated / 1e9:.0f} GB"),
         ("and the first-order term of two tasks", "ids x (4 x tasks + 4)", f"{IDS * 12 / 1e9:.0f} GB"),
-        ("the embeddings, divided by torchrec", f"/ {RANKS} GPUs", f"{rank_memory(wide, RANKS, ADAGRAD_BYTES) / 1e9:.1f} GB"),
+        ("the embeddings, divided by torchrec", f"/ {RANKS} GPUs", f"{divided.adagrad / 1e9:.1f} GB"),
         ("sent to each GPU a step", f"{BATCH:,} rows x GPUs x {fields} ids x (8 + 4 x values)", f"{whole_batch / 1e6:.0f} MB"),
-        ("the same, divided by torchrec", "formula above", f"{sent_bytes(wide, RANKS) / 1e6:.0f} MB"),
+        ("the same, divided by torchrec", "formula above", f"{divided.sent / 1e6:.0f} MB"),
         ("steps of an epoch", f"rows / ({BATCH:,} x GPUs)", f"{ROWS / BATCH / RANKS:,.0f}"),
     ]  # fmt: skip
     note = f"{ROWS:,} rows of {fields} fields, {IDS:,} ids, {RANKS} GPUs. The measured constants: `bench/results/scale_prepare.json`."

@@ -129,15 +129,14 @@ def training_step() -> str:
 
 
 def step_parts() -> str:
-    """Milliseconds of each part of a training step, a column a model and dtype."""
+    """Milliseconds of a training step and of its recurrence, a column a model and dtype."""
     result = read("step_parts_cpu.json")
     rows = result["steps"]
     header = ["steps, ms", *(f"{row['dtype']}, {'full cell' if row['rank'] is None else 'rank ' + str(row['rank'])}" for row in rows)]
     lines = [[f"B = {rows[0]['B']}: {name}", *(f"{row['ms'][name]:.2f}" for row in rows)] for name in rows[0]["ms"]]
     return (
-        f"{markdown(header, lines)}\n\n"
-        "Medians. The parts are of other steps than the whole and cut from each other, so they do not quite add up to it. "
-        f"{machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
+        f"{markdown(header, lines)}\n\nMedians, each of other steps. {machine.line(result['machine'])}; "
+        "`bench/results/step_parts_cpu.json`."
     )
 
 

@@ -82,10 +82,10 @@ def test_trial_0_of_the_trainer_is_the_trainer_as_it_is_shipped(dataset):
 
 
 def test_the_trainer_takes_the_keys_of_a_trial(dataset):
-    setting = defaults(MODELS[TRAINED].space) | {"width": 32, "model.steps": 1, "optimiser.epochs": 1}
-    (model,) = fit(TRAINED, without_test(dataset), setting, seed=1, size=ONE_SIZE, protocol=PROTOCOL).networks
-    assert "1 steps" in repr(model.cross)
-    assert [layer.private_weight.shape[1] for layer in model.towers.layers] == [32, 16]
+    settings = [defaults(MODELS[TRAINED].space) | {"width": width, "optimiser.epochs": 1} for width in (64, 32)]
+    fitted = [fit(TRAINED, without_test(dataset), setting, seed=1, size=ONE_SIZE, protocol=PROTOCOL) for setting in settings]
+    assert fitted[1].parameters < fitted[0].parameters
+    assert fitted[1].history[-1][0] <= len(dataset.split("train")) / 32, "more than one epoch"
 
 
 @pytest.mark.parametrize("name", ["dcrnn", SHIPPED])
