@@ -89,6 +89,7 @@ MOVIELENS_OPTION = $(if $(MOVIELENS),--movielens $(MOVIELENS))
 quality: $(VENV)/.dev ## Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel.
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench.quality --record $(MOVIELENS_OPTION) $(OPTIONS)
 	$(BIN)/python -m bench.pages
+	$(BIN)/python -m bench.figure
 
 study: $(VENV)/.dev ## Trains to answer a question: NAME=ablation... Without NAME, lists them. FILES=FOLDER of real logs, OPTIONS=...
 	$(BIN)/python -m bench.studies $(or $(NAME),--help) $(if $(FILES),--files $(FILES)) $(OPTIONS)

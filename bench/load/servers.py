@@ -6,10 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,33 +59,3 @@ class Server:
             self.process.wait(timeout=30)
         finally:
             self.process.kill()
-
-    def memory(self) -> int:
-        """The resident bytes of the process."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
-
-    def metric(self, name: str) -> float:
-        """A value of ``/metrics``; 0 where it is not there."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
-
-    @contextmanager
-    def reloading(self, *, every: float) -> Iterator[list[int]]:
-        """Tell the server to load its package anew each ``every`` seconds; its memory before each time, and at the end."""
-        memory, over = [self.memory()], threading.Event()
-
-        def reload() -> None:
-            while not over.wait(every):
-                memory.append(self.memory())
-                self.process.send_signal(signal.SIGHUP)
-
-        thread = threading.Thread(target=reload, daemon=True)
-        thread.start()
-        try:
-            yield memory
-        finally:
-            over.set()
-            thread.join()
-            memory.append(self.memory())

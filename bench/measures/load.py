@@ -1,9 +1,8 @@
 """How many requests does a server answer, and how soon? The program wrk asks the servers in turn, over loopback.
 
 The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
-one user. The C++ server runs the AOTInductor package; the same process runs the reference by ONNX Runtime; and
-``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at about 80% of its greatest rate, and reloads the
-package each minute.
+one user. The C++ server runs the AOTInductor package; the same process runs the reference by ONNX Runtime; and ``dcrnn-fast serve`` answers
+from Python.
 """
 
 from __future__ import annotations
@@ -30,19 +29,17 @@ CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
 ROUNDS = 3
 SCRIPT, TIMEOUT = Path(__file__).parents[1] / "load" / "score.lua", 10
 """What wrk runs, and the seconds after which a request has failed."""
-SOAKED = 64
-"""The connections of a soak."""
 FIGURES = ("p50, ms", "p99, ms", "p99.9, ms")
 
 
-def wrk(url: str, bodies: Path, *, connections: int, seconds: float, pause: float = 0.0) -> dict[str, Any]:
+def wrk(url: str, bodies: Path, *, connections: int, seconds: float) -> dict[str, Any]:
     """Post the bodies in turn over each connection for some seconds.
 
-    A connection posts the next one when the last is answered and ``pause`` milliseconds are over. Returns requests, those that
-    failed or were answered with another status than 200, and percentiles of the time to the answer.
+    A connection posts the next one when the last is answered. Returns requests, those that failed or were answered with another status
+    than 200, and percentiles of the time to the answer.
     """
     options = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={TIMEOUT}s", "-s", str(SCRIPT)]
-    command = ["wrk", *options, f"{url}/v1/score", "--", str(bodies), f"{pause:.3f}"]
+    command = ["wrk", *options, f"{url}/v1/score", "--", str(bodies)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
     return json.loads(printed.splitlines()[-1])
 
@@ -76,35 +73,8 @@ def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float
     return found
 
 
-def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[str, Any]:
-    """Ask the server at about ``rate`` requests/s, reload its package every minute, and watch its memory."""
-    with Server(command) as server:
-        period = pause = 1000 * SOAKED / rate  # milliseconds from a connection's request to its next one
-        for _ in range(4):  # the answer takes a part of the period, which depends on the pause
-            one = wrk(server.url, bodies, connections=SOAKED, seconds=5, pause=pause)
-            pause = max(0.0, pause + period - 1000 * SOAKED * one["seconds"] / one["requests"])
-        with server.reloading(every=60.0) as memory:
-            one = wrk(server.url, bodies, connections=SOAKED, seconds=seconds, pause=pause)
-        reloads = server.metric('dcrnn_fast_reloads_total{result="ok"}'), server.metric('dcrnn_fast_reloads_total{result="failed"}')
-    half = memory[len(memory) // 2 :]
-    return {
-        "seconds": round(one["seconds"]),
-        "connections": SOAKED,
-        "asked for, requests/s": round(rate, 1),
-        "requests/s": round(one["requests"] / one["seconds"], 1),
-        "requests": int(one["requests"]),
-        "failed": int(one["failed"]),
-        "reloads": int(reloads[0]),
-        "failed reloads": int(reloads[1]),
-        **{figure: round(one[figure], 3) for figure in (*FIGURES, "greatest, ms")},
-        "memory after the first reload, MB": round(memory[2] / 2**20, 1),
-        "greatest memory in the second half, MB": round(max(half) / 2**20, 1),
-        "memory at the end, MB": round(memory[-1] / 2**20, 1),
-    }
-
-
 def run(options: Namespace) -> dict[str, Any]:
-    """Compare the servers, then soak ours."""
+    """Compare the servers."""
     if shutil.which("wrk") is None:
         raise ConfigError("the load test needs the program wrk: install your system's package wrk")
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
@@ -113,11 +83,8 @@ def run(options: Namespace) -> dict[str, Any]:
         bodies = write_bodies(Ranker.load(folder / "run").columns, folder)
         packages = write_exports(folder / "run", folder, ["aoti", "onnx"])
         servers = commands(options.server, packages["aoti"], packages["onnx"])
-        rows, ours = compare(servers, bodies, options.seconds), next(iter(servers))
-        best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
-        return {"rows": rows, "soak": told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))}
+        return {"rows": compare(servers, bodies, options.seconds)}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--server", type=Path, default=Path("build/load/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak")

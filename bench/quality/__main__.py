@@ -40,8 +40,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--models", nargs="+", metavar="MODEL", help=f"default: all of {', '.join(MODELS)}")
     made.add_argument("--size", choices=SIZES, default=TUNED_SIZE, help=f"of all networks; all take the settings of {TUNED_SIZE}")
     made.add_argument("--trials", type=int, default=20, help="tuning trials of each model and data set; 1: the defaults")
-    made.add_argument("--trial-every", type=int, default=1, metavar="N", help="trials train on every N-th train row; final runs on all")
-    made.add_argument("--keep-settings", action="store_true", help="take the settings that the report has in place of trials")
     made.add_argument("--seeds", type=int, default=5, help="final runs of the chosen setting")
     made.add_argument("--movielens", type=Path, help="the RecBole wheel, which holds MovieLens-100K")
     made.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the trials and runs; the report goes there too")
@@ -63,11 +61,9 @@ def plan_of(given: argparse.Namespace, before: dict[str, Any]) -> Plan:
     if not given.data and not given.movielens:
         print("without MovieLens-100K: --movielens gives the RecBole wheel, which holds it", flush=True)
     settings = {report.subject_of(row)._replace(size=given.size): row["setting"] for row in before["rows"] if row["size"] == TUNED_SIZE}
-    if given.keep_settings:
-        settings |= {report.subject_of(row): row["setting"] for row in before["rows"] if row["size"] != given.size}
     return Plan(
-        given.work, tuple(data), tuple(models), given.size, given.trials, given.seeds, given.trial_every, movielens=given.movielens,
-        settings=settings if given.keep_settings or given.size != TUNED_SIZE else {},
+        given.work, tuple(data), tuple(models), given.size, given.trials, given.seeds, movielens=given.movielens,
+        settings=settings if given.size != TUNED_SIZE else {},
     )  # fmt: skip
 
 
@@ -96,7 +92,6 @@ def gather(plan: Plan, before: dict[str, Any], resamples: int, seconds: float | 
             path = plan.path(subject, dataset)
             if path.with_suffix(".json").is_file():
                 rows[subject] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-                rows[subject] |= {"trial_every": plan.trial_every} if plan.trial_every > 1 and subject not in plan.settings else {}
                 logits[subject] = np.load(path.with_suffix(".npy"))
         test = dataset.split("test")
         constant[data] = constant_scores(dataset)

@@ -30,7 +30,7 @@ from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
 from . import data_sets
-from .data_sets import rows_of, without_test
+from .data_sets import without_test
 from .models import MODELS, ONE_SIZE, TUNED_SIZE, Subject, fits
 from .networks import Setting
 from .protocol import Protocol, fit, metrics, score
@@ -55,12 +55,10 @@ class Plan:
     size: str = TUNED_SIZE
     trials: int = 20
     seeds: int = 5
-    trial_every: int = 1
-    """Trials train on every n-th train row."""
     protocol: Protocol = field(default_factory=Protocol)
     movielens: Path | None = None
     settings: Mapping[Subject, Setting] = field(default_factory=dict)
-    """Settings that are there: these subjects get no trials."""
+    """Of subjects that get no trials."""
 
     def load(self, data: str) -> PackedDataset:
         """The packed data set."""
@@ -81,13 +79,13 @@ class Plan:
     def path(self, subject: Subject, dataset: PackedDataset) -> Path:
         """Where a subject's files are, without a suffix."""
         about = [dataset.meta.digest, asdict(self.protocol), self.seeds, MODELS[subject.model].space]
-        about += [self.settings[subject]] if subject in self.settings else [self.trials, self.trial_every]
+        about += [self.settings[subject]] if subject in self.settings else [self.trials]
         return self.root / f"{'-'.join(subject)}-{zlib.crc32(repr(about).encode()):08x}"
 
 
 def tune(plan: Plan, subject: Subject, dataset: PackedDataset) -> Setting:
     """The setting of the trial with the lowest mean validation log loss among the best, which train again with more seeds."""
-    space, seen = MODELS[subject.model].space, rows_of(without_test(dataset), ("train",), plan.trial_every)
+    space, seen = MODELS[subject.model].space, without_test(dataset)
     if plan.trials == 1 or not space:
         return defaults(space)
     import optuna

@@ -170,14 +170,6 @@ def test_a_killed_search_goes_on_as_it_would_have(dataset, tmp_path, monkeypatch
     assert all(setting == settings[0] for setting in settings)
 
 
-def test_trials_on_a_part_of_the_train_rows_choose_for_runs_on_all(dataset, tmp_path, seen):
-    pytest.importorskip("optuna")
-    plan = plan_in(tmp_path, trials=2, trial_every=4)
-    tune.final_runs(plan, SUBJECT, dataset, tune.tune(plan, SUBJECT, dataset))
-    assert [len(data.split("train")) for data in seen] == [150] * 6 + [600]
-    assert {len(data.split("valid")) for data in seen} == {300}
-
-
 def test_a_diverged_trial_is_never_chosen():
     assert tune.best([tune.WORST, 0.5, 0.4, tune.WORST], 4) == [2, 1]
     with pytest.raises(ConfigError, match="no trial has a log_loss"):
