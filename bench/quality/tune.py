@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dcrnn_fast.data import PackedDataset
 from dcrnn_fast.errors import ConfigError, DcrnnFastError
 from dcrnn_fast.support import files
 from dcrnn_fast.training.device import deterministic
 
+from ..processes import processes
 from . import data_sets
 from .data_sets import without_test
 from .models import MODELS, ONE_SIZE, TUNED_SIZE, Subject, fits
@@ -186,20 +182,3 @@ def run(plan: Plan, workers: int) -> list[str]:
     subjects = plan.subjects()  # which loads, and so writes, every data set before other processes read it
     with processes(workers) as over:
         return [words for words in over(partial(complete, plan), subjects) if words]
-
-
-@contextmanager
-def processes(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """``map`` in other processes of one thread each, or in this one for 0 workers."""
-    if not workers:
-        yield map
-        return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # which libraries read when they are loaded
-    try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before

@@ -27,11 +27,12 @@ from dcrnn_fast.training import load_config, train
 from dcrnn_fast.training.device import deterministic
 
 from .. import machine, results
+from ..id_tables import write_log, write_movielens
+from ..processes import processes
 from ..quality import models as harness
-from ..quality.data_sets import rows_of, write_log, write_movielens
+from ..quality.data_sets import rows_of
 from ..quality.protocol import Protocol, fit, metrics
 from ..quality.spaces import defaults
-from ..quality.tune import processes
 from . import real_logs, shop_log
 from .shop_log import Log, packed
 from .tables import section

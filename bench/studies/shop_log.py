@@ -16,7 +16,7 @@ import numpy as np
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 
-from ..quality.data_sets import long_tail
+from ..id_tables import long_tail
 
 TASKS = ("click", "cart", "order")
 RATES = (0.08, 0.15, 0.30)

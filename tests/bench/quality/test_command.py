@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from bench.figure import distances
@@ -94,10 +93,3 @@ def test_a_distance_is_the_mean_difference_with_the_interval_of_students_t():
     mean, half = distances({"rows": rows})["a"]["PLE"]
     assert mean == pytest.approx(0.0)
     assert half == pytest.approx(12.706 * 0.1, rel=1e-4)  # of two differences, 0.1 and -0.1, the standard error is 0.1
-
-
-def test_logits_in_the_work_folder_are_those_of_the_test_rows(plan):
-    plan = dataclasses.replace(plan, models=("trees",))
-    run(plan, 0)
-    (path,) = plan.root.glob("*.npy")
-    assert np.load(path).shape == (2, len(plan.load("hillstrom").split("test")), 2)

@@ -60,13 +60,6 @@ def test_a_model_of_the_library_can_do_without_batch_normalisation(name, dataset
     assert not any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
 
 
-def test_learnt_weights_of_the_losses_train_a_model(dataset):
-    fixed, weighed = (trained("dcrnn", dataset, epochs=12, weighting=name) for name in ("fixed", "uncertainty"))
-    assert weighed.history != fixed.history
-    logits = weighed.logits(dataset.split("test"))
-    assert all(found["log_loss"] < 0.9 * found["constant_log_loss"] for found in metrics(dataset, "test", logits).values())
-
-
 def test_the_constants_log_loss_is_that_of_the_train_rows_rate(dataset):
     expected = metrics(dataset, "test", np.zeros_like(dataset.split("test").labels))
     for task, found in constant_scores(dataset).items():
@@ -98,11 +91,6 @@ def test_the_weights_kept_are_those_of_the_lowest_validation_loss(name, dataset)
     kept = mean_log_loss(torch.from_numpy(fitted.logits(valid)), torch.from_numpy(valid.labels))
     assert min(losses) < losses[-1] or name == SHIPPED, "the run does not overfit, so it tests nothing"
     assert kept == pytest.approx(min(losses), rel=1e-5)
-
-
-def test_a_run_ends_after_the_patience_without_a_better_evaluation(dataset):
-    losses = [loss for _, loss in trained("dcrnn", dataset, lr=0.05, epochs=100, dropout=0.0).history]
-    assert len(losses) - 1 - losses.index(min(losses)) == PROTOCOL.patience
 
 
 def test_all_networks_are_tuned_over_the_same_common_options():

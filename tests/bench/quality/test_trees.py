@@ -63,20 +63,3 @@ def test_an_id_that_no_train_row_has_can_be_scored(name):
 
 def test_buckets_of_numbers_and_dense_columns_are_numbers():
     assert categories(toy().meta) == [9, 5, 0, 0]
-
-
-def test_each_value_of_a_field_with_several_is_a_column_of_categories(name):
-    data = toy(rows=2000)
-    fields = {"colour[0]": 9, "colour[1]": 9, "size": 6}
-    meta = dataclasses.replace(
-        data.meta,
-        fields=fields,
-        vocabulary={"colour[0]": ["a"] * 9, "colour[1]": ["a"] * 9, "size": [0.5, 1.5, 2.5, 3.5]},
-        shared={"colour[1]": "colour[0]"},
-        pooled={"colour": {"columns": ["colour[0]", "colour[1]"], "pooling": "mean"}},
-    )
-    data = dataclasses.replace(data, meta=meta)
-    assert categories(meta) == [9, 9, 0, 0]
-    fitted = Trees(name, data, setting_of(name), seed=1, rounds=20)
-    assert fitted.logits(data.split("test")).shape == data.split("test").labels.shape
-    assert loss_of(fitted, data.split("test")) < 0.6
