@@ -85,9 +85,10 @@ MOVIELENS_OPTION = $(if $(MOVIELENS),--movielens $(MOVIELENS))
 quality: $(VENV)/.dev ## Tunes and compares all models, in hours; killed, it goes on. MOVIELENS=PATH: the RecBole wheel.
 	env -u OMP_WAIT_POLICY $(BIN)/python -m bench.quality --record $(MOVIELENS_OPTION) $(OPTIONS)
 	$(BIN)/python -m bench.pages
+	$(BIN)/python -m bench.figure
 
-study: $(VENV)/.dev ## Trains to answer a question: NAME=rank, ablation... Without NAME, lists them. MOVIELENS=PATH, OPTIONS=...
-	$(BIN)/python -m bench.studies $(or $(NAME),--help) $(MOVIELENS_OPTION) $(OPTIONS)
+study: $(VENV)/.dev ## Trains to answer a question: NAME=ablation... Without NAME, lists them. FILES=FOLDER of real logs, OPTIONS=...
+	$(BIN)/python -m bench.studies $(or $(NAME),--help) $(if $(FILES),--files $(FILES)) $(OPTIONS)
 	$(BIN)/python -m bench.pages
 
 # load asks the servers by wrk, which the system's packages have; ONNX Runtime's engine is built where the system has its library for C++.

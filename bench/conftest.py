@@ -1,11 +1,9 @@
 """``pytest bench/ --benchmark`` measures. Without the flag every benchmark runs one small case, as a smoke test.
 
-Every test of a time also runs our candidate by pytest-benchmark, whose options then save, compare and plot it. Without pytest-benchmark the
-benchmarks run all the same.
+Every test of a time also runs our candidate by pytest-benchmark, whose options then save, compare and plot it.
 """
 
 import re
-import time
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +30,6 @@ def pytest_addoption(parser):
     group.addoption("--missing", action="store_true", help="measure only the cases that the results of this machine lack")
     group.addoption("--without", default="", metavar="BACKENDS", help="leave these backends out, with commas between")
     group.addoption("--seconds", type=float, default=2.0, help="how long to measure a case (default: 2)")
-    group.addoption("--minutes", type=float, help="start no new case after so many minutes")
 
 
 class Session:
@@ -44,7 +41,7 @@ class Session:
         self.grid = option("--grid") if self.measuring else "smoke"
         self.seconds = option("--seconds") if self.measuring else 0.0
         self.folder = results.COMMITTED if option("--record") else option("--results").resolve()
-        self.missing, self.start, self.minutes = option("--missing"), time.monotonic(), option("--minutes")
+        self.missing = option("--missing")
         self.machine = f"_{option('--machine')}" if option("--machine") else ""
         for name in filter(None, option("--without").split(",")):
             backends.REASONS[name] = "left out by --without"
@@ -68,19 +65,9 @@ class Session:
         return any(all(any(column.startswith(f"{one}, ") for column in row) for one in wanted) for row in same)
 
 
-class WithoutPytestBenchmark:
-    """Stands for the plugin where it is not installed."""
-
-    @pytest.fixture
-    def benchmark(self):
-        return None
-
-
 def pytest_configure(config):
     config.bench = session = Session(config)
-    if not config.pluginmanager.hasplugin("benchmark"):
-        config.pluginmanager.register(WithoutPytestBenchmark())
-    elif not session.measuring:
+    if not session.measuring:
         config.option.benchmark_disable = True  # a smoke test calls the candidate once and times nothing
     elif config.option.benchmark_columns is None:
         config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
@@ -106,8 +93,6 @@ def name_of(module):
 def untimed_comparison(request, device, case):
     """An empty comparison for the case. Where there is no kernel of ours to compare, or nothing left to measure, the test is skipped."""
     session, name = request.config.bench, name_of(request.module)
-    if session.minutes is not None and time.monotonic() - session.start > 60 * session.minutes:
-        pytest.skip("the minutes of --minutes are used up")
     if not ours(device, session.grid):
         reasons = [f"{name}: {backends.REASONS[name]}" for name, backend in backends.BACKENDS.items() if device in backend.devices]
         pytest.skip(f"no kernels to measure on {device}: {'; '.join(reasons)}")
@@ -126,18 +111,8 @@ def untimed_comparison(request, device, case):
 def comparison(request, untimed_comparison, benchmark):
     """A comparison whose first candidate of ours pytest-benchmark times too; its table has a group for each file."""
     untimed_comparison.benchmark = benchmark
-    if benchmark is not None:
-        benchmark.group = name_of(request.module)
+    benchmark.group = name_of(request.module)
     return untimed_comparison
-
-
-def pytest_runtest_protocol(item):
-    """Show which case runs, before it runs."""
-    session = item.config.bench
-    if session.measuring:
-        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
-        number, minutes = item.session.items.index(item) + 1, (time.monotonic() - session.start) / 60
-        reporter.write(f"\n[{number}/{len(item.session.items)}, {minutes:.1f} min] {item.name.removeprefix('test_')} ")
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,18 +25,9 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def card() -> dict[str, object]:
-    """The versions that a GPU's results depend on; empty where there is none."""
-    if not torch.cuda.is_available():
-        return {}
-    import triton
-
-    return {"cuda": torch.version.cuda, "triton": triton.__version__}
-
-
 def description() -> dict[str, object]:
     """Processor, instruction set, threads and versions; the card's name where a GPU is used."""
-    extension = dcrnn_fast.ops.backends.extension()
+    extension, gpu = dcrnn_fast.ops.backends.extension(), torch.cuda.is_available()
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -43,8 +35,8 @@ def description() -> dict[str, object]:
         "isa of the kernels": extension.isa() if extension and not dcrnn_fast.ops.backends.ISA_ERROR else None,
         "threads": torch.get_num_threads(),
         "openmp": {name: os.environ[name] for name in ("OMP_WAIT_POLICY", "OMP_PROC_BIND") if name in os.environ} or "defaults",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        **card(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        **({"cuda": torch.version.cuda, "triton": version("triton")} if gpu else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "dcrnn_fast": dcrnn_fast.__version__,

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from dcrnn_fast.support import files
 
-from . import machine, results
-from .studies.study import section
+from . import results
+from .quality.data_sets import NAMES
+from .studies.__main__ import STUDIES
+from .studies.tables import section
 from .tables import quality, serving, sizes, speed
 
 ROOT = Path(__file__).parents[1]
@@ -21,8 +23,14 @@ Content = Callable[[], str]
 
 
 def study(name: str) -> Content:
-    """The tables of a study."""
-    return partial(section, name)
+    """The table of a study."""
+    return lambda: section(name, STUDIES[name], results.read(f"{name}.json"))
+
+
+def finished(title: str) -> Content:
+    """The tables of a study that has ended, as bench/results/finished.md has them."""
+    parts = (results.COMMITTED / "finished.md").read_text(encoding="utf-8").split("\n## ")
+    return lambda: next(part for part in parts if part.startswith(f"{title}\n")).partition("\n")[2].strip()
 
 
 def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
@@ -41,8 +49,7 @@ def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
         kept = [row for row, line in zip(rows, joined, strict=True) if not starts or line.startswith(tuple(starts))]
         positions = [0, *map(header.index, names)] if names else range(len(header))
         shown = results.markdown([header[at] for at in positions], [[row[at] for at in positions] for row in kept])
-        file = re.findall(r"`bench/results/(\w+\.json)`", text)[-1]
-        return f"{shown}\n\n{machine.line(results.read(file)['machine'])}; `bench/results/{file}`."
+        return f"{shown}\n\n{text.rpartition('. ')[2]}"
 
     return render
 
@@ -55,7 +62,7 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "The low-rank cell": speed.low_rank,
             "Cases in which ours takes longer": speed.losses,
             "Whole training steps": speed.training_step,
-            "Parts of steps and requests": speed.step_parts,
+            "Parts of steps": speed.step_parts,
             "Compiled training steps": speed.compiled_step,
             "Growing embedding tables": speed.embedding_step,
         },
@@ -66,23 +73,13 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
             "All models": quality.comparison,
             "All models, untuned": quality.untuned,
             "The variants of DCRNN": quality.costs,
-            "Drawn again": study("redrawn"),
-            "A million rows": study("large_log"),
-            "Tasks of known relation": study("synthetic_tasks"),
         },
     ),
     "options.md": (
         "Options of DCRNN",
-        {
-            "Each default changed": study("ablation"),
-            "The rank": study("rank"),
-            "Scenarios": study("scenarios"),
-            "Selection bias": study("selection_bias"),
-            "The start of a run": study("first_order"),
-            "Cut labels": study("late_labels"),
-            "Going on": study("continuing"),
-        },
+        {"Each default changed": study("ablation"), "The start of a run": study("first_order"), "Going on": study("continuing")},
     ),
+    "quality.md": ("Every size and task", {data: partial(quality.every_task, data) for data in NAMES}),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
 }
 """The pages of bench/results/ with all tables: title, and the tables by heading."""
@@ -126,13 +123,13 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16",
         ),
         "redrawn": excerpt(
-            study("redrawn"),
+            finished("Drawn again"),
             lines="DCRNN by `dcrnn-fast train`, untuned; DCN-v2; GDCN; MMoE; PLE; LightGBM; CatBoost; logistic regression",
             columns="hillstrom; id-log",
         ),
-        "large log": excerpt(study("large_log"), lines="best possible; DCRNN by; DCN-v2; LightGBM; CatBoost; logistic regression"),
+        "large log": excerpt(finished("A million rows"), lines="best possible; DCRNN by; DCN-v2; LightGBM; CatBoost; logistic regression"),
         "synthetic": excerpt(
-            study("synthetic_tasks"),
+            finished("Tasks of known relation"),
             lines="DCRNN, rows 0.5; DCRNN, hard sharing; DCRNN, no sharing; MMoE; PLE; logistic regression",
             columns="cosine 0.0; cosine 1.0",
         ),
@@ -145,14 +142,14 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             columns="mean of the sets; above the defaults",
         ),
         "rank": excerpt(
-            study("rank"),
+            finished("The rank"),
             lines="census-income | 8; census-income | 32; census-income | 128; census-income | full",
             columns="rank; parameters; test AUC; step over the full cell's",
         ),
     },
     EVIDENCE / "daily-logs.md": {
         "first order": excerpt(study("first_order"), columns="adds up; title, session; groceries; movielens-100k"),
-        "late labels": excerpt(study("late_labels"), lines="labels cut"),
+        "late labels": excerpt(finished("Cut labels"), lines="labels cut"),
         "continuing": excerpt(
             study("continuing"),
             lines="; ".join(

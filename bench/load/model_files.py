@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
 
-from dcrnn_fast import DCRNN
 from dcrnn_fast.data import prepare
 from dcrnn_fast.data.catalog import EMBEDDED
 from dcrnn_fast.data.encoder.run_folder import ENCODER, WEIGHTS
 from dcrnn_fast.serving import export
-from dcrnn_fast.serving.export.export import Probabilities
 from dcrnn_fast.training.folder.weights import describe, export_weights
 
 from ..steps import default_model
@@ -26,14 +22,13 @@ OF_CANDIDATES = 8
 """How many columns differ between the candidates of a request; its other columns are shared."""
 
 
-def write_run(folder: Path) -> DCRNN:
-    """Write the files of a run whose model has the default configuration for census-income, and no training; the model."""
+def write_run(folder: Path) -> None:
+    """Write the files of a run whose model has the default configuration for census-income, and no training."""
     folder.mkdir()
     dataset = prepare(DATA)
     model, config = default_model(dataset, backend="cpp")
     export_weights(folder / WEIGHTS, model.eval().state_dict(), describe(config, dataset))
     (folder / ENCODER).write_text(json.dumps(dataset.meta.encoding), encoding="utf-8")
-    return model
 
 
 def write_exports(run: Path, folder: Path, kinds: list[str]) -> dict[str, Path]:
@@ -42,17 +37,6 @@ def write_exports(run: Path, folder: Path, kinds: list[str]) -> dict[str, Path]:
     for kind, file in files.items():
         export(run, file, format=kind)
     return files
-
-
-def write_torchscript(model: DCRNN, reference: DCRNN, path: Path) -> None:
-    """The reference's graph with the model's weights, as TorchScript takes it: traced, and frozen."""
-    reference.load_state_dict(model.state_dict())
-    module = Probabilities(reference).eval()
-    ids = torch.zeros(3, len(model.num_embeddings), dtype=torch.int64)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the values that a trace keeps as constants; the batch is none of them
-        traced = torch.jit.trace(module, (ids, torch.zeros(3, model.num_dense)), strict=False)
-    torch.jit.freeze(traced).save(str(path))
 
 
 def write_bodies(columns: tuple[str, ...], folder: Path) -> dict[int, Path]:

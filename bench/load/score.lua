@@ -1,5 +1,5 @@
 -- wrk's script: posts the bodies of a file in turn, and prints one line of JSON at the end.
--- Arguments behind "--": the file of bodies, one a line, and milliseconds that a connection waits before each request.
+-- The argument behind "--": the file of bodies, one a line.
 local threads = {}
 
 function setup(thread)
@@ -7,7 +7,7 @@ function setup(thread)
 end
 
 function init(arguments)
-  bodies, turn, refused, pause = {}, 0, 0, tonumber(arguments[2])
+  bodies, turn, refused = {}, 0, 0
   for line in io.lines(arguments[1]) do
     table.insert(bodies, line)
   end
@@ -17,11 +17,6 @@ end
 function request()
   turn = turn % #bodies + 1
   return wrk.format(nil, nil, nil, bodies[turn])
-end
-
--- wrk waits whole milliseconds: so many that they are the pause in the mean.
-function delay()
-  return math.floor(pause + math.random())
 end
 
 function response(status)
@@ -38,7 +33,7 @@ function done(summary, latency)
   local errors = summary.errors
   failed = failed + errors.connect + errors.read + errors.write + errors.timeout
   io.write(string.format(
-    '{"requests": %d, "failed": %d, "seconds": %.6f, "p50, ms": %.4f, "p99, ms": %.4f, "p99.9, ms": %.4f, "greatest, ms": %.4f}\n',
+    '{"requests": %d, "failed": %d, "seconds": %.6f, "p50, ms": %.4f, "p99, ms": %.4f, "p99.9, ms": %.4f}\n',
     summary.requests, failed, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    latency:percentile(99.9) / 1e3, latency.max / 1e3))
+    latency:percentile(99.9) / 1e3))
 end

@@ -6,10 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,18 +21,17 @@ class Command(NamedTuple):
     environment: dict[str, str]
 
 
-def commands(program: Path, aoti: Path, torchscript: Path, onnx: Path) -> dict[str, Command]:
+def commands(program: Path, aoti: Path, onnx: Path) -> dict[str, Command]:
     """The servers' commands by name, ours first; those that are not built are left out, with a word."""
     if not program.is_file():
         raise ConfigError(f"{program} does not exist; build the C++ servers first: make measure NAME=load does")
     threads = ["--port", "0", "--threads", str(max(1, (os.cpu_count() or 1) // 2))]
     found = {OURS: Command([str(program), "--model", str(aoti), *threads], {})}
-    for name, engine, file in (("C++, TorchScript", "torchscript", torchscript), ("C++, ONNX Runtime", "onnxruntime", onnx)):
-        peer = program.with_name(f"{program.name}_{engine}")
-        if peer.is_file():
-            found[name] = Command([str(peer), "--model", str(aoti), *threads], {"DCRNN_FAST_ENGINE_FILE": str(file)})
-        else:
-            print(f"{name} is left out: {peer} is not built", flush=True)
+    peer = program.with_name(f"{program.name}_onnxruntime")
+    if peer.is_file():
+        found["C++, ONNX Runtime"] = Command([str(peer), "--model", str(aoti), *threads], {"DCRNN_FAST_ENGINE_FILE": str(onnx)})
+    else:
+        print(f"C++, ONNX Runtime is left out: {peer} is not built", flush=True)
     found["Python"] = Command([sys.executable, "-m", "dcrnn_fast", "serve", "--package", str(aoti), *threads], {})
     return found
 
@@ -64,33 +59,3 @@ class Server:
             self.process.wait(timeout=30)
         finally:
             self.process.kill()
-
-    def memory(self) -> int:
-        """The resident bytes of the process."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
-
-    def metric(self, name: str) -> float:
-        """A value of ``/metrics``; 0 where it is not there."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
-
-    @contextmanager
-    def reloading(self, *, every: float) -> Iterator[list[int]]:
-        """Tell the server to load its package anew each ``every`` seconds; its memory before each time, and at the end."""
-        memory, over = [self.memory()], threading.Event()
-
-        def reload() -> None:
-            while not over.wait(every):
-                memory.append(self.memory())
-                self.process.send_signal(signal.SIGHUP)
-
-        thread = threading.Thread(target=reload, daemon=True)
-        thread.start()
-        try:
-            yield memory
-        finally:
-            over.set()
-            thread.join()
-            memory.append(self.memory())

@@ -1,10 +1,14 @@
-"""``make measure NAME=requests`` runs a measurement, on an idle machine, and replaces its file of bench/results/."""
+"""``make measure NAME=requests`` runs a measurement, on an idle machine, and replaces its file of bench/results/.
+
+A measurement is a module here: ``run(options)`` measures, prints, and gives the content of the file but for the machine. It may have FILE,
+SECONDS (how long each case is measured), THREADS (PyTorch's; as many as it chooses without) and ``add_options``.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -12,38 +16,36 @@ import torch
 from dcrnn_fast.errors import DcrnnFastError
 
 from .. import machine, results
-from .measure import NAMES, measure
+
+NAMES = (
+    "compiled_step", "embedding_step", "host_cost", "load", "requests", "scale", "sizing", "spark", "step_parts", "training_step",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the measurement that the first argument names."""
-    first = argparse.ArgumentParser("python -m bench.measures", description=__doc__)
+    first = argparse.ArgumentParser("python -m bench.measures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     first.add_argument("name", type=lambda name: name.replace("-", "_"), choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     first.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="NAME --help lists those of a measurement")
     given = first.parse_args(arguments)
-    asked = measure(given.name)
+    asked = import_module(f"{__package__}.{given.name}")
     parser = argparse.ArgumentParser(
-        f"python -m bench.measures {asked.name}",
-        description=sys.modules[asked.run.__module__].__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        f"python -m bench.measures {given.name}", description=asked.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    if asked.seconds is not None:
-        parser.add_argument(
-            "--seconds", type=float, default=asked.seconds, help=f"how long each case is measured; default: {asked.seconds}"
-        )
-    if asked.file:
-        parser.add_argument("--output", type=Path, default=results.COMMITTED / asked.file, help=f"default: bench/results/{asked.file}")
-        parser.add_argument("--dry", action="store_true", help="print the figures and write no file")
-    if asked.add_options is not None:
+    if hasattr(asked, "SECONDS"):
+        parser.add_argument("--seconds", type=float, default=asked.SECONDS, help=f"of each case; default: {asked.SECONDS}")
+    if hasattr(asked, "FILE"):
+        parser.add_argument("--output", type=Path, default=results.COMMITTED / asked.FILE, help=f"default: bench/results/{asked.FILE}")
+    if hasattr(asked, "add_options"):
         asked.add_options(parser)
     options = parser.parse_args(given.options)
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
+    if hasattr(asked, "THREADS"):
+        torch.set_num_threads(asked.THREADS)
     try:
         content = asked.run(options)
     except DcrnnFastError as error:
         raise SystemExit(f"error: {error}") from None
-    if content is not None and not options.dry:
+    if content is not None:
         results.write(options.output, {"machine": machine.description(), **content})
         print(f"written to {options.output}")
 

@@ -12,8 +12,9 @@ from typing import Any
 from dcrnn_fast.data import prepare
 
 from ..steps import batches_of, default_step
-from .measure import Measure, compared
+from .measure import compared
 
+FILE, SECONDS = "compiled_step_cpu.json", 15.0
 DATA, OURS = "census-income", "compiled"
 BATCHES, PRECISIONS = (512, 4096), ("float32", "bfloat16")
 
@@ -26,6 +27,3 @@ def run(options: Namespace) -> dict[str, Any]:
         steps = {name: default_step(dataset, batches, precision, compile=name == OURS) for name in (OURS, "eager")}
         rows.append(compared({"B": size, "dtype": precision}, steps, [OURS], seconds=options.seconds))
     return {"data": DATA, "rows": rows}
-
-
-MEASURE = Measure("compiled_step", run, "compiled_step_cpu.json", seconds=15.0)

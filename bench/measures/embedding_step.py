@@ -10,7 +10,7 @@ the model and three steps add to the process at their peak: table, gradients, th
 from __future__ import annotations
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
@@ -29,8 +29,9 @@ from dcrnn_fast.training.loop.state import capture
 
 from ..machine import memory_growth
 from ..steps import CPU, stepper
-from .measure import Measure, compared
+from .measure import compared
 
+FILE, SECONDS, THREADS = "embedding_step_cpu.json", 8.0, 1
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 FIELDS, WIDTH, BATCH = 10, 16, 4096
 PEERS: dict[str, Any] = {"SparseAdam": torch.optim.SparseAdam, "Adagrad": torch.optim.Adagrad}
@@ -94,11 +95,5 @@ def run(options: Namespace) -> dict[str, Any]:
     return {"case": case, "rows": [measure(rows, options.seconds) for rows in options.rows]}
 
 
-MEASURE = Measure(
-    "embedding_step",
-    run,
-    "embedding_step_cpu.json",
-    seconds=8.0,
-    threads=1,
-    add_options=lambda parser: parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes of the table"),
-)
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), help="sizes of the table")

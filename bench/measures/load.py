@@ -1,15 +1,17 @@
 """How many requests does a server answer, and how soon? The program wrk asks the servers in turn, over loopback.
 
 The model has the default configuration for census-income and random weights. A request holds raw cells: one row, or the 200 candidates of
-one user. The C++ server runs the AOTInductor package; the same process runs the reference by TorchScript and by ONNX Runtime; and
-``dcrnn-fast serve`` answers from Python. A soak asks the C++ server for ten minutes at about 80% of its greatest rate, and reloads the
-package each minute.
+one user. The C++ server runs the AOTInductor package; the same process runs the reference by ONNX Runtime; and ``dcrnn-fast serve`` answers
+from Python.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import statistics
+import subprocess
 import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -17,19 +19,29 @@ from typing import Any
 
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.training.folder.weights import load_model
 
-from .. import machine, results
-from ..load.clients import wrk
-from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run, write_torchscript
+from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run
 from ..load.servers import Command, Server, commands
-from .measure import Measure, told
+from .measure import told
 
+FILE, SECONDS = "load_cpu.json", 3.0
 CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
 ROUNDS = 3
-SOAKED = 64
-"""The connections of a soak."""
+SCRIPT, TIMEOUT = Path(__file__).parents[1] / "load" / "score.lua", 10
+"""What wrk runs, and the seconds after which a request has failed."""
 FIGURES = ("p50, ms", "p99, ms", "p99.9, ms")
+
+
+def wrk(url: str, bodies: Path, *, connections: int, seconds: float) -> dict[str, Any]:
+    """Post the bodies in turn over each connection for some seconds.
+
+    A connection posts the next one when the last is answered. Returns requests, those that failed or were answered with another status
+    than 200, and percentiles of the time to the answer.
+    """
+    options = ["-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", f"--timeout={TIMEOUT}s", "-s", str(SCRIPT)]
+    command = ["wrk", *options, f"{url}/v1/score", "--", str(bodies)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
+    return json.loads(printed.splitlines()[-1])
 
 
 def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float) -> list[dict[str, Any]]:
@@ -61,61 +73,18 @@ def compare(servers: dict[str, Command], bodies: dict[int, Path], seconds: float
     return found
 
 
-def soak(command: Command, bodies: Path, seconds: float, rate: float) -> dict[str, Any]:
-    """Ask the server at about ``rate`` requests/s, reload its package every minute, and watch its memory."""
-    with Server(command) as server:
-        period = pause = 1000 * SOAKED / rate  # milliseconds from a connection's request to its next one
-        for _ in range(4):  # the answer takes a part of the period, which depends on the pause
-            one = wrk(server.url, bodies, connections=SOAKED, seconds=5, pause=pause)
-            pause = max(0.0, pause + period - 1000 * SOAKED * one["seconds"] / one["requests"])
-        with server.reloading(every=60.0) as memory:
-            one = wrk(server.url, bodies, connections=SOAKED, seconds=seconds, pause=pause)
-        reloads = server.metric('dcrnn_fast_reloads_total{result="ok"}'), server.metric('dcrnn_fast_reloads_total{result="failed"}')
-    half = memory[len(memory) // 2 :]
-    return {
-        "seconds": round(one["seconds"]),
-        "connections": SOAKED,
-        "asked for, requests/s": round(rate, 1),
-        "requests/s": round(one["requests"] / one["seconds"], 1),
-        "requests": int(one["requests"]),
-        "failed": int(one["failed"]),
-        "reloads": int(reloads[0]),
-        "failed reloads": int(reloads[1]),
-        **{figure: round(one[figure], 3) for figure in (*FIGURES, "greatest, ms")},
-        "memory after the first reload, MB": round(memory[2] / 2**20, 1),
-        "greatest memory in the second half, MB": round(max(half) / 2**20, 1),
-        "memory at the end, MB": round(memory[-1] / 2**20, 1),
-    }
-
-
 def run(options: Namespace) -> dict[str, Any]:
-    """Compare the servers, then soak ours."""
+    """Compare the servers."""
     if shutil.which("wrk") is None:
         raise ConfigError("the load test needs the program wrk: install your system's package wrk")
     with tempfile.TemporaryDirectory(prefix="dcrnn_fast-") as scratch:
         folder = Path(scratch)
-        model = write_run(folder / "run")
+        write_run(folder / "run")
         bodies = write_bodies(Ranker.load(folder / "run").columns, folder)
         packages = write_exports(folder / "run", folder, ["aoti", "onnx"])
-        reference, _ = load_model(folder / "run" / "model.safetensors", backend="reference")
-        write_torchscript(model, reference, folder / "model.ts")  # type: ignore[arg-type]
-        servers = commands(options.server, packages["aoti"], folder / "model.ts", packages["onnx"])
-        kept = results.read(FILE) if options.only_soak or not options.soak else {}
-        rows = kept["rows"] if options.only_soak else compare(servers, bodies, options.seconds)
-        ours = next(iter(servers))
-        if not options.soak:
-            soaked = {"machine": machine.line(kept["machine"]), **kept["soak"]}
-        else:
-            best = next(row for row in rows if (row["server"], row["rows"], row["connections"]) == (ours, 1, SOAKED))
-            soaked = told(soak(servers[ours], bodies[1], options.soak, 0.8 * best["requests/s"]))
-    return {"rows": rows, "soak": soaked}
+        servers = commands(options.server, packages["aoti"], packages["onnx"])
+        return {"rows": compare(servers, bodies, options.seconds)}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--server", type=Path, default=Path("build/load/dcrnn_fast_server"), help="the C++ server's program")
-    parser.add_argument("--soak", type=float, default=600.0, help="seconds of the soak; 0: keep the file's")
-    parser.add_argument("--only-soak", action="store_true", help="keep the file's other figures")
-
-
-FILE = "load_cpu.json"
-MEASURE = Measure("load", run, FILE, seconds=3.0, add_options=add_options)

@@ -40,8 +40,9 @@ from dcrnn_fast.serving.ranker import BATCH
 
 from ..interleave import figures, rounds
 from ..steps import default_model
-from .measure import Measure, compared, told
+from .measure import compared, told
 
+FILE, SECONDS, THREADS = "requests_cpu.json", 20.0, 1
 DATA = "census-income"
 BATCHES, CANDIDATES, FILE_ROWS = (1, 64, 512), 500, 262_144
 OURS, BFLOAT16, ONNX = "prepared", "prepared in bfloat16", "ONNX Runtime"
@@ -152,6 +153,3 @@ def run(options: Namespace) -> dict[str, Any]:
     """Requests of rows and of candidates, and files."""
     rows, candidates = measure_rows(options.seconds), told(measure_candidates(options.seconds))
     return {"data": DATA, "rows": rows, "candidates": candidates, "files": told(measure_files(options.seconds))}
-
-
-MEASURE = Measure("requests", run, "requests_cpu.json", seconds=20.0, threads=1)

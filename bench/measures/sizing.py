@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, fields
-from pathlib import Path
-
-from dcrnn_fast.support import files
+from typing import NamedTuple
 
 from .. import results
-from .measure import Measure
 
 RANKS = (8, 16, 32, 64, 128, 256)
 ID_BYTES = 8
@@ -50,91 +47,58 @@ class Inputs:
     dense_flops: int = 2_138_240  # a row of data, of the forward pass's matrix products
 
 
-def adamw_bytes(inputs: Inputs) -> int:
-    """AdamW's state of a row: two float32 for each value."""
-    return 8 * inputs.width
+class Needs(NamedTuple):
+    """What each rank needs: bytes in memory with row-wise Adagrad and with AdamW, the bytes that it sends in a step, and seconds of a step
+    with row-wise Adagrad. ``replicated`` are the bytes in memory of this package's trainer, which keeps the whole table on each rank.
+    """
+
+    adagrad: float
+    adamw: float
+    sent: float
+    exchange: float
+    table: float
+    dense: float
+    replicated: int
 
 
-def row_bytes(inputs: Inputs) -> int:
-    """A row of the table."""
-    return inputs.width * inputs.value_bytes
-
-
-def exchanged_bytes(inputs: Inputs) -> int:
-    """What a rank's rows of data make ranks send in a step: each id to the rank that has it, its vector back, and the vector's gradient."""
-    return inputs.batch * inputs.ids * (ID_BYTES + 2 * row_bytes(inputs))
-
-
-def sent_bytes(inputs: Inputs, ranks: int) -> float:
-    """What a rank sends to others in a step: all but the part that it has itself."""
-    return exchanged_bytes(inputs) * (ranks - 1) / ranks
-
-
-def rank_memory(inputs: Inputs, ranks: int, state: int) -> float:
-    """Bytes on each rank: its part of the table and of the optimiser's state, what it exchanges, and all that is not the table."""
-    return inputs.rows * (row_bytes(inputs) + state) / ranks + exchanged_bytes(inputs) + inputs.dense_parameters * DENSE_BYTES
-
-
-def replicated_memory(inputs: Inputs) -> float:
-    """Bytes on each rank of this package's trainer, however many ranks there are: the table and row-wise Adagrad's state."""
-    return float(inputs.rows * (row_bytes(inputs) + ADAGRAD_BYTES))
-
-
-def exchange_seconds(inputs: Inputs, ranks: int) -> float:
-    """The all-to-alls of a step. What goes to other nodes and what stays in the node travel at once: the slower of them counts."""
+def needs(inputs: Inputs, ranks: int) -> Needs:
+    """The model, for a number of ranks."""
+    row, ids = inputs.width * inputs.value_bytes, inputs.batch * inputs.ids
+    # Each id goes to the rank that has it, its vector back, and the vector's gradient. A rank keeps the part that it has itself.
+    exchanged = ids * (ID_BYTES + 2 * row)
+    beside = exchanged + inputs.dense_parameters * DENSE_BYTES
+    # What goes to other nodes and what stays in the node travel at once: the slower of them counts.
     outside = max(0, ranks - inputs.node) / ranks / inputs.network_gbs
     inside = (min(ranks, inputs.node) - 1) / ranks / inputs.nvlink_gbs
-    return exchanged_bytes(inputs) * max(outside, inside) / 1e9
-
-
-def table_seconds(inputs: Inputs, state: int) -> float:
-    """Reads and writes of a GPU's memory for the ids that reach it, as many as its own rows of data have.
-
-    The forward reads a row and writes it to be sent. The backward reads its gradient, and reads and writes the row and its state.
-    """
-    return inputs.batch * inputs.ids * (5 * row_bytes(inputs) + 2 * state) / (inputs.hbm_gbs * 1e9)
-
-
-def dense_seconds(inputs: Inputs, ranks: int) -> float:
-    """Products of the model outside the table (a backward costs two forwards), then the ring that adds up its gradients."""
+    # The forward reads a row and writes it to be sent. The backward reads its gradient, and reads and writes the row and its state.
+    table = ids * (5 * row + 2 * ADAGRAD_BYTES) / (inputs.hbm_gbs * 1e9)
+    # Products of the model outside the table (a backward costs two forwards), then the ring that adds up its gradients.
     products = 3 * inputs.dense_flops * inputs.batch / (inputs.tflops * 1e12)
     rate = inputs.nvlink_gbs if ranks <= inputs.node else inputs.network_gbs
-    return products + 2 * (ranks - 1) / ranks * 4 * inputs.dense_parameters / (rate * 1e9)
-
-
-def step_seconds(inputs: Inputs, ranks: int) -> float:
-    """A step with row-wise Adagrad, its parts one after another."""
-    return exchange_seconds(inputs, ranks) + table_seconds(inputs, ADAGRAD_BYTES) + dense_seconds(inputs, ranks)
+    return Needs(
+        adagrad=inputs.rows * (row + ADAGRAD_BYTES) / ranks + beside,
+        adamw=inputs.rows * (row + 8 * inputs.width) / ranks + beside,
+        sent=exchanged * (ranks - 1) / ranks,
+        exchange=exchanged * max(outside, inside) / 1e9,
+        table=table,
+        dense=products + 2 * (ranks - 1) / ranks * 4 * inputs.dense_parameters / (rate * 1e9),
+        replicated=inputs.rows * (row + ADAGRAD_BYTES),
+    )
 
 
 def line(inputs: Inputs, ranks: int) -> list[str]:
     """The cells of the table's line for that many ranks."""
-    memory = []
-    for state in (ADAGRAD_BYTES, adamw_bytes(inputs)):
-        size = rank_memory(inputs, ranks, state) / 1e9
-        memory.append(f"{size:.1f} GB" + (" (too much)" if size > inputs.memory_gb else ""))
-    times = (exchange_seconds(inputs, ranks), table_seconds(inputs, ADAGRAD_BYTES), dense_seconds(inputs, ranks))
-    step = step_seconds(inputs, ranks)
-    return [
-        str(ranks),
-        *memory,
-        f"{sent_bytes(inputs, ranks) / 1e6:.1f} MB",
-        *(f"{seconds * 1e3:.2f} ms" for seconds in (*times, step)),
-        f"{ranks * inputs.batch / step / 1e6:,.0f} million",
-    ]
+    found = needs(inputs, ranks)
+    step = found.exchange + found.table + found.dense
+    memory = [f"{size / 1e9:.1f} GB{' (too much)' * (size > inputs.memory_gb * 1e9)}" for size in (found.adagrad, found.adamw)]
+    times = [f"{seconds * 1e3:.2f} ms" for seconds in (found.exchange, found.table, found.dense, step)]
+    return [str(ranks), *memory, f"{found.sent / 1e6:.1f} MB", *times, f"{ranks * inputs.batch / step / 1e6:,.0f} million"]
 
 
 HEADER = (
-    "GPUs",
-    "memory a GPU: row-wise Adagrad",
-    "memory a GPU: AdamW",
-    "sent a GPU and step",
-    "all-to-all",
-    "table",
-    "dense part",
-    "step",
+    "GPUs", "memory a GPU: row-wise Adagrad", "memory a GPU: AdamW", "sent a GPU and step", "all-to-all", "table", "dense part", "step",
     "rows of data/s",
-)
+)  # fmt: skip
 
 
 def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
@@ -143,27 +107,16 @@ def table(inputs: Inputs, ranks: tuple[int, ...] = RANKS) -> str:
         f"{results.markdown(HEADER, [line(inputs, count) for count in ranks])}\n\n"
         f"A model: nothing here was measured. {inputs.rows:,} rows x {inputs.width} in {inputs.value_bytes} bytes a value, "
         f"{inputs.ids} ids a row of data, {inputs.batch:,} rows of data a GPU and step. GB are 10^9 bytes. Times of a step with row-wise "
-        f"Adagrad. Our own trainer keeps the whole table on each GPU: {replicated_memory(inputs) / 1e9:.1f} GB, however many there are."
+        f"Adagrad. Our own trainer keeps the whole table on each GPU: {needs(inputs, 1).replicated / 1e9:.1f} GB, however many there are."
     )
 
 
 def run(options: Namespace) -> None:
     """Print the table."""
-    inputs = {field.name: getattr(options, field.name) for field in fields(Inputs)}
-    if bad := [name for name, value in inputs.items() if value <= 0] or [str(count) for count in options.ranks if count <= 0]:
-        raise SystemExit(f"expected numbers above 0: {', '.join(bad)}")
-    found = table(Inputs(**inputs), tuple(options.ranks))
-    print(found)
-    if options.output:
-        files.write_text(options.output, found + "\n")
+    print(table(Inputs(**{field.name: getattr(options, field.name) for field in fields(Inputs)}), tuple(options.ranks)))
 
 
 def add_options(parser: ArgumentParser) -> None:
     for field in fields(Inputs):
-        value = getattr(Inputs(), field.name)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value:,}")
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS), help="numbers of GPUs")
-    parser.add_argument("--output", type=Path, help="write the table here too")
-
-
-MEASURE = Measure("sizing", run, add_options=add_options)

@@ -14,13 +14,13 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .measure import Measure, told
+from .measure import told
 from .scale import measure, measured, schema, write_table
 
 
 def schema_on_spark() -> dict:
     """The schema with a split that Spark can make."""
-    return schema("parquet") | {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
+    return schema() | {"files": {"all": "parts/*.parquet"}, "split": {"hash": "c0", "valid": 0.1, "test": 0.2}}
 
 
 def measure_spark(folder: Path, executors: int, answer: multiprocessing.connection.Connection) -> None:
@@ -44,7 +44,7 @@ def run(options: Namespace) -> None:
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            write_table(folder, "parquet", rows, schema_on_spark())
+            write_table(folder, rows, schema_on_spark())
             here = measured(measure, folder, options.cores)["seconds"]
             shutil.rmtree(folder / "packed")
             there = measured(measure_spark, folder, options.cores)["seconds"]
@@ -55,6 +55,3 @@ def run(options: Namespace) -> None:
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[300_000, 1_200_000])
     parser.add_argument("--cores", type=int, default=2)
-
-
-MEASURE = Measure("spark", run, add_options=add_options)

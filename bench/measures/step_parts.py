@@ -1,9 +1,7 @@
-"""What takes how long in a training step and in a request? Both of DCRNN, by part.
+"""How much of a training step of DCRNN is outside the recurrence?
 
-The model has the default configuration for census-income, with the full cell and with rank 32, in float32 and in bfloat16 autocast. A step
-is cut into parts: each takes the results of the one before as inputs of a graph of its own, so that its forward and its backward have
-clocks of their own, and together they are the step. Steps by part and whole steps alternate, and so do requests. The checks of ids, dense
-features and labels belong to the parts "features" and "loss"; a clock of its own tells what they cost.
+The model has the default configuration for census-income, with the full cell and with rank 32, in float32 and in bfloat16 autocast. Whole
+steps alternate with the forward and the backward of the recurrence alone, on the same batches.
 """
 
 from __future__ import annotations
@@ -11,176 +9,73 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import ArgumentParser, Namespace
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from dcrnn_fast.data import Batch, PackedDataset, prepare
-from dcrnn_fast.support.model_inputs import check_dense, check_ids, check_labels
 from dcrnn_fast.training.device import autocast
-from dcrnn_fast.training.loop.optim import build_optimiser
 
-from ..steps import CPU, batches_of, default_model
-from .measure import Measure
+from ..steps import CPU, batches_of, default_model, default_step
+from .measure import told
 
+FILE, SECONDS = "step_parts_cpu.json", 60.0
 DATA = "census-income"
-RANKS = (None, 32)
-DTYPES = ("float32", "bfloat16")
-REQUESTS = (1, 64, 512)
-WHOLE, RECURRENCE, CHECKS = "whole", "recurrence", "checks, of these"
+DTYPES, RANKS = ("float32", "bfloat16"), (None, 32)
 
 
-class Clocks:
-    """Runs parts forward, and then backward in the opposite order, and adds up the seconds of each by its name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._done: list[tuple[str, tuple[Tensor, ...], Tensor]] = []
-
-    def time(self, name: str, run: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
-        found = run()
-        self.seconds[name] += time.perf_counter() - begin
-        return found
-
-    def forward(self, name: str, run: Callable[..., Tensor], *before: Tensor) -> Tensor:
-        """``run(*before)``, whose inputs are the leaves of a new graph."""
-        leaves = tuple(value.detach().requires_grad_(value.requires_grad) for value in before)
-        after = self.time(f"{name}, forward", lambda: run(*leaves))
-        self._done.append((name, leaves, after))
-        return after
-
-    def backward(self) -> Tensor | None:
-        """The backward of every part, from the last one's result, a scalar; and the gradient of what the first part was given."""
-        grad = None
-        for name, leaves, after in reversed(self._done):
-            self.time(f"{name}, backward", lambda after=after, grad=grad: after.backward(grad))
-            grad = leaves[0].grad if leaves else None
-        self._done.clear()
-        return grad
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and its milliseconds."""
+    begin = time.perf_counter()
+    found = run()
+    return found, (time.perf_counter() - begin) * 1e3
 
 
-class Steps:
-    """Training steps of one model, whole or by part, on batches that repeat."""
+def rounds_of(dtype: str, rank: int | None, dataset: PackedDataset, batches: Sequence[Batch]) -> Callable[[], dict[str, float]]:
+    """A function that gives the milliseconds of a whole step and of the recurrence, after a step that warms the caches up."""
+    keys = {"model.rank": rank}
+    step, model, own = default_step(dataset, batches, dtype, keys), default_model(dataset, keys)[0].train(), cycle(batches)
 
-    def __init__(self, rank: int | None, precision: str, dataset: PackedDataset, batches: Iterator[Batch]) -> None:
-        self.model, self.config = default_model(dataset, {"model.rank": rank})
-        self.optimiser = build_optimiser(self.config, nn.ModuleDict({"model": self.model}), CPU)
-        self.batches, self.precision = batches, precision
+    def measure() -> dict[str, float]:
+        step()
+        whole, batch = timed(step)[1], next(own)
+        with autocast(dtype, CPU):
+            x0 = model.features(batch.ids, batch.dense).x0.detach().requires_grad_()
+            state, forward = timed(lambda: model.cross(x0))
+        gradient = torch.randn_like(state)
+        backward = timed(lambda: state.backward(gradient))[1]
+        model.zero_grad()
+        return {"whole": whole, "recurrence, forward": forward, "recurrence, backward": backward}
 
-    def autocast(self) -> torch.autocast:
-        return autocast(self.precision, CPU)
-
-    def update(self) -> None:
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.model.loss(logits.float(), labels, strict_funnel=self.config.loss.strict_funnel)
-
-    def whole(self, batch: Batch) -> Tensor:
-        """Forward and backward of a batch."""
-        with self.autocast():
-            logits = self.model(batch.ids, batch.dense)
-        loss = self.loss(logits, batch.labels)
-        loss.backward()
-        return loss
-
-    def by_part(self, batch: Batch, clocks: Clocks) -> Tensor:
-        """The same by part."""
-        model = self.model
-        with self.autocast():
-            x0, term, _ = clocks.time("features, forward", lambda: model.features(batch.ids, batch.dense))
-            given = term.detach().requires_grad_()
-            states = clocks.forward(RECURRENCE, model.cross, x0)
-            z = clocks.forward("towers", lambda h: model.towers(h, given), states)
-        loss = clocks.forward("loss", lambda z: self.loss(model.event_logits(z), batch.labels), z)
-        gradients = [clocks.backward(), given.grad]
-        clocks.time("features, backward", lambda: torch.autograd.backward([x0, term], gradients))
-        return loss
-
-    def checks(self, batch: Batch) -> None:
-        model = self.model
-        check_ids(batch.ids, model.num_embeddings, model.field_names)
-        check_dense(batch.dense, batch.ids.shape[0], model.num_dense)
-        check_labels(batch.labels, batch.labels, model.tasks, funnel=self.config.loss.strict_funnel and model.relation == "chain")
-
-    def round(self) -> dict[str, float]:
-        """Seconds of a whole step, of each part of another one, and of the checks. A step before them warms the caches up."""
-        self.model.train()
-        self.whole(next(self.batches))
-        self.update()
-        clocks, batch = Clocks(), next(self.batches)
-        clocks.time(WHOLE, lambda: (self.whole(batch), self.update()))
-        batch = next(self.batches)
-        self.by_part(batch, clocks)
-        clocks.time("optimiser", self.update)
-        clocks.time(CHECKS, lambda: self.checks(batch))
-        return clocks.seconds
-
-    @torch.no_grad()
-    def request(self, rows: int) -> dict[str, float]:
-        """Seconds of a whole request, and of each part of another one. A request before them warms the caches up."""
-        clocks, model, batch = Clocks(), self.model, next(self.batches)
-        ids, dense = batch.ids[:rows], None if batch.dense is None else batch.dense[:rows]
-        model.eval()
-        with self.autocast():
-            model.predict(ids, dense)
-            clocks.time(WHOLE, lambda: model.predict(ids, dense))
-            x0, term, _ = clocks.time("features", lambda: model.features(ids, dense))
-            states = clocks.time(RECURRENCE, lambda: model.cross(x0))
-            clocks.time("towers", lambda: model.towers(states, term))
-        return clocks.seconds
+    return measure
 
 
 def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The median of each clock in milliseconds, and of the whole without the recurrence."""
-    found = {name: statistics.median(seconds[name] for seconds in rounds) * 1e3 for name in rounds[0]}
-    recurrence = sum(value for name, value in found.items() if name.startswith(RECURRENCE))
-    found["outside the recurrence"] = found[WHOLE] - recurrence
+    """The median of each, and of the whole without the recurrence."""
+    found = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
+    found["outside the recurrence"] = 2 * found["whole"] - sum(found.values())
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def measure(dataset: PackedDataset, batch_size: int, seconds: float) -> dict[str, list[dict[str, Any]]]:
-    """A row for each rank and dtype of the training steps, and one for each batch size of the requests. All of them take turns."""
-    whole = batches_of(dataset, max(batch_size, *REQUESTS))
-    batches = [Batch(*(None if part is None else part[:batch_size] for part in batch)) for batch in whole]
-    cases = [{"rank": rank, "dtype": dtype} for dtype in DTYPES for rank in RANKS]
-    models = [Steps(case["rank"], case["dtype"], dataset, cycle(batches)) for case in cases]
-    runs: list[tuple[str, dict[str, Any], Callable[[], dict[str, float]]]] = []
-    for case, model in zip(cases, models, strict=True):
-        runs.append(("steps", {**case, "B": batch_size}, model.round))
-        runs += [("requests", {**case, "B": rows}, lambda model=model, rows=rows: model.request(rows)) for rows in REQUESTS]
-    times: list[list[dict[str, float]]] = [[] for _ in runs]
-    for _ in range(3):
-        for _, _, run in runs:
-            run()
-    start = time.perf_counter()
-    while len(times[0]) < 9 or time.perf_counter() - start < seconds:
-        for of_run, (_, _, run) in zip(times, runs, strict=True):
-            of_run.append(run())
-    found: dict[str, list[dict[str, Any]]] = {"steps": [], "requests": []}
-    for of_run, (kind, case, _) in zip(times, runs, strict=True):
-        found[kind].append({**case, "rounds": len(of_run), "ms": medians(of_run)})
-    return found
-
-
 def run(options: Namespace) -> dict[str, Any]:
-    """Measure and print."""
-    found = measure(prepare(DATA), options.batch, options.seconds)
-    for kind, rows in found.items():
-        for row in rows:
-            print(kind, ", ".join(f"{key} {value}" for key, value in row.items() if key != "ms"))
-            print("".join(f"    {name:26}{value:9.3f} ms\n" for name, value in row["ms"].items()), end="", flush=True)
-    return {"data": DATA, **found}
+    """A row for each dtype and rank. All of them take turns."""
+    dataset = prepare(DATA)
+    batches = batches_of(dataset, options.batch)
+    runs = {case: rounds_of(*case, dataset, batches) for case in product(DTYPES, RANKS)}
+    times: dict[tuple[str, int | None], list[dict[str, float]]] = {case: [] for case in runs}
+    start, turn = time.perf_counter(), 0
+    while turn < 12 or time.perf_counter() - start < options.seconds:
+        for case, measure in runs.items():
+            times[case].append(measure())
+        turn += 1
+    rows = [
+        told({"rank": rank, "dtype": dtype, "B": options.batch, "rounds": turn - 3, "ms": medians(times[dtype, rank][3:])})
+        for dtype, rank in runs
+    ]
+    return {"data": DATA, "steps": rows}
 
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=512, help="rows of a training step")
-
-
-MEASURE = Measure("step_parts", run, "step_parts_cpu.json", seconds=60.0, add_options=add_options)

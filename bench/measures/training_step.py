@@ -25,36 +25,24 @@ from dcrnn_fast.training.device import autocast
 
 from .. import interleave
 from ..quality.networks import Size
-from ..quality.rechub import Library
+from ..quality.rechub import Library, made
 from ..steps import CPU, Step, batches_of, default_model, default_step, stepper
-from .measure import Measure
 
+FILE, SECONDS = "training_step_cpu.json", 20.0
 DATA, OURS = "census-income", "DCRNN"
-SETTING = {"dense_bins": DENSE_BINS, "dropout": DROPOUT, "batch_norm": True}
+SETTING = {
+    "dense_bins": DENSE_BINS, "dropout": DROPOUT, "batch_norm": True, "experts": 8, "levels": 1, "own_experts": 2, "shared_experts": 1,
+}  # fmt: skip
+PEERS = {"SharedBottom": (117,), "MMoE": (16,), "PLE": (16,), "AITM": (32, 16)}
+"""The hidden widths of each peer's bottom or experts."""
+TOWER = 8
 REQUESTS = (1, 512)
-
-
-def layers(*dims: int) -> dict[str, Any]:
-    return {"dims": list(dims), "dropout": DROPOUT}
-
-
-PEERS: dict[str, Callable[[Any, list[Any], list[str], list[dict[str, Any]]], Any]] = {
-    "SharedBottom": lambda of, features, kinds, towers: of.SharedBottom(features, kinds, layers(117), towers),
-    "MMoE": lambda of, features, kinds, towers: of.MMOE(features, kinds, 8, layers(16), towers),
-    "PLE": lambda of, features, kinds, towers: of.PLE(features, kinds, 1, 2, 1, layers(16), towers),
-    "AITM": lambda of, features, kinds, towers: of.AITM(features, len(kinds), layers(32, 16), towers),
-}
 
 
 def peer(name: str, dataset: PackedDataset) -> Library:
     """A model of torch-rechub behind DCRNN's input layer."""
-    from torch_rechub.models import multi_task
-
     torch.manual_seed(0)
-    kinds, network = ["regression"] * len(dataset.meta.tasks), Library(dataset.meta, SETTING, Size(EMBEDDING_DIM, 1.0))
-    model = PEERS[name](multi_task, network.declared, kinds, [layers(8) for _ in kinds])
-    network.take(model, SETTING, list(model.towers) if name == "AITM" else ())
-    return network
+    return made(name, dataset.meta, SETTING, Size(EMBEDDING_DIM, 1.0), PEERS[name], TOWER)
 
 
 def peer_step(name: str, dataset: PackedDataset, batches: list[Batch], precision: str) -> Step:
@@ -118,6 +106,3 @@ def run(options: Namespace) -> dict[str, Any]:
 
 def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[512, 4096])
-
-
-MEASURE = Measure("training_step", run, "training_step_cpu.json", seconds=20.0, add_options=add_options)

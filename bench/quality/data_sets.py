@@ -1,78 +1,49 @@
-"""The data sets of the comparison, the parts of them that a run may see, and the tables of mostly ids that are written for it."""
+"""The data sets of the comparison, and the parts of them that a run may see."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import tempfile
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from dcrnn_fast.data import PackedDataset, PackedSplit, known_data_sets, prepare
 from dcrnn_fast.errors import ConfigError
 
+from ..id_tables import write_log, write_movielens
+
 NAMES = ("census-income", "hillstrom", "movielens-100k", "id-log")
-MOVIELENS = "recbole/dataset_example/ml-100k/ml-100k"
-"""Where the RecBole wheel holds MovieLens-100K."""
 ARRAYS = ("ids", "dense", "labels", "weight", "group")
 
 
-def schema(name: str, folder: Path, movielens: Path | None) -> str:
-    """The name or the path that :func:`dcrnn_fast.data.prepare` takes. A table that is no part of the package goes to ``folder``, once."""
-    if name in known_data_sets():
-        return name
-    if name not in NAMES:
-        raise ConfigError(f"--data {name}: expected {', '.join(NAMES)}")
-    there = folder / name
-    if not there.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            (written := Path(beside) / name).mkdir()
-            _write(name, written, movielens)
-            written.rename(there)
-    return str(next(there.glob("*.yaml")))
-
-
-def _write(name: str, folder: Path, movielens: Path | None) -> None:
-    if name == "id-log":
-        write_log(0, folder)
-    elif movielens is not None and movielens.is_file():
-        write_movielens(movielens, folder)
-    else:
-        raise ConfigError(
-            f"--data movielens-100k needs the RecBole wheel, which holds it, and --movielens {movielens} is no file: "
-            "run `pip download recbole --no-deps` and give the wheel's path"
-        )
-
-
 def load(name: str, folder: Path, *, movielens: Path | None = None, thin: int = 1) -> PackedDataset:
-    """The packed data set, encoded on the first call. ``thin`` takes every n-th row of each split."""
-    path = schema(name, folder / "tables", movielens)
-    dataset = prepare(path, cache_dir=None if path == name else folder / "cache")
-    if thin == 1:
-        return dataset
-    return dataclasses.replace(dataset, splits={name: rows_of(split, slice(None, None, thin)) for name, split in dataset.splits.items()})
+    """The packed data set, written and encoded on the first call. ``thin`` takes every n-th row of each split."""
+    if name in known_data_sets():
+        dataset = prepare(name)
+    else:
+        schema, tables = folder / "tables" / f"{name}.yaml", folder / "tables"
+        if not schema.is_file():
+            tables.mkdir(parents=True, exist_ok=True)
+            if name != "id-log" and not (movielens and movielens.is_file()):
+                raise ConfigError(
+                    f"--data {name} needs the RecBole wheel, which holds it, and --movielens {movielens} is no file: "
+                    "run `pip download recbole --no-deps` and give the wheel's path"
+                )
+            written = write_log(0, tables) if name == "id-log" or movielens is None else write_movielens(movielens, tables)
+            Path(written).rename(schema)
+        dataset = prepare(str(schema), cache_dir=folder / "cache")
+    return dataset if thin == 1 else rows_of(dataset, tuple(dataset.splits), thin)
 
 
-def rows_of(split: PackedSplit, rows: np.ndarray | slice) -> PackedSplit:
-    """These rows of a split, by their positions, by a mask or by a slice."""
-    arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[rows] for name in ARRAYS}
-    return dataclasses.replace(split, **arrays)
+def rows_of(dataset: PackedDataset, names: Sequence[str], step: int) -> PackedDataset:
+    """The same data with every ``step``-th row alone of some splits."""
 
+    def thinned(split: PackedSplit) -> PackedSplit:
+        arrays = {name: None if (values := getattr(split, name)) is None else np.asarray(values)[::step] for name in ARRAYS}
+        return dataclasses.replace(split, **arrays)
 
-def thin_census(dataset: PackedDataset) -> PackedDataset:
-    """The data set; if it is census-income, with every third train row alone. Studies take it, to train more often in the same time."""
-    return thin_train(dataset, 3) if dataset.meta.name.startswith("census-income") else dataset
-
-
-def thin_train(dataset: PackedDataset, step: int) -> PackedDataset:
-    """The same data with every ``step``-th train row alone."""
-    return dataclasses.replace(dataset, splits={**dataset.splits, "train": rows_of(dataset.split("train"), slice(None, None, step))})
+    return dataclasses.replace(dataset, splits={**dataset.splits, **{name: thinned(dataset.split(name)) for name in names}})
 
 
 def without_test(dataset: PackedDataset) -> PackedDataset:
@@ -85,91 +56,3 @@ def one_task(dataset: PackedDataset, task: int) -> PackedDataset:
     meta = dataclasses.replace(dataset.meta, tasks=dataset.meta.tasks[task : task + 1], funnel=False, relation="independent")
     splits = {name: dataclasses.replace(split, labels=split.labels[:, task : task + 1]) for name, split in dataset.splits.items()}
     return dataclasses.replace(dataset, meta=meta, splits=splits)
-
-
-def write_movielens(wheel: Path, folder: Path, *, min_count: int = 5) -> str:
-    """MovieLens-100K by time: 70% train, 15% validation, 15% test rows. Returns the schema."""
-    columns, tasks, rows = movielens_rows(wheel)
-    return write_table(folder, "movielens-100k", columns, tasks, rows, valid=0.15, test=0.15, min_count=min_count)
-
-
-def movielens_rows(wheel: Path) -> tuple[list[str], tuple[str, ...], list[list[str | int]]]:
-    """The columns, the tasks, and the rows of MovieLens-100K in the order of time. A rating of at least 4 is "like", of 5 "love"."""
-    with zipfile.ZipFile(wheel) as archive:
-        ratings, users, items = (_tab_separated(archive, part) for part in ("inter", "user", "item"))
-    ratings.sort(key=lambda row: float(row[3]))  # stable: ratings of the same second stay in the file's order
-    of_user = {row[0]: row[1:4] for row in users}
-    of_item = {row[0]: [row[2], row[3].split(" ")[0]] for row in items}
-    rows = [
-        [user, item, *of_user[user], *of_item[item], int(float(rating) >= 4), int(float(rating) >= 5)] for user, item, rating, _ in ratings
-    ]
-    return ["user_id", "item_id", "age", "gender", "occupation", "year", "genre"], ("like", "love"), rows
-
-
-def write_log(seed: int, folder: Path, *, min_count: int = 5, rows: int = 40_000, users: int = 6_000, items: int = 4_000) -> str:
-    """Impressions with clicks and consumes. Some users and items are frequent, most are rare; every other seed draws another log.
-
-    The logit of a click and that of a consume after a click each add up a bias of the user, of the item, of the hour and of the device,
-    and the product of a user's and an item's vector. With ``min_count=1`` every id of the train rows has an embedding, however rare it is.
-    Returns the schema.
-    """
-    rng = np.random.default_rng([seed, 13])
-    user, item = (rng.choice(count, rows, p=long_tail(rng, count)) for count in (users, items))
-    hour, device = rng.integers(0, 24, rows), rng.integers(0, 4, rows)
-    events = []
-    for base in (-1.6, -1.2):
-        bias = sum(
-            rng.normal(0, scale, count)[ids]
-            for scale, count, ids in ((0.6, users, user), (0.8, items, item), (0.2, 24, hour), (0.2, 4, device))
-        )
-        taste = (rng.normal(0, 0.4, (users, 8))[user] * rng.normal(0, 0.6, (items, 8))[item]).sum(axis=1)
-        events.append(rng.random(rows) < 1 / (1 + np.exp(-(base + bias + taste))))
-    click, consume = events[0], events[0] & events[1]
-    table = zip(user, item, hour, device, click.astype(int), consume.astype(int), strict=True)
-    columns = ["user_id", "item_id", "hour", "device"]
-    return write_table(folder, f"id-log-{seed}-{min_count}", columns, ("click", "consume"), table, valid=0.2, test=0.1, min_count=min_count)
-
-
-def long_tail(rng: np.random.Generator, count: int) -> np.ndarray:
-    """The probability of each id: a few are frequent, most are rare."""
-    weight = rng.permutation((np.arange(count) + 10.0) ** -0.9)
-    return weight / weight.sum()
-
-
-def _tab_separated(archive: zipfile.ZipFile, part: str) -> list[list[str]]:
-    lines = archive.read(f"{MOVIELENS}.{part}").decode("utf-8")
-    return list(csv.reader(io.StringIO(lines), delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-
-
-def write_table(
-    folder: Path,
-    name: str,
-    columns: Sequence[str],
-    tasks: Sequence[str],
-    table: Iterable[Sequence[object]],
-    *,
-    valid: float,
-    test: float,
-    min_count: int = 5,
-    group: str | None = "user_id",
-) -> str:
-    """A CSV whose last rows are the test rows, those before them the validation rows, and its schema."""
-    rows = list(table)
-    ends = round(len(rows) * (1 - test - valid)), round(len(rows) * (1 - test))
-    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*columns, *tasks, "split"])
-        writer.writerows([*row, "train" if at < ends[0] else "valid" if at < ends[1] else "test"] for at, row in enumerate(rows))
-    schema = {
-        "name": name,
-        "files": {"all": f"{name}.csv", "split_column": "split"},
-        "funnel": True,
-        "relation": "chain",
-        "tasks": [{"name": task, "column": task} for task in tasks],
-        "categorical": list(columns),
-        "group": group,
-        "min_count": min_count,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(schema), encoding="utf-8")
-    return str(path)

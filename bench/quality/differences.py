@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+Name = TypeVar("Name", bound=Hashable)
 
-def over_seeds(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | None]:
-    """The mean of the differences by seed, its standard error, and t, their ratio; None where one seed alone, or no spread, is there.
 
-    >>> over_seeds([0.75, 0.5, 0.75], [0.5, 0.5, 0.25])["mean"]
-    0.25
-    """
+def over_seeds(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of the differences by seed, and t, which is it over its standard error; None where there is no spread."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     mean = statistics.fmean(differences)
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    return {"mean": mean, "se": error, "t": mean / error if error else None}
+    return mean, mean / error if error else None
 
 
 def weighted_auc(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], float]:
@@ -42,8 +41,8 @@ def weighted_auc(labels: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray
 
 
 def over_rows(
-    labels: np.ndarray, scores: Mapping[str, np.ndarray], against: str, resamples: int, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+    labels: np.ndarray, scores: Mapping[Name, np.ndarray], against: Name, resamples: int, seed: int = 0
+) -> dict[Name, tuple[float, float]]:
     """The 2.5% and 97.5% quantiles of each model's AUC minus that of ``against`` over resamples of the test rows.
 
     ``labels`` [N], NaN where unknown; ``scores`` [S, N] of every model, one row a seed. The statistic is the mean over the seeds of the
@@ -52,7 +51,7 @@ def over_rows(
     known = ~np.isnan(labels)
     aucs = {name: [weighted_auc(labels[known], of_seed[known]) for of_seed in of_model] for name, of_model in scores.items()}
     rng, rows = np.random.default_rng(seed), int(known.sum())
-    differences: dict[str, list[float]] = {name: [] for name in scores if name != against}
+    differences: dict[Name, list[float]] = {name: [] for name in scores if name != against}
     for _ in range(resamples):
         weights = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
         means = {name: statistics.fmean(auc(weights) for auc in of_model) for name, of_model in aucs.items()}

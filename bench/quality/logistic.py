@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from .boosters import Rows
 from .networks import Setting
 
 STRENGTHS = 10.0 ** np.arange(-3, 2.1, 0.5)
 """scikit-learn's C, from strong L2 to weak: the variance of a coefficient's normal prior."""
+
+
+class Rows(NamedTuple):
+    """Features [N, F + Nd] and labels [N] of one task."""
+
+    x: np.ndarray
+    y: np.ndarray
 
 
 class Logistic:
@@ -46,7 +53,7 @@ class Logistic:
         at = np.stack(parts, axis=1).astype(np.int32) + self.starts.astype(np.int32)
         return csr_matrix((np.ones(at.size), at.ravel(), np.arange(0, at.size + 1, at.shape[1])), shape=(len(x), self.width))
 
-    def logits(self, x: np.ndarray, threads: int = 1) -> np.ndarray:
+    def logits(self, x: np.ndarray) -> np.ndarray:
         return self.one_hot(x) @ self.weight + self.bias
 
 

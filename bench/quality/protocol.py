@@ -61,16 +61,12 @@ class Protocol:
 
 
 class Fitted(NamedTuple):
-    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] for a split.
-
-    ``networks`` holds one network for all tasks, or one for each; none of the trees and the constant.
-    """
+    """A trained model. ``history`` has the validation log loss after each evaluated step; ``logits`` gives [N, T] of a split."""
 
     logits: Callable[[PackedSplit], np.ndarray]
     parameters: int | None
     history: list[tuple[int, float]]
     seconds: float
-    networks: tuple[nn.Module, ...] = ()
 
 
 def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list[dict[str, Any]]:
@@ -81,18 +77,13 @@ def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
-def start_embeddings(model: nn.Module, deviation: float) -> None:
-    """Every embedding starts normal with this standard deviation."""
+def start_embeddings(model: nn.Module, deviation: float, dense: np.ndarray | None) -> None:
+    """Every embedding starts normal with this standard deviation; every numeric one gets the edges of the train rows' values."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=deviation)
-
-
-def start_numeric_embeddings(model: nn.Module, dataset: PackedDataset) -> None:
-    """Every numeric embedding gets the edges of the train rows' values."""
-    for module in model.modules():
-        if isinstance(module, PiecewiseLinearEmbedding):
-            module.set_edges(dense_edges(np.asarray(dataset.split("train").dense), module.weight.shape[1]))
+        elif isinstance(module, PiecewiseLinearEmbedding):
+            module.set_edges(dense_edges(np.asarray(dense), module.weight.shape[1]))
 
 
 @torch.no_grad()
@@ -110,9 +101,6 @@ def mean_log_loss(logits: Tensor, labels: Tensor) -> float:
 
 def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size: str, protocol: Protocol) -> Fitted:
     """Train the model ``name`` on the train rows and stop by the validation rows."""
-    model = MODELS[name]
-    if name == "constant":
-        return _constant(dataset)
     if name in (SHIPPED, TRAINED):
         return _by_the_trainer(dataset, setting, seed)
     if name in KINDS:
@@ -120,7 +108,7 @@ def fit(name: str, dataset: PackedDataset, setting: Setting, *, seed: int, size:
         labels = torch.from_numpy(np.array(dataset.split("valid").labels))
         loss = mean_log_loss(torch.from_numpy(trees.logits(dataset.split("valid"))).float(), labels)
         return Fitted(trees.logits, None, [(max(trees.rounds), loss)], trees.seconds)
-    if model.one_task_each:
+    if name == "single-task":
         return _apart([_network(name, one_task(dataset, t), setting, seed, size, protocol) for t in range(len(dataset.meta.tasks))])
     return _network(name, dataset, setting, seed, size, protocol)
 
@@ -130,8 +118,7 @@ def _network(name: str, dataset: PackedDataset, setting: Setting, seed: int, siz
     assert build is not None
     torch.manual_seed(seed)
     model: Any = build(dataset.meta, setting, SIZES[size])
-    start_embeddings(model, setting["embedding_init_std"])
-    start_numeric_embeddings(model, dataset)
+    start_embeddings(model, setting["embedding_init_std"], dataset.split("train").dense)
     oov_dropout = OOVDropout(dataset, setting["oov_dropout"], torch.device("cpu"))
     modules: dict[str, nn.Module] = {"model": model}
     if setting["weighting"] == "uncertainty" and len(dataset.meta.tasks) > 1:
@@ -170,7 +157,7 @@ def _fitted(model: nn.Module, history: list[tuple[int, float]], begin: float) ->
     def logits(split: PackedSplit) -> np.ndarray:
         return predicted(model, list(BlockLoader(split, EVALUATION_BATCH).batches())).numpy()
 
-    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin, (model,))
+    return Fitted(logits, sum(parameter.numel() for parameter in model.parameters()), history, time.perf_counter() - begin)
 
 
 def _by_the_trainer(dataset: PackedDataset, setting: Setting, seed: int) -> Fitted:
@@ -199,18 +186,7 @@ def _apart(parts: list[Fitted]) -> Fitted:
         sum(part.parameters or 0 for part in parts),
         [(steps, loss)],
         sum(part.seconds for part in parts),
-        tuple(network for part in parts for network in part.networks),
     )
-
-
-def _constant(dataset: PackedDataset) -> Fitted:
-    tasks = dataset.meta.tasks
-    rates = base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False)
-    clipped = np.array([min(max(rates.get(task, 0.5), 1e-7), 1 - 1e-7) for task in tasks])
-    row = np.log(clipped) - np.log1p(-clipped)
-    valid = dataset.split("valid")
-    loss = mean_log_loss(torch.from_numpy(np.tile(row, (len(valid), 1))), torch.from_numpy(np.asarray(valid.labels, dtype=np.float64)))
-    return Fitted(lambda split: np.tile(row, (len(split), 1)), len(tasks), [(0, loss)], 0.0)
 
 
 def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -221,6 +197,14 @@ def metrics(dataset: PackedDataset, split: str, logits: np.ndarray) -> dict[str,
     group = None if rows.group is None else np.asarray(rows.group)
     found = task_metrics(by_task, np.asarray(rows.labels), tasks, funnel=False, group=group)
     return with_constant(found, base_rates(np.asarray(dataset.split("train").labels), tasks, funnel=False))
+
+
+def constant_scores(dataset: PackedDataset) -> dict[str, dict[str, float]]:
+    """By task, what the constant, the base rate of the train rows, has on the test rows."""
+    rates = base_rates(np.asarray(dataset.split("train").labels), dataset.meta.tasks, funnel=False)
+    rows = np.array([[rates[task] for task in dataset.meta.tasks]]).repeat(len(dataset.split("test")), axis=0)
+    found = metrics(dataset, "test", np.log(rows) - np.log1p(-rows))
+    return {task: {key: round(of_task[key], 9) for key in ("log_loss", "calibration")} for task, of_task in found.items()}
 
 
 def score(fitted: Fitted, dataset: PackedDataset) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ which leaves out the sigmoid and nothing else. AITM and ESMM have no such switch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,10 +38,13 @@ class Library(Network):
         self.declared = [SparseFeature(str(part), vocab_size=1, embed_dim=size.embedding_dim) for part in range(self.features.parts)]
 
     def take(self, model: nn.Module, setting: Setting, towers: Sequence[nn.Module] = ()) -> None:
-        """Use ``model``, and read its logits from ``towers`` if there are any."""
+        """Use ``model``, without batch normalisation if the setting says so, and read its logits from ``towers`` if there are any."""
         model.embedding = Embedded()
-        self.model = model if setting["batch_norm"] else _without_batch_norm(model)
-        self.read: dict[int, Tensor] = {}
+        for module in [] if setting["batch_norm"] else list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.BatchNorm1d):
+                    setattr(module, name, nn.Identity())
+        self.model, self.read = model, dict[int, Tensor]()
         for task, tower in enumerate(towers):
             tower.register_forward_hook(lambda _, __, output, task=task: self.read.__setitem__(task, output))
 
@@ -54,47 +57,37 @@ class Library(Network):
         return logits
 
 
-def _without_batch_norm(model: nn.Module) -> nn.Module:
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.BatchNorm1d):
-                setattr(module, name, nn.Identity())
-    return model
-
-
-def _layers(setting: Setting, *dims: int) -> dict[str, Any]:
+def layers(setting: Setting, *dims: int) -> dict[str, Any]:
+    """Hidden layers as the library declares them."""
     return {"dims": list(dims), "dropout": setting["dropout"]}
 
 
-def shared_bottom(meta: PackedMeta, setting: Setting, size: Size) -> Library:
-    """One bottom for all tasks."""
-    from torch_rechub.models.multi_task import SharedBottom
+MODELS: dict[str, Callable[[Any, list[Any], list[str], Setting, dict[str, Any], list[dict[str, Any]]], nn.Module]] = {
+    "SharedBottom": lambda of, features, kinds, setting, bottom, towers: of.SharedBottom(features, kinds, bottom, towers),
+    "MMoE": lambda of, features, kinds, setting, expert, towers: of.MMOE(features, kinds, setting["experts"], expert, towers),
+    "PLE": lambda of, features, kinds, setting, expert, towers: of.PLE(
+        features, kinds, setting["levels"], setting["own_experts"], setting["shared_experts"], expert, towers
+    ),
+    "AITM": lambda of, features, kinds, setting, bottom, towers: of.AITM(features, len(kinds), bottom, towers),
+}
+"""How the library makes each: from features, kinds of tasks, a setting, hidden layers of a bottom or expert, and towers."""
 
-    (wide, half), network = widths(setting, size), Library(meta, setting, size)
-    towers = [_layers(setting, half) for _ in meta.tasks]
-    network.take(SharedBottom(network.declared, ["regression"] * len(meta.tasks), _layers(setting, wide, half), towers), setting)
+
+def made(name: str, meta: PackedMeta, setting: Setting, size: Size, hidden: Sequence[int], tower: int) -> Library:
+    """A model of these hidden widths."""
+    from torch_rechub.models import multi_task
+
+    network, kinds = (Transfer if name == "AITM" else Library)(meta, setting, size), ["regression"] * len(meta.tasks)
+    towers = [layers(setting, tower) for _ in kinds]
+    model = MODELS[name](multi_task, network.declared, kinds, setting, layers(setting, *hidden), towers)
+    network.take(model, setting, list(model.towers) if name == "AITM" else ())
     return network
 
 
-def mmoe(meta: PackedMeta, setting: Setting, size: Size) -> Library:
-    """Experts for all tasks, and a gate over them for each."""
-    from torch_rechub.models.multi_task import MMOE
-
-    (wide, half), network = widths(setting, size), Library(meta, setting, size)
-    towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
-    network.take(MMOE(network.declared, kinds, setting["experts"], _layers(setting, wide, half), towers), setting)
-    return network
-
-
-def ple(meta: PackedMeta, setting: Setting, size: Size) -> Library:
-    """Experts of each task and of all, in one or two levels."""
-    from torch_rechub.models.multi_task import PLE
-
-    (wide, half), network = widths(setting, size), Library(meta, setting, size)
-    towers, kinds = [_layers(setting, half) for _ in meta.tasks], ["regression"] * len(meta.tasks)
-    counts = setting["levels"], setting["own_experts"], setting["shared_experts"]
-    network.take(PLE(network.declared, kinds, *counts, _layers(setting, wide, half), towers), setting)
-    return network
+def build(name: str, meta: PackedMeta, setting: Setting, size: Size) -> Library:
+    """A model of the comparison."""
+    hidden = widths(setting, size)
+    return made(name, meta, setting, size, hidden, hidden[1])
 
 
 class Transfer(Library):
@@ -102,11 +95,6 @@ class Transfer(Library):
 
     def __init__(self, meta: PackedMeta, setting: Setting, size: Size) -> None:
         super().__init__(meta, setting, size)
-        from torch_rechub.models.multi_task import AITM
-
-        wide, half = widths(setting, size)
-        model = AITM(self.declared, len(meta.tasks), _layers(setting, wide, half), [_layers(setting, half) for _ in meta.tasks])
-        self.take(model, setting, list(model.towers))
         self.funnel = meta.funnel
 
     def loss(self, logits: Tensor, labels: Tensor, *, task_weight: nn.Module | None = None) -> Tensor:
@@ -121,9 +109,9 @@ class EntireSpace(Library):
         super().__init__(meta, setting, size)
         from torch_rechub.models.multi_task import ESMM
 
-        layers = _layers(setting, *widths(setting, size))
+        hidden = layers(setting, *widths(setting, size))
         # The library puts users' and items' features side by side, so the place of the cut changes nothing.
-        model = ESMM(self.declared[:1], self.declared[1:], cvr_params=layers, ctr_params=dict(layers))
+        model = ESMM(self.declared[:1], self.declared[1:], cvr_params=hidden, ctr_params=dict(hidden))
         self.take(model, setting, [model.tower_ctr, model.tower_cvr])
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:

@@ -1,1 +1,1 @@
-"""Studies that train models to answer one question each: ``make study NAME=rank``. Their tables are in bench/results/."""
+"""Studies that train models to answer one question each: ``make study NAME=ablation``. Their tables are in bench/results/."""

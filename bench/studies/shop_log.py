@@ -1,8 +1,8 @@
 """A shop's log of 30 days, drawn for studies: impressions with clicks, carts and orders. New users and items come each day.
 
 The logit of each event, given the one before it, adds up effects of the user, item, category, hour and device, six taste factors of user
-and item, the user's sensitivity to the price, and for a click the position on the page. `draw` gives a packed data set split by days;
-`draw_log` gives the log, of which `packed` makes data sets of other days, with vocabularies that grow.
+and item, the user's sensitivity to the price, and for a click the position on the page. `draw_log` gives the log, of which
+`packed` makes data sets split by days, with vocabularies that grow.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ import numpy as np
 
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 
-from ..quality.data_sets import long_tail
+from ..id_tables import long_tail
 
 TASKS = ("click", "cart", "order")
 RATES = (0.08, 0.15, 0.30)
 """Of each task, given the one before it."""
 DAYS, FACTORS, POSITIONS = 30, 6, 20
-PARTS = {"train": range(21), "valid": range(21, 24), "test": range(24, DAYS)}
-"""The days of each split: at the end, a fifth of them are test rows."""
 OOV = "<oov>"
 
 
@@ -51,7 +49,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Log:
-    """The rows in order of time: raw ids by field, prices, labels [N, T], and where it is known the probability of each label being 1."""
+    """The rows in order of time: raw ids by field, prices, and labels [N, T]."""
 
     name: str
     tasks: tuple[str, ...]
@@ -59,12 +57,6 @@ class Log:
     price: np.ndarray | None
     labels: np.ndarray
     day: np.ndarray
-    probability: np.ndarray | None = None
-
-
-def draw(seed: int, scope: Scope | None = None) -> PackedDataset:
-    """A log, split by `PARTS`. Each seed draws another one."""
-    return packed(draw_log(seed, scope or Scope()), PARTS)
 
 
 def draw_log(seed: int, scope: Scope) -> Log:
@@ -84,18 +76,16 @@ def draw_log(seed: int, scope: Scope) -> Log:
     sensitivity = scope.price * (1 + scope.taste * rng.normal(size=scope.users))
     logits -= (sensitivity[ids["user"]] * (price - 3) / 0.8)[:, None]
     logits += _tastes_and_drift(rng, ids, day, scope)
-    probability = np.ones((scope.rows, tasks))
     labels, happened = np.zeros((scope.rows, tasks), np.float32), np.ones(scope.rows)
     for task, rate in enumerate(RATES):
         given = _sigmoid(logits[:, task] + _intercept(logits[happened > 0, task], rate))
-        probability[:, task] = given if task == 0 else given * probability[:, task - 1]
         happened = happened * (rng.random(scope.rows) < given)
         labels[:, task] = happened
     if scope.title:
         ids["title"] = rng.permutation(scope.items)[ids["item"]]
     if scope.session:
         ids["session"] = day * scope.users + ids["user"]
-    return Log(f"shop-log {seed} {scope}", TASKS, ids, np.exp(price), labels, day, probability)
+    return Log(f"shop-log {seed} {scope}", TASKS, ids, np.exp(price), labels, day)
 
 
 def packed(log: Log, parts: Mapping[str, range], before: PackedMeta | None = None) -> PackedDataset:

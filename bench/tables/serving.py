@@ -39,7 +39,7 @@ def requests() -> str:
 
 
 def load() -> str:
-    """Requests a second and the times to the answer, of each server; and what the soak saw."""
+    """Requests a second and the times to the answer, of each server."""
     result = read("load_cpu.json")
     lines = []
     for row in result["rows"]:
@@ -47,17 +47,9 @@ def load() -> str:
         rate = f"{row['requests/s']:,.0f} ({row['requests/s, low']:,.0f}-{row['requests/s, high']:,.0f})"
         lines.append([str(row["rows"]), str(row["connections"]), row["server"], rate, times, str(row["failed"])])
     header = ["rows", "connections", "server", "requests/s", "p50 / p99 / p99.9, ms", "failed"]
-    soak = result["soak"]
-    of_soak = f", on another machine: {soak['machine']}" if "machine" in soak else ""
-    times = " / ".join(f"{soak[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
     return (
-        f"{markdown(header, lines)}\n\n"
-        f"Medians of three rounds (least-most). For {soak['seconds'] / 60:.0f} minutes, {soak['connections']} connections asked the first "
-        f"server {soak['requests/s']:,.0f} requests of one row a second, of the {soak['asked for, requests/s'] / 0.8:,.0f} that it can "
-        f"answer, while it loaded its package anew {soak['reloads']} times: {soak['requests']:,} requests, {soak['failed']} failed; "
-        f"p50 / p99 / p99.9 {times} ms. It took {soak['memory after the first reload, MB']:,.0f} MB of memory after the first reload, at "
-        f"most {soak['greatest memory in the second half, MB']:,.0f} in the second half, and {soak['memory at the end, MB']:,.0f} at the "
-        f"end{of_soak}. {machine.line(result['machine'])}; wrk on the same cores; `bench/results/load_cpu.json`."
+        f"{markdown(header, lines)}\n\nMedians of three rounds (least-most); wrk on the same cores. {machine.line(result['machine'])}; "
+        "`bench/results/load_cpu.json`."
     )
 
 

@@ -24,13 +24,5 @@ def scale() -> str:
         for run in result["runs"]
     ]
     loads = ", ".join(f"{run['load_average']:.1f}" for run in result["runs"])
-    kills = "".join(
-        f"Killed {run['kills']} times at random, and called again, {run['cores']} cores ended with the same bytes after "
-        f"{run['seconds_with_kills']:,.0f} seconds in all. "
-        for run in result["runs"]
-        if "kills" in run
-    )
-    note = (
-        f"{kills}The machine's load average was {loads}: above its {result['machine']['cores']} cores, seconds include waiting for others."
-    )
+    note = f"The machine's load average was {loads}: above its {result['machine']['cores']} cores, seconds include waiting for others."
     return f"{markdown(header, rows)}\n\n{note} {machine.line(result['machine'])}; `bench/results/scale_prepare.json`."

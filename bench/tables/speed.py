@@ -11,7 +11,7 @@ from ..results import COMMITTED, PEERS, case_of, markdown, ratio, read, words
 from ..test_low_rank import DEFAULT as DEFAULT_CELL
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
-SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "low_rank_dcn_cpu", "param_gather_cpu", "sharing_cpu")
+SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "param_gather_cpu", "sharing_cpu")
 PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
 
 
@@ -73,8 +73,8 @@ def low_rank() -> str:
             lines.append([f"D = {size['D']}, rank {size['rank']}, B = {size['B']}, {dtype}", *cells])
     peers = ("our full cell", "torch.compile", "product floor")
     header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
-    note = "Conditions as in the table above, with one projection for both tasks. `bench/results/low_rank_cpu.json`."
-    return f"{markdown(header, lines)}\n\n{note}"
+    note = f"Conditions as in the table above, with one projection for both tasks. {machine.line(result['machine'])}"
+    return f"{markdown(header, lines)}\n\n{note}; `bench/results/low_rank_cpu.json`."
 
 
 def headline() -> str:
@@ -129,22 +129,14 @@ def training_step() -> str:
 
 
 def step_parts() -> str:
-    """Milliseconds of each part of a training step and of a request, a column a model and dtype."""
+    """Milliseconds of a training step and of its recurrence, a column a model and dtype."""
     result = read("step_parts_cpu.json")
-    tables = []
-    for kind in ("steps", "requests"):
-        rows = result[kind]
-        cases = list(dict.fromkeys((row["dtype"], row["rank"]) for row in rows))
-        header = [f"{kind}, ms", *(f"{dtype}, {'full cell' if rank is None else f'rank {rank}'}" for dtype, rank in cases)]
-        lines = []
-        for batch in dict.fromkeys(row["B"] for row in rows):
-            clocks = {(row["dtype"], row["rank"]): row["ms"] for row in rows if row["B"] == batch}
-            for name in clocks[cases[0]]:
-                lines.append([f"B = {batch}: {name}", *(f"{clocks[case][name]:.2f}" for case in cases)])
-        tables.append(markdown(header, lines))
+    rows = result["steps"]
+    header = ["steps, ms", *(f"{row['dtype']}, {'full cell' if row['rank'] is None else 'rank ' + str(row['rank'])}" for row in rows)]
+    lines = [[f"B = {rows[0]['B']}: {name}", *(f"{row['ms'][name]:.2f}" for row in rows)] for name in rows[0]["ms"]]
     return (
-        "\n\n".join(tables) + "\n\nMedians. The parts are of other steps than the whole and cut from each other, so they do not quite add "
-        f"up to it. {machine.line(result['machine'])}; `bench/results/step_parts_cpu.json`."
+        f"{markdown(header, lines)}\n\nMedians, each of other steps. {machine.line(result['machine'])}; "
+        "`bench/results/step_parts_cpu.json`."
     )
 
 

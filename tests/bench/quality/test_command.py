@@ -1,114 +1,95 @@
-"""The command: it runs every kind of model, writes its files, and says in one line what it cannot do."""
+"""The command: it runs every kind of model, keeps what the report has, and says in one line what it cannot do."""
 
 import dataclasses
 import json
 
 import pytest
 
+from bench.figure import distances
 from bench.quality import __main__ as quality
-from bench.quality import data_sets, models, report
-from bench.quality.data_sets import write_log
-from bench.quality.models import MODELS
-from bench.quality.runner import Plan, run
-from bench.quality.speed import flops
-from bench.quality.trees import KINDS
-from dcrnn_fast import DCRNN
-from tests.bench.quality.toy import toy
+from bench.quality import tune
+from bench.quality.models import MODELS, SHIPPED, Subject
+from bench.quality.protocol import Protocol
+from bench.quality.report import mean_ranks, of_set, subject_of
+from bench.quality.tune import Plan, run
+from bench.results import COMMITTED
+from dcrnn_fast.errors import ConfigError
+
+CHEAP = ("dcrnn", "trees", "logistic")
 
 
 @pytest.fixture
-def kept(monkeypatch, tmp_path):
-    """The quick command's files outlive it here."""
-
-    class Folder:
-        def __enter__(self):
-            return str(tmp_path)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(quality.tempfile, "TemporaryDirectory", Folder)
-    return tmp_path
+def plan(tmp_path):
+    return Plan(tmp_path, ("hillstrom",), CHEAP, trials=1, seeds=2, protocol=quality.QUICK)
 
 
-def test_the_quick_command_runs_models_of_each_kind_and_writes_every_report(kept, capsys):
-    trees = {name for name in KINDS if MODELS[name].installed}
-    assert quality.main(["--quick", "--models", "dcrnn", "dcnv2", *trees]) == 0
-    result = json.loads((kept / "quality.json").read_text())
-    assert {row["model"] for row in result["rows"]} == {"dcrnn", "dcnv2", *trees}
-    assert {row["task"] for row in result["rows"]} == {"visit", "conversion"}
-    assert all(row["bfloat16"]["training_rows_per_second"] > 0 for row in result["speeds"] if row["model"] not in trees)
-    assert all(row["float32"]["request_microseconds"] > 0 for row in result["speeds"])
-    assert (kept / "quality.md").read_text().strip().endswith(report.as_markdown(result))
-    assert "DCN-v2 and towers" in capsys.readouterr().out
-    assert {path.name for path in kept.glob("*.svg")} == {"quality_training.svg", "quality_auc.svg"}
+def test_a_report_keeps_earlier_rows_and_replaces_those_trained_again(plan):
+    assert run(plan, 0) == []
+    empty = quality.earlier(plan.root / "none.json", quality.QUICK)
+    first = quality.gather(plan, empty, 10, 0.0)
+    assert [row["model"] for row in first["rows"]] == list(CHEAP)
+    assert set(first["rows"][1]["test"]["visit"]) == {"auc", "log_loss", "calibration", "interval"}
+    assert first["rows"][0]["speed"]["bfloat16"]["training_rows_per_second"] > 0
+    later = json.loads(json.dumps(first))
+    later["rows"][0]["seconds"], later["rows"][1]["seconds"] = [-1.0], [-1.0]
+    again = quality.gather(dataclasses.replace(plan, models=("dcrnn",)), later, 0, None)
+    assert [row["seconds"] == [-1.0] for row in again["rows"]] == [False, True, False]
+    assert "| logistic regression for each task | " in of_set(again, "hillstrom")
 
 
-def test_the_quick_command_runs_a_model_of_the_library(kept):
-    pytest.importorskip("torch_rechub")
-    assert quality.main(["--quick", "--models", "esmm"]) == 0
-    result = json.loads((kept / "quality.json").read_text())
-    assert {row["model"] for row in result["rows"]} == {"esmm"}
+def test_a_finished_subject_is_not_trained_again_unless_its_protocol_changes(plan, monkeypatch):
+    plan = dataclasses.replace(plan, models=("dcrnn",))
+    trained, real = [], tune.fit
+    monkeypatch.setattr(tune, "fit", lambda *values, **options: (trained.append(1), real(*values, **options))[1])
+    for protocol in (quality.QUICK, quality.QUICK, dataclasses.replace(quality.QUICK, batch_size=32)):
+        assert run(dataclasses.replace(plan, protocol=protocol), 0) == []
+    assert len(trained) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--models", "mmo"], "--models 'mmo': expected dcrnn"),
-        (["--data", "movielens-100k", "--models", "constant"], "needs the RecBole wheel"),
-        (["--quick", "--extend", "quality.json"], "--quick trains a few steps that no report can keep: leave out --extend"),
-    ],
-)
-def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
-    assert quality.main([*arguments, "--work", str(tmp_path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert words in line
-
-
-def test_a_model_whose_package_is_missing_is_refused_and_the_default_leaves_it_out(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(models, "find_spec", lambda package: None)
-    assert quality.main(["--models", "lightgbm", "ple", "dcrnn", "--work", str(tmp_path)]) == 2
-    assert "--models lightgbm ple need lightgbm, torch-rechub: run pip install 'dcrnn_fast[quality]'" in capsys.readouterr().err
-    plan = quality.plan_of(quality.parser().parse_args([]))
-    assert not {"lightgbm", "catboost", "ple"} & set(plan.models)
-    assert "without " in capsys.readouterr().out
-
-
-def test_a_table_is_written_once_and_then_read(tmp_path, monkeypatch):
-    """Processes that train at the same time read it: none may write it again."""
-    small = {"rows": 300, "users": 30, "items": 20}
-    monkeypatch.setattr(data_sets, "write_log", lambda seed, folder: write_log(seed, folder, **small))
-    first = data_sets.load("id-log", tmp_path)
-    monkeypatch.setattr(data_sets, "write_log", lambda *_: pytest.fail("the table was written again"))
-    assert data_sets.load("id-log", tmp_path).meta.digest == first.meta.digest
-    assert first.split("test").group is not None
-
-
-def test_sizes_that_share_their_trials_are_tuned_once(tmp_path):
-    plan = Plan(tmp_path, ("hillstrom",), ("dcrnn", "constant"), ("small", "large"), 1, 1, quality.QUICK, tuned_at="medium")
-    assert run(plan, workers=1) == []
-    found = {
-        path.relative_to(tmp_path / "hillstrom").as_posix() for path in tmp_path.rglob("*.json") if path.parent.parent.name == "hillstrom"
-    }
-    trials = {"dcrnn-medium/trial-000.json", "constant-one/trial-000.json"}
-    assert found == trials | {"dcrnn-small/seed-1.json", "dcrnn-large/seed-1.json", "constant-one/seed-1.json"}
-
-
-def test_a_model_that_fails_is_named_and_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+def test_a_model_that_fails_is_named_and_does_not_stop_the_others(plan, monkeypatch):
     def broken(*_):
         raise RuntimeError("no memory left")
 
     monkeypatch.setitem(MODELS, "dcnv2", dataclasses.replace(MODELS["dcnv2"], build=broken))
-    plan = Plan(tmp_path, ("hillstrom",), ("dcnv2", "constant"), ("small",), 1, 1, quality.QUICK)
-    assert run(plan, workers=1) == ["hillstrom, dcnv2, small: RuntimeError: no memory left"]
-    assert "failed: hillstrom, dcnv2, small" in capsys.readouterr().err
-    assert (tmp_path / "hillstrom" / "constant-one" / "seed-1.json").is_file()
+    assert run(dataclasses.replace(plan, models=("dcnv2", "logistic")), 0) == ["hillstrom, dcnv2, medium: RuntimeError: no memory left"]
+    assert list(plan.root.glob("hillstrom-logistic-one-*.json"))
 
 
-def test_the_flops_of_the_recurrence_are_those_of_its_plan():
-    data = toy(dense=0)
-    model = DCRNN(data.meta.fields, embedding_dim=4, tasks=("click", "buy"), tower_dims=(8,), rank=None)
-    dim = 12
-    towers = 2 * 2 * (dim * 8 + 8)
-    assert flops(model, data) == model.plan.cost().flops + towers
+def test_another_size_takes_the_setting_of_the_tuned_one(tmp_path):
+    before = json.loads((COMMITTED / "quality.json").read_text(encoding="utf-8"))
+    plan = quality.plan_of(quality.parser().parse_args(["--size", "small", "--data", "hillstrom", "--models", "dcrnn", "trees"]), before)
+    assert plan.subjects() == [Subject("hillstrom", "dcrnn", "small")]
+    tuned = next(row for row in before["rows"] if subject_of(row) == ("hillstrom", "dcrnn", "medium"))
+    assert plan.settings["hillstrom", "dcrnn", "small"] == tuned["setting"]
+    with pytest.raises(ConfigError, match="the report lacks hillstrom, dcrnn, small"):
+        dataclasses.replace(plan, settings={}).subjects()
+
+
+@pytest.mark.parametrize("name", ["quality", "quality_untuned"])
+def test_the_committed_reports_are_of_todays_protocol(name):
+    assert quality.earlier(COMMITTED / f"{name}.json", Protocol())["rows"]
+    with pytest.raises(ConfigError, match=r"another protocol: batch_size was 512 and is 64"):
+        quality.earlier(COMMITTED / f"{name}.json", Protocol(batch_size=64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--models", "mmo"], "--models mmo: expected dcrnn"), (["--data", "movielens-100k", "--models", "trees"], "needs the RecBole wheel")],
+)
+def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
+    assert quality.main([*arguments, "--work", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_a_mean_rank_counts_the_models_ahead_of_those_that_every_set_has():
+    aucs = {"ple": [[0.7, 0.8], [0.6, 0.6]], "dcrnn": [[0.6, 0.9], [0.7, 0.7]], "trees": [[0.6, 0.5], []]}
+    assert mean_ranks(aucs) == {"ple": [1.5, 2.0], "dcrnn": [1.5, 1.0]}
+
+
+def test_a_distance_is_the_mean_difference_with_the_interval_of_students_t():
+    aucs = {"ple": [0.7, 0.8], SHIPPED: [0.6, 0.9]}
+    rows = [{"data": "a", "model": name, "size": "one", "test": {"click": {"auc": auc}}} for name, auc in aucs.items()]
+    mean, half = distances({"rows": rows})["a"]["PLE"]
+    assert mean == pytest.approx(0.0)
+    assert half == pytest.approx(12.706 * 0.1, rel=1e-4)  # of two differences, 0.1 and -0.1, the standard error is 0.1

@@ -2,7 +2,7 @@
 
 import statistics
 
-from bench.quality.data_sets import write_log
+from bench.id_tables import write_log
 from dcrnn_fast.training import load_config, train
 
 

@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.quality.boosters import Rows
-from bench.quality.logistic import STRENGTHS, Logistic, edges, log_loss
+from bench.quality.logistic import STRENGTHS, Logistic, Rows, edges, log_loss
 from bench.quality.protocol import metrics
 from bench.quality.trees import Trees
 from tests.bench.quality.toy import log_of_ids, setting_of, toy

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from bench.quality import boosters, trees
-from bench.quality.trees import KINDS, Trees, categories, columns
+from bench.quality import trees
+from bench.quality.trees import KINDS, Rows, Trees, categories
 from tests.bench.quality.toy import log_of_ids, setting_of, toy
 
 
@@ -28,7 +28,7 @@ def test_the_rounds_kept_are_those_of_the_lowest_validation_loss(name):
     data, setting = toy(), setting_of(name, learning_rate=0.3)
     valid = data.split("valid")
     best = Trees(name, data, setting, seed=1, rounds=100)
-    assert 1 < best.rounds[0] < 100 - boosters.PATIENCE, "no round is left out, so this tests nothing"
+    assert 1 < best.rounds[0] < 100 - trees.PATIENCE, "no round is left out, so this tests nothing"
     same = Trees(name, data, setting, seed=1, rounds=best.rounds[0])
     np.testing.assert_allclose(best.logits(valid)[:, 0], same.logits(valid)[:, 0], rtol=1e-12)
     assert loss_of(best, valid) < loss_of(Trees(name, data, setting, seed=1, rounds=best.rounds[0] - 1), valid)
@@ -45,11 +45,11 @@ def test_ids_as_ordered_numbers_lose_on_a_log_of_ids(name, monkeypatch):
 def test_a_train_row_does_not_see_its_own_label_in_the_rate_of_its_category():
     """Where each category has one row, the labels' rate of that category is the label."""
     y = np.tile([0.0, 1.0], 300)
-    train = boosters.Rows(np.arange(600, dtype=np.float32)[:, None], y)
-    fitted = boosters.Histogram([600], setting_of("trees"), 0, 5, train, train)
+    train = Rows(np.arange(600, dtype=np.float32)[:, None], y)
+    fitted = trees.Histogram([600], setting_of("trees"), 0, 5, train, train)
     own, cross_fitted = fitted.encoded(train.x)[:, 0], fitted.cross_fitted(train)[:, 0]
     assert np.corrcoef(own, y)[0, 1] > 0.9
-    assert len(set(cross_fitted)) <= boosters.FOLDS
+    assert len(set(cross_fitted)) <= trees.FOLDS
 
 
 def test_an_id_that_no_train_row_has_can_be_scored(name):
@@ -58,32 +58,8 @@ def test_an_id_that_no_train_row_has_can_be_scored(name):
     kept = train.ids[:, 0] != 7
     known = dataclasses.replace(train, ids=train.ids[kept], labels=train.labels[kept])
     fitted = Trees(name, dataclasses.replace(data, splits={**data.splits, "train": known}), setting_of(name), seed=1, rounds=5)
-    assert np.isfinite(fitted.on(np.array([[7, 1]], dtype=np.float32))).all()
+    assert np.isfinite(fitted.logits(dataclasses.replace(train, ids=np.array([[7, 1]])))).all()
 
 
 def test_buckets_of_numbers_and_dense_columns_are_numbers():
     assert categories(toy().meta) == [9, 5, 0, 0]
-
-
-def test_each_value_of_a_field_with_several_is_a_column_of_categories(name):
-    data = toy(rows=2000)
-    fields = {"colour[0]": 9, "colour[1]": 9, "size": 6}
-    meta = dataclasses.replace(
-        data.meta,
-        fields=fields,
-        vocabulary={"colour[0]": ["a"] * 9, "colour[1]": ["a"] * 9, "size": [0.5, 1.5, 2.5, 3.5]},
-        shared={"colour[1]": "colour[0]"},
-        pooled={"colour": {"columns": ["colour[0]", "colour[1]"], "pooling": "mean"}},
-    )
-    data = dataclasses.replace(data, meta=meta)
-    assert categories(meta) == [9, 9, 0, 0]
-    fitted = Trees(name, data, setting_of(name), seed=1, rounds=20)
-    assert fitted.logits(data.split("test")).shape == data.split("test").labels.shape
-    assert loss_of(fitted, data.split("test")) < 0.6
-
-
-def test_a_request_gets_the_logits_of_its_row(name):
-    data = toy()
-    fitted = Trees(name, data, setting_of(name), seed=1, rounds=5)
-    test = data.split("test")
-    np.testing.assert_allclose(fitted.caller(test, 1)(), fitted.on(columns(test))[:1], rtol=1e-6)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from bench.quality.models import MODELS
+from bench.quality.models import LIBRARY, MODELS
 from bench.quality.protocol import Protocol
 from bench.quality.spaces import defaults
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
@@ -55,3 +56,10 @@ def setting_of(model, **changes):
     """The model's defaults, with a high learning rate and more epochs, or as given."""
     space = MODELS[model].space
     return defaults(space) | {key: value for key, value in ({"lr": 0.02, "epochs": 6} | changes).items() if key in space}
+
+
+def needs_package(name):
+    if name in ("lightgbm", "catboost"):
+        pytest.importorskip(name)
+    if name in LIBRARY:
+        pytest.importorskip("torch_rechub")
