@@ -116,12 +116,14 @@ ctest: $(VENV)/.dev build/schemathesis/.installed ## Tests the C++ library, the 
 		$(BIN)/python -m pytest tests/server/cpp -n auto --dist worksteal --durations 10 --durations-min 2
 	$(ATTACK) --program build/cmake/dcrnn_fast_server --short
 
-# 3.6.0 is the oldest Triton that a supported PyTorch brings. Without nvcc, the CUDA kernels are skipped with a message.
+# 3.6.0 is the oldest Triton that a supported PyTorch brings. Without nvcc, the CUDA kernels are skipped with a message. Without a GPU,
+# make gpu is tried as far as it goes: it ends with 3.
 resources: $(VENV)/.dev build/triton-3.6.0/.installed ## Compiles every GPU kernel and checks what it takes. OPTIONS=--recorded: what changed.
 	$(BIN)/python -m pytest tests/scripts/resources -n auto
 	$(BIN)/python -m scripts.resources triton $(OPTIONS)
 	PYTHONPATH=build/triton-3.6.0 $(BIN)/python -m scripts.resources triton --archs 90 --output build/triton-3.6.0/resources.json
 	$(BIN)/python -m scripts.resources cuda $(OPTIONS)
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(torch.cuda.is_available())'; then $(BIN)/python -m scripts.gpu || test $$? -eq 3; fi
 
 # By the machine's own Python, whose PyTorch fits its GPU.
 gpu: ## Runs what needs a GPU, and goes on where it ended. OPTIONS='--only smoke,headline --minutes 30'.
