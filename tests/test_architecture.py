@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.estimator.quick import quick
+from tests.estimator.conftest import quick
 from tests.event_frames import events
 
 ROOT = Path(__file__).parent.parent

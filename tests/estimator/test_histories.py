@@ -11,7 +11,7 @@ from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
 from tests.event_frames import events
 
-from .quick import quick
+from .conftest import quick
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of small tables
 
