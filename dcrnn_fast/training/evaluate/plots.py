@@ -109,5 +109,6 @@ def reliability_plot(title: str, predictions: Mapping[str, Array], labels: Mappi
             known = predictions[name][~np.isnan(observed)]
             counts.hist(known, bins=40)
             counts.set(xlabel="prediction", ylabel="rows", yscale="log" if len(known) else "linear")
+            counts.tick_params(axis="y", which="minor", labelleft=False)  # they overlap
 
     return svg_bytes((4.3 * len(labels), 5.2), draw)
