@@ -49,7 +49,8 @@ def excerpt(table: Content, *, lines: str = "", columns: str = "") -> Content:
         kept = [row for row, line in zip(rows, joined, strict=True) if not starts or line.startswith(tuple(starts))]
         positions = [0, *map(header.index, names)] if names else range(len(header))
         shown = results.markdown([header[at] for at in positions], [[row[at] for at in positions] for row in kept])
-        return f"{shown}\n\n{text.rpartition('. ')[2]}"
+        machine = re.sub(r", PyTorch .*?(?=;)", "", text.rpartition(". ")[2])  # the whole table names the versions
+        return f"{shown}\n\n{machine}"
 
     return render
 
