@@ -24,7 +24,7 @@ from ..support.model_inputs import check_dense, check_ids
 from ..support.tracing import inputs_checked, transformed
 from .cpu_layers import Embedding
 from .features import POOLINGS
-from .layers import CrossRNN, PartiallySharedLinear
+from .layers import CrossRNN, TaskLinear
 
 if TYPE_CHECKING:
     from .model import DCRNN
@@ -231,7 +231,7 @@ def _whole(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
-def _packed_towers(layers: list[PartiallySharedLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _packed_towers(layers: list[TaskLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """What the operator reads of the layers: each task's weights and biases in a row [T, P], the head last; and the hidden widths.
 
     Units of zeros fill each hidden layer up to a multiple of 16.

@@ -194,7 +194,7 @@ def no_shared(private: Tensor) -> Tensor:
     return private.new_empty(private.shape[1], 0, *private.shape[3:])
 
 
-class PartiallySharedLinear(nn.Module):
+class TaskLinear(nn.Module):
     """A linear layer for each of T tasks, from states [T, B, in] to [T, B, out].
 
     Parameters: ``private_weight`` [T, out, in] and ``private_bias`` [T, out], which start uniform in +-1/sqrt(in) like those of

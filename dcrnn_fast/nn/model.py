@@ -16,7 +16,7 @@ from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INI
 from ..support.model_inputs import SCENARIO_RATIO, Relation
 from .features import Features, FirstOrder, Inputs, PiecewiseLinearEmbedding
 from .inference import PreparedDCRNN
-from .layers import CrossRNN, PartiallySharedLinear
+from .layers import CrossRNN, TaskLinear
 from .losses import CALIBRATOR_WEIGHT, combine, expectation_calibrator, task_losses
 from .relations import EventLogits
 from .scenarios import ScenarioCrossRNN
@@ -144,7 +144,7 @@ class DCRNN(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new parameters. A model built on the meta device needs this after ``to_empty``, unless it loads a state_dict."""
         for module in self.modules():
-            if isinstance(module, (Features, FirstOrder, PiecewiseLinearEmbedding, CrossRNN, PartiallySharedLinear, nn.Linear)):
+            if isinstance(module, (Features, FirstOrder, PiecewiseLinearEmbedding, CrossRNN, TaskLinear, nn.Linear)):
                 module.reset_parameters()
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .cpu_layers import Dropout
-from .layers import PartiallySharedLinear
+from .layers import TaskLinear
 from .relations import InformationTransfer
 
 
@@ -35,11 +35,11 @@ class Towers(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        layers = (PartiallySharedLinear(below, width, num_tasks, device=device, dtype=dtype) for below, width in pairwise(widths))
+        layers = (TaskLinear(below, width, num_tasks, device=device, dtype=dtype) for below, width in pairwise(widths))
         self.layers = nn.ModuleList(layers)
         self.dropout = Dropout(dropout)
         self.transfer = InformationTransfer(num_tasks, widths[-1], device=device, dtype=dtype) if transfer else None
-        self.head = PartiallySharedLinear(widths[-1], 1, num_tasks, device=device, dtype=dtype)
+        self.head = TaskLinear(widths[-1], 1, num_tasks, device=device, dtype=dtype)
 
     def forward(self, states: Tensor, first_order: Tensor | None = None) -> Tensor:
         """z [B, T] from the states [T, B, D], plus the first-order term [B, T], if there is one."""

@@ -227,7 +227,7 @@ class ScenarioCrossRNN(CrossRNN):
         return self._last_states(x0, scenario)
 
 
-class PartiallySharedLinear(nn.Module):
+class TaskLinear(nn.Module):
     """One linear layer for each task. The bank of rows that tasks share is empty, and keeps its names in the state_dict."""
 
     def __init__(self, in_features: int, out_features: int, num_tasks: int, **kind: Any) -> None:

@@ -36,7 +36,7 @@ from ..support.model_inputs import (
     check_tasks,
     check_towers,
 )
-from .layers import BACKENDS, CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, ScenarioCrossRNN
+from .layers import BACKENDS, CrossRNN, FirstOrder, PiecewiseLinearEmbedding, ScenarioCrossRNN, TaskLinear
 from .parts import Features, Towers
 
 
@@ -115,7 +115,7 @@ class DCRNN(nn.Module):
     def reset_parameters(self) -> None:
         """Draw new parameters."""
         for module in self.modules():
-            if isinstance(module, (Features, CrossRNN, FirstOrder, PartiallySharedLinear, PiecewiseLinearEmbedding, nn.Linear)):
+            if isinstance(module, (Features, CrossRNN, FirstOrder, TaskLinear, PiecewiseLinearEmbedding, nn.Linear)):
                 module.reset_parameters()
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..support.model_inputs import check_dense, check_ids
-from .layers import FirstOrder, InformationTransfer, PartiallySharedLinear, PiecewiseLinearEmbedding
+from .layers import FirstOrder, InformationTransfer, PiecewiseLinearEmbedding, TaskLinear
 
 
 class Inputs(NamedTuple):
@@ -96,10 +96,10 @@ class Towers(nn.Module):
 
     def __init__(self, widths: Sequence[int], num_tasks: int, dropout: float, *, transfer: bool, **kind: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(PartiallySharedLinear(below, width, num_tasks, **kind) for below, width in pairwise(widths))
+        self.layers = nn.ModuleList(TaskLinear(below, width, num_tasks, **kind) for below, width in pairwise(widths))
         self.dropout = nn.Dropout(dropout)
         self.transfer = InformationTransfer(num_tasks, widths[-1], **kind) if transfer else None
-        self.head = PartiallySharedLinear(widths[-1], 1, num_tasks, **kind)
+        self.head = TaskLinear(widths[-1], 1, num_tasks, **kind)
 
     def forward(self, states: Tensor) -> Tensor:
         """States [T, B, D] to [B, T]."""

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from dcrnn_fast import CrossRNN, SharingPlan, reference
-from dcrnn_fast.nn.layers import PartiallySharedLinear
+from dcrnn_fast.nn.layers import TaskLinear
 from tests.operators.problems import DOUBLE
 
 PLANS = {
@@ -91,13 +91,13 @@ def test_updates_of_a_low_rank_cell_start_as_large_as_of_the_full_cell():
 
 
 def test_the_towers_layer_is_one_linear_layer_a_task():
-    layer, x = PartiallySharedLinear(4, 5, 3, dtype=DOUBLE), torch.randn(3, 6, 4, dtype=DOUBLE)
+    layer, x = TaskLinear(4, 5, 3, dtype=DOUBLE), torch.randn(3, 6, 4, dtype=DOUBLE)
     expected = [x[task] @ layer.private_weight[task].T + layer.private_bias[task] for task in range(3)]
     torch.testing.assert_close(layer(x), torch.stack(expected))
 
 
 def test_modules_move_between_dtypes_and_devices_as_a_whole():
-    for module in (CrossRNN(SharingPlan.from_fields("trunk", 2, [4, 4], [1])), PartiallySharedLinear(4, 5, 2)):
+    for module in (CrossRNN(SharingPlan.from_fields("trunk", 2, [4, 4], [1])), TaskLinear(4, 5, 2)):
         module.to(torch.float64)
         assert all(p.dtype == torch.float64 for p in module.parameters())
         assert not list(module.buffers())

@@ -8,7 +8,7 @@ from dcrnn_fast import DCRNN, CrossRNN, DCNv2, ScenarioCrossRNN, SharingPlan, re
 from dcrnn_fast.nn import features, model, relations
 from dcrnn_fast.nn.cpu_layers import Dropout
 from dcrnn_fast.nn.features import FirstOrder, PiecewiseLinearEmbedding
-from dcrnn_fast.nn.layers import PartiallySharedLinear
+from dcrnn_fast.nn.layers import TaskLinear
 from dcrnn_fast.nn.relations import EventLogits, InformationTransfer
 from dcrnn_fast.nn.towers import Towers
 from tests.nn.comparison import CONFIGURATIONS, compare, compare_dropout, same
@@ -139,7 +139,7 @@ DEFECTS = {
     "dropout does not make up for what it drops": lambda patch: after(
         patch, Dropout, "forward", lambda out, self, x: out * (1 - self.p) if self.training else out
     ),
-    "a tower's rows are off by one": lambda patch: after(patch, PartiallySharedLinear, "forward", lambda out, *_: out.roll(1, 2)),
+    "a tower's rows are off by one": lambda patch: after(patch, TaskLinear, "forward", lambda out, *_: out.roll(1, 2)),
     "towers are linear": lambda patch: patch(Towers, "forward", without_relu),
     "tasks own each other's rows": lambda patch: recurrence(patch, lambda given: {"private_weight": given["private_weight"].flip(0)}),
     "the first row that tasks share serves all units": lambda patch: recurrence(
