@@ -10,7 +10,7 @@ from dcrnn_fast import SharingPlan
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_one_product_for_both_gate_vectors_gives_the_numbers_of_the_reference(cell, tied, rank):
+def test_one_product_for_both_gate_vectors_gives_the_same_numbers(cell, tied, rank):
     plan = SharingPlan.from_ratio("rows", 2, 7, 0.5, steps=3, rank=rank, cell=cell, tied=tied)
     plain, peer = (kind(plan, dtype=torch.float64) for kind in (Eager, OneProduct))
     peer.load_state_dict(plain.state_dict())

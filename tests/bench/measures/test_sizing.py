@@ -27,7 +27,7 @@ def test_a_fast_network_leaves_the_links_in_the_node_as_the_slower():
     assert needs(Inputs(**{**vars(SMALL), "network_gbs": 1.0}), 4).exchange == pytest.approx(1.8)
 
 
-def test_memory_is_a_part_of_table_and_state_with_buffers_and_the_dense_part():
+def test_memory_is_a_part_of_table_and_state_buffers_and_dense_part():
     # 1000 * (8 + 4) / 4 = 3000 of the table, 720 exchanged, 5 * 16 = 80; AdamW: 1000 * (8 + 16) / 4 = 6000
     found = needs(SMALL, 4)
     assert (found.adagrad, found.adamw, found.replicated) == (3800, 6800, 12_000)
@@ -46,7 +46,7 @@ def test_a_table_that_does_not_fit_is_said_to_be_too_much():
     assert line(Inputs(**{**vars(SMALL), "memory_gb": 5e-6}), 4)[1:3] == ["0.0 GB", "0.0 GB (too much)"]
 
 
-def test_the_dense_part_of_the_defaults_is_that_of_the_default_configuration():
+def test_the_dense_part_is_that_of_the_default_configuration():
     usual = Inputs()
     model = DCRNN([2] * usual.ids, embedding_dim=usual.width, device=torch.device("meta"))
     assert model.num_parameters - sum(table.numel() for table in model.features.id_tables) == usual.dense_parameters

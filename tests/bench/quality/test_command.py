@@ -37,7 +37,7 @@ def test_a_report_keeps_earlier_rows_and_replaces_those_trained_again(plan):
     assert "| logistic regression for each task | " in of_set(again, "hillstrom")
 
 
-def test_a_finished_subject_is_not_trained_again_unless_its_protocol_changes(plan, monkeypatch):
+def test_a_finished_subject_is_trained_again_if_its_protocol_changes(plan, monkeypatch):
     plan = dataclasses.replace(plan, models=("dcrnn",))
     trained, real = [], tune.fit
     monkeypatch.setattr(tune, "fit", lambda *values, **options: (trained.append(1), real(*values, **options))[1])

@@ -13,7 +13,7 @@ def test_the_default_configuration_reaches_the_census_targets(tmp_path):
     assert metrics["never_married"]["auc"] >= 0.9945
 
 
-def test_the_default_configuration_learns_from_rare_ids_and_beats_the_constant(tmp_path):
+def test_the_defaults_learn_from_rare_ids_and_beat_the_constant(tmp_path):
     """With embeddings that start at embedding_dim ** -0.5, the mean AUC of this log is 0.60."""
     metrics = train(load_config(None, {"data": write_log(0, tmp_path), "threads": 1}), tmp_path / "run")["valid"]
     tasks = metrics["click"], metrics["consume"]

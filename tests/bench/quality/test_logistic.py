@@ -21,7 +21,7 @@ def test_biases_of_ids_are_learnt():
     assert found["log_loss"] < 0.85 * found["constant_log_loss"]
 
 
-def test_the_strength_of_l2_has_the_lowest_loss_of_the_validation_rows_and_depends_on_them():
+def test_the_strength_of_l2_has_the_lowest_loss_of_the_validation_rows():
     data = log_of_ids(rows=2000)
     train, valid = (Rows(data.split(name).ids.astype(np.float32), data.split(name).labels[:, 0]) for name in ("train", "valid"))
     chosen = Logistic([300, 4], SETTING, 0, len(STRENGTHS), train, valid)
@@ -40,7 +40,7 @@ def test_an_id_that_no_train_row_has_adds_nothing():
     assert fitted.weight[7] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_number_has_bins_of_equally_many_rows_and_few_values_have_one_each():
+def test_a_number_has_bins_of_equally_many_rows():
     values = np.random.default_rng(0).normal(size=3200)
     counts = np.bincount(np.searchsorted(edges(values, 32), values))
     assert counts.tolist() == [100] * 32

@@ -42,7 +42,7 @@ def test_ids_as_ordered_numbers_lose_on_a_log_of_ids(name, monkeypatch):
     assert honest < 0.95 * loss_of(Trees(name, data, setting, seed=1, rounds=60), data.split("test"))
 
 
-def test_a_train_row_does_not_see_its_own_label_in_the_rate_of_its_category():
+def test_a_train_row_does_not_see_its_own_label_in_its_categorys_rate():
     """Where each category has one row, the labels' rate of that category is the label."""
     y = np.tile([0.0, 1.0], 300)
     train = Rows(np.arange(600, dtype=np.float32)[:, None], y)

@@ -23,7 +23,7 @@ def test_events_follow_one_another_at_the_rates_of_the_docstring():
     assert counts[1:] / counts[:-1] == pytest.approx(shop_log.RATES, rel=0.15)
 
 
-def test_a_split_has_consecutive_days_and_the_train_rows_know_all_their_ids():
+def test_a_split_has_consecutive_days_and_train_rows_know_their_ids():
     data = draw(0)
     assert data.meta.rows["test"] == pytest.approx(SMALL.rows / 5, rel=0.05)
     assert data.split("train").ids.min() == 1
