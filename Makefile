@@ -54,7 +54,7 @@ test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java; it prints
 # how much longer than `prepare` Spark takes on the same cores.
-TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py -k onnx
+TESTS_onnx := tests/serving/test_export_onnx.py tests/serving/test_export_calibrated.py tests/training/test_train_only.py -k onnx
 TESTS_torchrec := tests/torchrec tests/test_docstrings.py -k torchrec
 TESTS_spark := tests/examples/test_spark_encode.py
 TESTS_s3 := tests/data/packed/test_remote.py

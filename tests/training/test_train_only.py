@@ -11,8 +11,11 @@ import yaml
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import Encoder, prepare
 from dcrnn_fast.errors import ConfigError, DataError
+from dcrnn_fast.serving import export, load_exported
+from dcrnn_fast.serving.export import formats
 from dcrnn_fast.training import evaluate, load_model, train
 from tests.refusals import refused, row, rows
+from tests.serving.test_export_onnx import needs_onnx
 from tests.training.tiny import tiny_config
 
 ROWS = 3000
@@ -61,6 +64,18 @@ def test_what_is_scored_is_the_stated_position_whose_effect_the_run_learnt(run):
     by_position = [float(model.predict(torch.cat([ids[:, :1], place], dim=1))["click"].mean()) for place in at]
     assert by_position == sorted(by_position, reverse=True), "of an item, a later position is clicked less"
     assert ranker.predict({"item": ["i4"]})["click"][0] == pytest.approx(float(model.predict(ids[4:5])["click"][0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("format", ["pt2", pytest.param("onnx", marks=needs_onnx)])
+def test_an_exported_file_reads_the_stated_position_too(run, format, tmp_path):
+    ranker, rows = Ranker.load(run), {"item": ["i1", "i2", "i4"]}
+    file = tmp_path / f"shop.{format}"
+    export(run, file, format=format)
+    if format == "pt2":
+        found = load_exported(file).predict(rows | {"position": [5, 5, 5]})
+    else:
+        found = formats.onnx_program(file, ranker.names)(*ranker.encoder.encode(rows))
+    np.testing.assert_allclose(found["click"], ranker.predict(rows)["click"], rtol=1e-4)
 
 
 def test_evaluation_reads_the_logged_positions_or_the_stated_one(run):
