@@ -32,7 +32,7 @@ def test_a_run_is_tested_on_another_log_whose_histories_are_its_own(run, tmp_pat
 
 
 def test_a_table_alone_is_refused_since_histories_rest_on_earlier_rows(run):
-    with pytest.raises(DataError, match="reads histories, which rest on earlier rows: give data a schema"):
+    with pytest.raises(DataError, match="reads histories, which rest on earlier rows, which the run does not keep: give a schema"):
         evaluate(run.folder, data=run.schema.with_suffix(".parquet"))
 
 

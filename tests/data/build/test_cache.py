@@ -1,11 +1,12 @@
 """The cache of prepare: which calls share an entry, damaged entries, and several processes at once."""
 
+import builtins
 import errno
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,14 @@ def test_a_damaged_cache_entry_is_built_anew(table):
 @pytest.mark.parametrize("name", ["meta.json", "train.ids.npy"])
 def test_an_entry_that_the_system_does_not_read_now_is_not_deleted(table, monkeypatch, code, name):
     def refused(path, *arguments, real, **options):
-        if path.name == name:
+        if Path(str(path)).name == name:
             raise OSError(code, os.strerror(code), str(path))
         return real(path, *arguments, **options)
 
     entry = table.prepare().path
     (entry / "mark").touch()
     with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", partial(refused, real=open))  # NumPy's
         patch.setattr(Path, "open", partialmethod(refused, real=Path.open))
         patch.setattr(Path, "read_text", partialmethod(refused, real=Path.read_text))
         with pytest.raises(DataError, match=rf"{name} cannot be read: {os.strerror(code)}; check its permissions"):
