@@ -29,7 +29,7 @@ from ..errors import ConfigError, DataError, shown
 from ..serving.ranker import Ranker, Scores
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
-from ..training import calibrate, load_config, train
+from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.result import Result
 from ..training.folder.layout import RunFolder
 from ..training.init import continued_data, read_earlier
@@ -316,6 +316,16 @@ class FunnelClassifier(BaseEstimator):
             said = f"has labels of one class alone in {', '.join(columns)}: there is no AUC; give rows of both classes"
             raise DataError(said, table="X")
         return float(np.mean(found))
+
+    def evaluate(self, X: Any, *, k: int = 10) -> dict[str, dict[str, Any]]:
+        """All metrics of rows that hold the labels, by task: those of :func:`dcrnn_fast.training.evaluate`, within groups too.
+
+        ``k`` is the rank at which NDCG and the hit rate cut. Raises DataError for rows that cannot be read.
+        """
+        served = self.ranker_.calibration is not None
+        with scratch_folder() as folder:
+            found: dict[str, dict[str, Any]] = evaluate(self._write(folder / "run"), data=X, k=k, as_served=served)["metrics"]
+        return found
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the run folder, without checkpoints, to ``path`` and return it. ``overwrite`` replaces a run that is there."""

@@ -59,6 +59,13 @@ def test_its_history_has_a_record_of_each_evaluation(fitted):
     assert fitted.metrics_["click"]["auc"] in [record["valid"]["click"]["auc"] for record in fitted.history_]
 
 
+def test_its_metrics_on_new_rows_are_those_within_groups_too(fitted):
+    rows = events(500, seed=1)
+    found = fitted.evaluate(rows, k=5)
+    assert np.mean([found[task]["auc"] for task in ("click", "order")]) == pytest.approx(fitted.score(rows))
+    assert {"ndcg@5", "mrr", "hit_rate@5", "gauc"} <= found["click"].keys()
+
+
 def test_a_shuffled_column_costs_auc_and_one_without_an_effect_does_not(frame):
     rows = frame.assign(noise=np.random.default_rng(0).normal(size=3000))
     model = quick(config=QUICK | {"optimiser.epochs": 5}).fit(rows)
