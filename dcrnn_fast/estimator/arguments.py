@@ -50,7 +50,7 @@ def parquet_file(table: Any, name: str, folder: Path, wanted: set[str] | None) -
             raise DataError(f"is {str(table)!r}, and there is no such file; expected a table, or the path of a Parquet file", table=name)
         try:
             pq.read_schema(table)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"is {str(table)!r}, expected the path of a Parquet file: {one_line(error, 200)}", table=name) from error
         return os.path.abspath(table)
     write_parquet(arrow_table(table, name, wanted), name, folder / f"{name}.parquet")

@@ -118,7 +118,7 @@ def _read(path: Path, field: str, ids: Categories | Hashes, size: int, width: in
                 vectors[of_rows] = _vectors(batch.column(VECTOR), width, place)
                 known[of_rows] = True
                 place = Place(path, place.before + batch.num_rows)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {one_line(error, 500)}") from error
     known[0] = False
     if not known.any():

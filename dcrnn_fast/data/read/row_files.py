@@ -39,7 +39,7 @@ def _rows(path: Path) -> int:
         with path.open("rb") as stream:
             start = stream.read(1 << 20)
         return path.stat().st_size * start.count(b"\n") // max(len(start), 1)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return 0  # Reading the file tells what is wrong with it.
 
 
@@ -92,7 +92,7 @@ class RowReader:
             self._check(path, wanted, pq.read_schema(path).names)
             with pq.ParquetFile(path) as parquet:
                 yield from map(without_views, parquet.iter_batches(BATCH_ROWS, columns=wanted))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot be read: {one_line(error, 500)}", table=str(path)) from error
 
     def _check(self, path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
