@@ -126,7 +126,7 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
         if "sniffing" in words:
             words = "no delimiter and quote cut its lines into cells; write it as CSV, with a header and a line for each row"
         raise DataError(f"cannot be read: {words[:300]}", table=str(first)) from error
-    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", table=str(first)) from error
     if not rows:
         raise DataError("holds no rows; expected a header with the column names, and rows below it", table=str(first))
