@@ -4,7 +4,7 @@
     python -m scripts.checks.planted --defects 40 --output planted.json
 
 Each defect changes one comparison, operator, constant or condition in a line that a test runs. The tests that ran the line run again, at
-most for a minute; the defect is found if one fails. ``--known FILE`` plants those of an earlier result again, where the lines still stand.
+most for two minutes; the defect is found if one fails. ``--known FILE`` plants those of an earlier result again, where the lines still stand.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SWAPPED: dict[type, type] = {
     ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.And: ast.Or,
     ast.Or: ast.And,
 }  # fmt: skip
-SECONDS = 60
+SECONDS = 120
 
 
 def defects_of(file: Path) -> list[dict[str, Any]]:
@@ -67,8 +67,8 @@ def tests_by_line(data: Path) -> dict[str, dict[int, list[str]]]:
     return found
 
 
-def is_found(tree: Path, defect: dict[str, Any], tests: list[str]) -> bool:
-    """Whether one of the tests fails, or hangs, with the defect in the tree."""
+def is_found(tree: Path, defect: dict[str, Any], tests: list[str]) -> bool | None:
+    """Whether one of the tests fails with the defect in the tree; None if they take too long to tell."""
     file = tree / defect["file"]
     whole = file.read_text(encoding="utf-8")
     lines = whole.splitlines(keepends=True)
@@ -81,7 +81,7 @@ def is_found(tree: Path, defect: dict[str, Any], tests: list[str]) -> bool:
     try:
         return subprocess.run(command, cwd=tree, capture_output=True, timeout=SECONDS).returncode == 1
     except subprocess.TimeoutExpired:
-        return False
+        return None
     finally:
         file.write_text(whole, encoding="utf-8")
 
@@ -111,9 +111,11 @@ def main() -> None:
             near = Path(defect["file"]).stem
             ordered = sorted(of_line, key=lambda test: (near not in test, len(test)))[:200]
             done.append(defect | {"found": is_found(tree, defect, ordered)})
-            print(f"{number}/{len(chosen)} {'found' if done[-1]['found'] else 'MISSED'} {defect['file']}:{defect['line']}", flush=True)
+            said = {True: "found", False: "MISSED", None: "not decided"}[done[-1]["found"]]
+            print(f"{number}/{len(chosen)} {said} {defect['file']}:{defect['line']}", flush=True)
             given.output.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    print(f"{sum(one['found'] for one in done)} of {len(done)} planted defects found")
+    decided = [one["found"] for one in done if one["found"] is not None]
+    print(f"{sum(decided)} of {len(decided)} planted defects found, {len(done) - len(decided)} not decided")
 
 
 if __name__ == "__main__":
