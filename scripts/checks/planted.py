@@ -4,7 +4,8 @@
     python -m scripts.checks.planted --defects 40 --output planted.json
 
 Each defect changes one comparison, operator, constant or condition in a line that a test runs. The tests that ran the line run again, at
-most for two minutes; the defect is found if one fails. ``--known FILE`` plants those of an earlier result again, where the lines still stand.
+most for two minutes; the defect is found if one fails. ``--known FILE`` plants those of an earlier result again, where the lines still
+stand.
 """
 
 from __future__ import annotations
