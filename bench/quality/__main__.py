@@ -1,6 +1,6 @@
 """``make quality`` or ``python -m bench.quality``: tunes, trains, tests and times every model by one protocol.
 
-docs/evidence/protocol.md describes it. The report keeps the results of models that this command does not train. A killed command goes on
+docs/evidence/quality.md describes it. The report keeps the results of models that this command does not train. A killed command goes on
 where it was: give the same --work.
 """
 
