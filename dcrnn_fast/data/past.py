@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError, one_line
+from ..support.files import regular_file
 from .build.labels import labels_of as labels_of_texts
 from .codes.numbers import Place
 from .read.columns import labels_of, numbers_of, plain, texts_of, times_of
@@ -21,6 +22,14 @@ from .schema.table import TableSchema
 MAX_ROWS = 2_000_000
 """The most rows that are kept, the latest ones."""
 PLACE = Place(Path("past.parquet"), 0)
+
+
+def read_rows(file: Path) -> pa.Table:
+    """The rows that a run keeps. Raises DataError for a file that cannot be read."""
+    try:
+        return pq.read_table(regular_file(file))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {one_line(error, 200)}; restore it, or fit again", table=str(file)) from error
 
 
 def kept_rows(schema: TableSchema, files: Sequence[Path]) -> pa.Table:

@@ -22,7 +22,7 @@ from ..data import PackedDataset, prepare
 from ..data.codes.numbers import Place
 from ..data.encoder.memory import arrow_table
 from ..data.inspect.sample import MISSING_TEXTS
-from ..data.past import kept_rows, with_all_columns
+from ..data.past import kept_rows, read_rows, with_all_columns
 from ..data.read.columns import labels_of
 from ..data.schema.table import schema_of
 from ..errors import ConfigError, DataError, shown
@@ -199,7 +199,7 @@ class FunnelClassifier(BaseEstimator):
         read_by = schema_of(schema | of_files, "of these arguments")
         if read_by.histories and before is not None and (seen := RunFolder(before).past).is_file():
             past = root / seen.name
-            pq.write_table(with_all_columns(pq.read_table(seen), read_by), past)
+            pq.write_table(with_all_columns(read_rows(seen), read_by), past)
             read_by = schema_of(schema | of_files | {"files": of_files["files"] | {"past": past.name}}, "of these arguments")
             paths = [past, *paths]
         dataset = root / f"{NAME}.yaml"

@@ -18,10 +18,11 @@ from ..data.catalog import table_schema
 from ..data.encoder.memory import arrow_table, as_columns
 from ..data.encoder.run_folder import read_encoding
 from ..data.packed.arrays import no_progress
-from ..data.past import last_values
+from ..data.past import last_values, read_rows
 from ..errors import DataError
 from ..nn.model import DCRNN
 from ..serving.ranker import Ranker, Scores, as_table
+from ..support.files import writing_output
 from ..training.data import encoded_rows
 from ..training.evaluate.evaluate import ROWS, OpenRun, importance_of
 from ..training.folder.layout import RunFolder
@@ -89,13 +90,16 @@ def scores_of(ranker: Ranker, run: RunFolder, X: Any) -> Scores:
     if as_table(X, ranker.encoder) is not X:  # one row
         X = {name: [cell] for name, cell in dict(X).items()}
     schema, _ = table_schema(run.schema)
-    schema = schema.model_copy(update={"weight": None, "group": None, "train_only": ()})
+    schema = schema.model_copy(update={"weight": None, "group": None})
     table = arrow_table(X, "X", set().union(*schema.file_columns()))
-    for task in schema.tasks:  # without a label, no event of the row is known
-        if task.column not in table.column_names:
-            table = table.append_column(task.column, pa.nulls(len(table), pa.float64()))
+    # Without a label, no event of the row is known; a column that is known in training alone is a constant below.
+    kinds = {task.column: pa.float64() for task in schema.tasks} | dict.fromkeys(ranker.encoder.constants, pa.string())
+    for name in kinds.keys() - {*table.column_names}:
+        table = table.append_column(name, pa.nulls(len(table), kinds[name]))
     rows = encoded_rows(schema, table, read_encoding(run.encoder, None), run.past, "X").split("test")
     ids, dense = np.array(rows.ids, np.int64), None if rows.dense is None else np.array(rows.dense)
+    for field, id_ in ranker.encoder.constants.items():
+        ids[:, list(ranker.encoder.num_embeddings).index(field)] = id_
     if ranker.encoder.watch is not None and len(ids):
         ranker.encoder.watch(ids, np.zeros((len(ids), 0), np.float32) if dense is None else dense, [], False)
     return ranker.predict_encoded(torch.from_numpy(ids), None if dense is None else torch.from_numpy(dense))
@@ -107,9 +111,10 @@ def write_histories(run: RunFolder, folder: Path) -> list[Path]:
     if not run.past.is_file():
         lacks = "the run keeps no rows of its histories" if schema.histories else "the model has no histories"
         raise DataError(f"{lacks}; fit a FunnelClassifier with histories")
-    rows, written = pq.read_table(run.past), list[Path]()
+    rows, written = read_rows(run.past), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
     for history in schema.histories:
         written.append(folder / f"{history.name}.parquet")
-        pq.write_table(last_values(rows, schema, history), written[-1])
+        with writing_output("folder", written[-1]) as beside:
+            pq.write_table(last_values(rows, schema, history), beside)
     return written

@@ -87,13 +87,12 @@ def encoded_rows(
 ) -> PackedDataset:
     """The rows of a table, which messages call ``name``, as test rows; their histories go on from the rows in the file ``past``."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from ..data.past import with_all_columns
+    from ..data.past import read_rows, with_all_columns
 
     tables = {"train": with_all_columns(pa.table({}), schema), "test": table}
     if schema.histories:
-        tables["past"] = with_all_columns(pq.read_table(past), schema)
+        tables["past"] = with_all_columns(read_rows(past), schema)
     try:
         with scratch_folder() as cache:  # its arrays are mapped, and go with the last reader
             return prepare(schema, tables, cache_dir=cache, encoding=encoding, progress=progress)

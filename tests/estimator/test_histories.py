@@ -99,3 +99,19 @@ def test_a_calibration_reads_rows_without_the_columns_of_histories(model):
 def test_rows_that_make_no_history_are_refused(model, rows, said):
     with pytest.raises(DataError, match=said):
         model.predict_proba(rows)
+
+
+def test_a_train_only_column_is_read_as_stated_while_histories_go_on():
+    rows = ROWS.assign(position=np.arange(4000) % 5 + 1)
+    model = quick(time="ts", histories=[SEEN], categorical=["item_id", "user_id", "position"], numeric=["price"],
+                  train_only=[{"column": "position", "score_as": 1}]).fit(rows[:3000])  # fmt: skip
+    scores = model.predict_proba(rows[3000:])
+    pd.testing.assert_frame_equal(model.predict_proba(rows[3000:].drop(columns="position")), scores)
+    pd.testing.assert_frame_equal(model.predict_proba(NEXT.assign(seen=lists(NEXT, DAY, 4))), scores)
+
+
+def test_damaged_rows_of_a_run_are_named(model, tmp_path):
+    run = model.save(tmp_path / "run")
+    (run / "past.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"past\.parquet cannot be read"):
+        FunnelClassifier.load(run).predict_proba(NEXT)
