@@ -31,7 +31,7 @@ from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.result import Result
-from ..training.folder.layout import RunFolder
+from ..training.folder.layout import PAST, RunFolder
 from ..training.init import continued_data, read_earlier
 from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
 from .drafting import NAME, drafted_schema, earlier_schema, wanted_columns
@@ -348,7 +348,7 @@ class FunnelClassifier(BaseEstimator):
     def _scores(self, X: Any) -> Scores:
         check_is_fitted(self, "_run")
         histories = names_of(self.schema_.get("histories") or ())
-        if not histories or RunFolder(Path()).past.name not in self._run or not without_histories(X, histories):
+        if not histories or PAST not in self._run or not without_histories(X, histories):
             return self.ranker_.predict(X)
         with scratch_folder() as folder:
             return scores_of(self.ranker_, RunFolder(self._write(folder / "run")), X)

@@ -62,7 +62,7 @@ def tests_by_line(data: Path) -> dict[str, dict[int, list[str]]]:
     measured, found = coverage.CoverageData(str(data)), dict[str, dict[int, list[str]]]()
     measured.read()
     for file in measured.measured_files():
-        name = file[file.index("dcrnn_fast/", file.rindex("/dcrnn_fast/") + 1 if "/dcrnn_fast/" in file else 0) :]
+        name = f"dcrnn_fast/{file.rpartition('/dcrnn_fast/')[2]}"
         by_line = defaultdict(list, measured.contexts_by_lineno(file))
         found[name] = {line: sorted({one.partition("|")[0] for one in tests if "::" in one}) for line, tests in by_line.items()}
     return found

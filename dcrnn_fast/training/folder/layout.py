@@ -21,6 +21,7 @@ from .run_files import run_folder_errors, write_file, write_json
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
 # bits, of which the run says so in a note; the others decide how steps are launched and when something is written, not what is trained.
 MAY_CHANGE = ("data", "threads", "backend", "cuda_graph", "checkpoint_every", "log_every")
+PAST = "past.parquet"
 OVERWRITE = "--overwrite (in Python overwrite=True) replaces the run"
 
 
@@ -43,7 +44,7 @@ class RunFolder:
         self.calibration = root / "calibration.json"
         self.schema = root / "schema.yaml"
         """By which the rows of the data were read."""
-        self.past = root / "past.parquet"
+        self.past = root / PAST
         """What its histories have seen of the rows, which an estimator keeps."""
         self.curves = root / "curves.svg"
         self.checkpoints = root / "checkpoints"
