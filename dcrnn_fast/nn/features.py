@@ -84,7 +84,7 @@ class PiecewiseLinearEmbedding(nn.Module):
 
     def bins(self, x: Tensor) -> Tensor:
         """How far x [B, N] lies in each bin, [N, B, Q] in [0, 1]. A value is compared with the edges in float32 at least."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32)).T.unsqueeze(2)
+        x = x.to(torch.promote_types(x.dtype, torch.float32)).T.contiguous().unsqueeze(2)  # or the products would copy the bins
         bins = x.sub(self.lower.unsqueeze(1)).mul_(self.scale.unsqueeze(1)).clamp_(0, 1)
         return in_autocast(bins.to(self.weight.dtype))[0]
 
