@@ -105,7 +105,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
             lines="D = 320, rank 32, B = 512,; D = 624, rank 64, B = 4096,",
             columns="training: our full cell; training: torch.compile; training: product floor",
         ),
-        "training step": excerpt(speed.training_step, lines="training rows/s, B = 512; request"),
+        "training step": excerpt(speed.training_step, lines="training rows/s, B = 512; request; forward: FLOPs"),
         "requests": excerpt(serving.requests, columns="prepared; eager; AOTInductor; ONNX Runtime"),
         "load": excerpt(
             serving.load,

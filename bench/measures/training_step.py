@@ -17,7 +17,8 @@ from itertools import cycle, product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dcrnn_fast.data import Batch, BlockLoader, PackedDataset, prepare
 from dcrnn_fast.support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM
@@ -57,6 +58,15 @@ def peer_step(name: str, dataset: PackedDataset, batches: list[Batch], precision
     return stepper(model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True), loss, cycle(batches))
 
 
+def flops_per_row(model: nn.Module, batch: Batch) -> int:
+    """The floating-point operations of a forward's matrix products; those of our recurrence as its plan counts them."""
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch.ids, batch.dense)
+    plan = getattr(model, "plan", None)
+    return int(counter.get_total_flops() / len(batch.ids)) + (plan.cost().flops if plan else 0)
+
+
 def compared(runs: dict[str, Callable[[], Any]], seconds: float) -> tuple[dict[str, float], dict[str, float]]:
     """Each one's seconds, and the median and quartiles of our time over it."""
     times = interleave.rounds(runs, seconds=seconds, minimum=9, stretch=0.02)
@@ -94,6 +104,9 @@ def requests(dataset: PackedDataset, size: int, seconds: float) -> dict[str, Any
 def run(options: Namespace) -> dict[str, Any]:
     """A row for each batch size and precision of the steps, and for each size of a request."""
     dataset, rows, asked = prepare(DATA), [], []
+    batch = batches_of(dataset, options.batch[0])[0]
+    flops = {OURS: flops_per_row(default_model(dataset)[0], batch)} | {name: flops_per_row(peer(name, dataset), batch) for name in PEERS}
+    print(f"FLOPs a row, forward: {flops}", flush=True)
     for size, precision in product(options.batch, ("float32", "bfloat16")):
         rows.append(training(dataset, size, precision, options.seconds))
         told = ", ".join(f"{name} {speed:,}" for name, speed in rows[-1]["rows_per_second"].items())
@@ -101,7 +114,7 @@ def run(options: Namespace) -> dict[str, Any]:
     for size in REQUESTS:
         asked.append(requests(dataset, size, options.seconds))
         print(f"a request of {size} rows, us: {asked[-1]['microseconds']}", flush=True)
-    return {"data": DATA, "rows": rows, "requests": asked}
+    return {"data": DATA, "flops_per_row": flops, "rows": rows, "requests": asked}
 
 
 def add_options(parser: ArgumentParser) -> None:

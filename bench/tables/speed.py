@@ -88,15 +88,17 @@ def headline() -> str:
         rows = [row for result in results for row in result["rows"]]
         found = [[row["cpp/compile"] for row in rows if case_of(row) == {"pass": one, "dtype": "float32", **size}] for one in PASSES]
         lines.append([f"torch.compile, {label}", *map(_span, found)])
-    result = read("training_step_cpu.json")
-    asked, steps = result["requests"][0], result["rows"]
-    for peer in list(steps[0]["rows_per_second"])[1:]:
-        request = max(asked["ratios"][name] for name in (peer, f"{peer}, compiled"))  # over the sooner of the two
-        lines.append([f"{peer}, whole model", f"{request:.2f}", _span([row["ratios"][peer] for row in steps])])
+    wholes = [read(file.name) for file in sorted(COMMITTED.glob("training_step_cpu*.json"))]
+    machines += [whole["machine"]["cpu"] for whole in wholes]
+    for peer in list(wholes[0]["flops_per_row"])[1:]:
+        ratios = [whole["requests"][0]["ratios"] for whole in wholes]
+        requests = [max(row[name] for name in (peer, f"{peer}, compiled")) for row in ratios]  # over the sooner of the two
+        steps = [row["ratios"][peer] for whole in wholes for row in whole["rows"]]
+        lines.append([f"{peer}, whole model", _span(requests), _span(steps)])
     return (
         f"{markdown(['our time / time of', 'forward', 'training'], lines)}\n\n"
         f"Medians of {' and '.join(dict.fromkeys(machines))}, two threads, float32, in training of whole models "
-        "bfloat16 too; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, `training_step_cpu.json`."
+        "bfloat16 too; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, `training_step_cpu*.json`."
     )
 
 
@@ -121,6 +123,7 @@ def training_step() -> str:
             soonest = min((name, f"{name}, compiled"), key=times.__getitem__)
             cells.append(f"{times[soonest]:,.0f} µs ({ratios[soonest]:.2f})")
         asked.append([f"request of {row['B']} row{'s' if row['B'] > 1 else ''}", *cells])
+    asked.append(["forward: FLOPs a row", *(f"{result['flops_per_row'][name]:,}" for name in names)])
     return (
         f"{markdown(['whole models', *names], [*lines, *asked])}\n\nIn brackets: our time over that model's, median of the per-round "
         "ratios; below 1, ours is faster. A request of another model is the sooner of eager and `torch.compile`. "

@@ -56,8 +56,8 @@ LowRankRecurrence<T, O>::LowRankRecurrence(const LowRankArguments& a, bool backw
 }
 
 template <typename T, typename O>
-LowRankRecurrence<T, O>::LowRankRecurrence(int64_t tasks, int64_t dim, int64_t gates, int64_t steps, int64_t weight_steps, int64_t rank,
-                                           bool common)
+LowRankRecurrence<T, O>::LowRankRecurrence(int64_t tasks, int64_t dim, int64_t shared, int64_t gates, int64_t steps, int64_t weight_steps,
+                                           int64_t rank, bool common)
     : tasks(tasks),
       batch(0),
       dim(dim),
@@ -71,7 +71,7 @@ LowRankRecurrence<T, O>::LowRankRecurrence(int64_t tasks, int64_t dim, int64_t g
       rank_plane(padded(rank)),
       x0{},
       context_states(nullptr),
-      banks{},
+      banks{tasks, weight_steps, shared, dim - shared},
       projection_banks{},
       common(common),
       projections(common ? 1 : tasks) {}
@@ -195,9 +195,10 @@ void LowRankTile<T, O>::project(int64_t task, int64_t step, Rows<const O> state,
 template <typename T, typename O>
 void LowRankTile<T, O>::advance(int64_t task, int64_t step, Rows<const O> z, Rows<const A> state, Rows<A> next, Rows<O> low,
                                 Rows<A> activations) const {
+  const int64_t first = task > 0 && step == 0 ? p_.alike() : 0;
   const LowRankStep<O> pass{
-      rows_, p_.dim,      p_.plane, grouped<O>(p_.rank), p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step), x0().wide, state,
-      next,  activations, low};
+      rows_, first, p_.dim,      p_.plane, grouped<O>(p_.rank), p_.rank_plane, z, p_.weight(task, step), p_.bias(task, step), x0().wide,
+      state, next,  activations, low};
   (p_.gates == 2 ? kernels_.step_gated : kernels_.step_cross)(pass);
 }
 

@@ -30,7 +30,8 @@ struct LowRankRecurrence {
   // With `backward`, also packs the weights as the backward's products read them.
   LowRankRecurrence(const LowRankArguments& arguments, bool backward);
   // Without a context, of weights that were packed before. It has no rows: LowRankTile::start takes them.
-  LowRankRecurrence(int64_t tasks, int64_t dim, int64_t gates, int64_t steps, int64_t weight_steps, int64_t rank, bool common);
+  LowRankRecurrence(int64_t tasks, int64_t dim, int64_t shared, int64_t gates, int64_t steps, int64_t weight_steps, int64_t rank,
+                    bool common);
 
   int64_t tasks, batch, dim, context, gates, steps, weight_steps, rank;
   int64_t plane, context_plane, rank_plane;  // dim, context and rank, padded
@@ -42,6 +43,8 @@ struct LowRankRecurrence {
 
   int64_t z_width() const { return gates * rank_plane; }
   int64_t input_plane() const { return context_plane + plane; }
+  // So many of the first units take the same first step for all tasks: it is computed once. They are whole vectors, and never all units.
+  int64_t alike() const { return common && tasks > 1 ? std::min(banks.shared, dim - 1) / padding * padding : 0; }
 
   // Right operands, of the task's weights at a step. W and V transposed, [G, r, plane], and their biases [G, plane].
   const O* weight(int64_t task, int64_t step) const { return packed_weights + block(task, step) * gates * grouped<O>(rank) * plane; }
@@ -148,7 +151,8 @@ class LowRankTile {
 
   // Writes z and y of a step [G, rank_plane] a row, from the state before it.
   void project(int64_t task, int64_t step, Rows<const O> state, Rows<A> to);
-  // The state after a step, also as an operand, and a and g [G, plane] a row where `activations` is not null.
+  // The state after a step, also as an operand, and a and g [G, plane] a row where `activations` is not null. For the first step of all
+  // tasks but the first, these must hold what the task before wrote: the units alike are not computed again.
   void advance(int64_t task, int64_t step, Rows<const O> z, Rows<const A> state, Rows<A> next, Rows<O> low, Rows<A> activations) const;
 
   // to [rows, width] = or += the product of a tile's rows with columns of a right operand of `of_width` columns.

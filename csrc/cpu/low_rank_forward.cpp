@@ -10,10 +10,10 @@ namespace {
 template <typename T, typename O>
 void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* activations) {
   const Kernels<T>& convert = kernels<T>();
-  const LowRankTiles tiles(p.batch, (2 * p.plane + 2 * p.z_width() + p.context_plane) * sizeof(accumulator<T>), whole_rows<O>());
+  const LowRankTiles tiles(p.batch, (3 * p.plane + 2 * p.z_width() + p.context_plane) * sizeof(accumulator<T>), whole_rows<O>());
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     LowRankTile<T, O> tile(p, tiles.most_rows());
-    const BothBuffers<O> own(tiles.most_rows(), p.plane), z(tiles.most_rows(), p.z_width());
+    const BothBuffers<O> first(tiles.most_rows(), p.plane), others(tiles.most_rows(), p.plane), z(tiles.most_rows(), p.z_width());
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = tiles.begin(i), rows = tiles.begin(i + 1) - row;
       tile.begin(row, rows);
@@ -32,8 +32,9 @@ void forward(const LowRankRecurrence<T, O>& p, T* out, bool return_states, T* ac
             T* const kept = activations + (((task * p.steps + step) * p.batch + row) * p.gates + g) * p.rank;
             narrow_rows<T>(convert, rows, z.wide().at(0, g * p.rank_plane), p.rank, {kept, p.gates * p.rank});
           }
-          tile.advance(task, step, z.low(), state.wide, own.wide(), own.low(), {});
-          state = own.rows();
+          const BothBuffers<O>& next = step ? others : first;
+          tile.advance(task, step, z.low(), state.wide, next.wide(), next.low(), {});
+          state = next.rows();
           write_state(step + 1, state);
         }
       }

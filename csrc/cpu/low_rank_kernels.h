@@ -15,13 +15,13 @@
 
 namespace dcrnn_fast::cpu {
 
-// One step of the cell: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements apart. weight is W and
-// V transposed, each [rank, plane]; `rank` is grouped. Writes a and g to `activations` where it is not null, one `plane` elements after the
-// other, and `next` as an operand to `low` where O is not A.
+// One step of the cell from unit `first` on: a = W z + b, g = sigmoid(V y + c), next = state + g x0 a. z and y lie `rank_plane` elements
+// apart. weight is W and V transposed, each [rank, plane]; `rank` is grouped. Writes a and g to `activations` where it is not null, one
+// `plane` elements after the other, and `next` as an operand to `low` where O is not A.
 template <typename O>
 struct LowRankStep {
   using A = accumulator<O>;
-  int64_t rows, dim, plane, rank, rank_plane;
+  int64_t rows, first, dim, plane, rank, rank_plane;
   Rows<const O> z;
   const O* weight;
   const A* bias;  // [G, plane]
@@ -30,12 +30,12 @@ struct LowRankStep {
   Rows<O> low;
 };
 
-// From d = dL/dh': da and dq to `products`, one `plane` elements after the other, their column sums to `sums` [G, plane], and x0's
-// gradient. Writes da and dq as operands to `low` where O is not A.
+// From d = dL/dh' of the units from `first` on: da and dq to `products`, one `plane` elements after the other, their column sums to `sums`
+// [G, plane], and x0's gradient. Writes da and dq as operands to `low` where O is not A.
 template <typename O>
 struct LowRankGradient {
   using A = accumulator<O>;
-  int64_t rows, dim, plane;
+  int64_t rows, first, dim, plane;
   Rows<const A> activations, x0, d;
   Rows<A> dx0, products;
   Rows<O> low;

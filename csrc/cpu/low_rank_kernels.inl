@@ -64,7 +64,7 @@ void step(const LowRankStep<O>& s) {
   constexpr int64_t most_rows = Multiplier<O>::rows, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
   A products[G][most_rows][most_columns];
   Multiplier<O> multiply;
-  for (int64_t column = 0; column < s.plane; column += most_columns) {
+  for (int64_t column = s.first; column < s.plane; column += most_columns) {
     const int64_t width = std::min(most_columns, s.plane - column);
     const A *const bias = s.bias + column, *const gate_bias = bias + s.plane;
     for (int64_t row = 0; row < s.rows; row += most_rows) {
@@ -112,7 +112,7 @@ void low_rank_gradient(const LowRankGradient<O>& s) {
   using A = accumulator<O>;
   constexpr int64_t most_rows = 16, most_columns = DCRNN_COLUMNS * DCRNN_VECTOR / sizeof(A);
   A few[G][most_columns];
-  for (int64_t column = 0; column < s.plane; column += most_columns) {
+  for (int64_t column = s.first; column < s.plane; column += most_columns) {
     const int64_t width = std::min(most_columns, s.plane - column);
     for (int64_t first = 0; first < s.rows; first += most_rows) {
       for (int g = 0; g < G; ++g) std::fill_n(few[g], width, A(0));

@@ -94,6 +94,7 @@ class LowRankWalk {
         dz_(rows, p_.z_width()),
         dz_sums_(p_.common ? sum_steps() * rows : 0, p_.z_width()),
         activations_memory_(p_.steps * rows * p_.gates * p_.plane),
+        alike_(rows * p_.alike()),
         d_(rows * p_.plane),
         dx0_(rows * p_.plane),
         products_over_rows_(rows, p_.gates * p_.plane, sums.weight_size),
@@ -134,7 +135,8 @@ class LowRankWalk {
 
  private:
   static int64_t values_each(const LowRankRecurrence<T, O>& p) {
-    return p.plane * (3 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) + (p.common ? 2 : p.steps + 1) * p.context_plane;
+    return p.alike() + p.plane * (3 + p.steps * (1 + p.gates) + p.gates) + p.z_width() * (p.steps + 2) +
+           (p.common ? 2 : p.steps + 1) * p.context_plane;
   }
 
   // The steps whose dz is summed over the tasks, if all have one projection: the first, and with a context all.
@@ -175,11 +177,29 @@ class LowRankWalk {
     }
   }
 
+  // The first step of the units that are alike goes back once, for the last task, with the sum of the tasks' gradients. The first unit of
+  // those that this task goes back for.
+  int64_t hand_on(int64_t task) {
+    const int64_t units = p_.alike();
+    const bool last = task + 1 == p_.tasks;
+    for (int64_t r = 0; units && r < tile_.rows(); ++r) {
+      A *const sum = alike_.get() + r * units, *const d = d_.get() + r * p_.plane;
+      for (int64_t i = 0; i < units; ++i) {
+        const A total = d[i] + (task ? sum[i] : A(0));
+        (last ? d : sum)[i] = total;
+        if (!last) d[i] = 0;
+      }
+    }
+    return last ? 0 : units;
+  }
+
   // One step: da|dq, dz|dy, and what they add to the gradients. Leaves the gradient of the state before the step in d.
   void back(int64_t task, int64_t step) {
     if (step + 1 == p_.steps) add_gradient(task, p_.steps, true);
+    const int64_t first = step == 0 ? hand_on(task) : 0;
     std::fill_n(bias_.get(), p_.gates * p_.plane, A(0));
     const LowRankGradient<O> pass{tile_.rows(),
+                                  first,
                                   p_.dim,
                                   p_.plane,
                                   of_step(activations_memory_, step, p_.gates * p_.plane),
@@ -195,14 +215,14 @@ class LowRankWalk {
       for (int64_t i = 0; i < p_.gates * p_.plane; ++i) to[i] += double(bias_.get()[i]);
     }
     for (int64_t g = 0; g < p_.gates; ++g)
-      tile_.multiply(products_.low().at(0, g * p_.plane), p_.dim, p_.weight_rows(task, step, g), p_.rank_plane,
-                     dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane, false);
+      tile_.multiply(products_.low().at(0, g * p_.plane + first), p_.dim - first, p_.weight_rows(task, step, g) + first * p_.rank_plane,
+                     p_.rank_plane, dz_.wide().at(0, g * p_.rank_plane), p_.rank_plane, false);
     if (sums_.weight_size) {
       const Terms da = products_over_rows_.of(kernels_, products_.low(), tile_.rows(), p_.gates * p_.plane);
       const Terms z = z_over_rows_.of(kernels_, z_.low(step * tile_.rows()), tile_.rows(), p_.z_width());
-      A* const to = sums_.weight() + p_.block(task, step) * p_.gates * p_.rank * p_.plane;
+      A* const to = sums_.weight() + p_.block(task, step) * p_.gates * p_.rank * p_.plane + first;
       for (int64_t g = 0; g < p_.gates; ++g)
-        add_rows(z.at(g * p_.rank_plane), p_.rank, da.at(g * p_.plane), p_.plane, {to + g * p_.rank * p_.plane, p_.plane});
+        add_rows(z.at(g * p_.rank_plane), p_.rank, da.at(g * p_.plane + first), p_.plane - first, {to + g * p_.rank * p_.plane, p_.plane});
     }
     const bool summed = p_.common && step < sum_steps();
     if (summed) convert_.add(dz_.wide().data, dz_sums_.wide(step * tile_.rows()).data, tile_.rows() * p_.z_width());
@@ -255,7 +275,7 @@ class LowRankWalk {
   const bool return_states_;
   T *const dx0_out_, *const dcontext_out_;
   BothBuffers<O> states_, z_, products_, dz_, dz_sums_;
-  Buffer<A> activations_memory_, d_, dx0_;
+  Buffer<A> activations_memory_, alike_, d_, dx0_;
   RowOperand<O> products_over_rows_, z_over_rows_, dz_over_rows_, inputs_over_rows_;
   Buffer<A> bias_, dcontext_;
 };

@@ -160,13 +160,13 @@ void compute(const Request<T, O>& p, const Inputs<T>& in, accumulator<T> log_rat
   using A = accumulator<T>;
   const LowRankRecurrence<T, O>& cell = p.recurrence;
   const int64_t widest = p.layers ? *std::max_element(p.widths, p.widths + p.layers) : 0;
-  const LowRankTiles tiles(in.batch, (2 * cell.plane + 2 * cell.z_width() + 2 * widest) * sizeof(A), whole_rows<O>());
+  const LowRankTiles tiles(in.batch, (3 * cell.plane + 2 * cell.z_width() + 2 * widest) * sizeof(A), whole_rows<O>());
   std::atomic<bool> refused{false};
   parallel_for(0, tiles.count, 1, [&](int64_t begin, int64_t end) {
     const int64_t most = tiles.most_rows();
     LowRankTile<T, O> tile(cell, most);
     const Features<T, O> features(p, in);
-    const BothBuffers<O> own(most, cell.plane), projected(most, cell.z_width());
+    const BothBuffers<O> after_first(most, cell.plane), after_others(most, cell.plane), projected(most, cell.z_width());
     const Buffer<A> one(most * widest), other(most * widest), logits(most * p.tasks);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = tiles.begin(i), rows = tiles.begin(i + 1) - first;
@@ -181,8 +181,9 @@ void compute(const Request<T, O>& p, const Inputs<T>& in, accumulator<T> log_rat
         for (int64_t step = 0; step < cell.steps; ++step) {
           tile.project(task, step, state.low, projected.wide());
           tile.narrow(projected.wide(), projected.low(), cell.gates, cell.rank, cell.rank_plane);
-          tile.advance(task, step, projected.low(), state.wide, own.wide(), own.low(), {});
-          state = own.rows();
+          const BothBuffers<O>& next = step ? after_others : after_first;
+          tile.advance(task, step, projected.low(), state.wide, next.wide(), next.low(), {});
+          state = next.rows();
         }
         const int64_t last = cell.tasks == p.tasks ? task + 1 : p.tasks;
         for (int64_t t = task; t < last; ++t) tower(p, t, state.wide, rows, one.get(), other.get(), logits.get());

@@ -18,14 +18,14 @@ struct RequestSizes {
   int64_t columns = 0, fields = 0;                  // C columns of ids make F fields
   int64_t numbers = 0, bins = 0, width = 0;         // N, Q, E
   int64_t tasks = 0, cell_tasks = 0;                // T, and 1 in place of T where all tasks share all of the recurrence
-  int64_t steps = 0, weight_steps = 0, rank = 0, gates = 0, common_projection = 0;
+  int64_t steps = 0, weight_steps = 0, rank = 0, gates = 0, shared_units = 0, common_projection = 0;
   int64_t layers = 0, tower_values = 0;  // a tower's hidden layers, and its weights and biases
   int64_t first_order = 0, chain = 0;
 
   int64_t dim() const { return (fields + numbers) * width; }
 };
 
-inline constexpr int64_t request_format = 0x6463726e6e310a01, most_layers = 1024;
+inline constexpr int64_t request_format = 0x6463726e6e310a02, most_layers = 1024;
 
 template <typename T, typename O>
 struct Request : RequestSizes {
@@ -33,7 +33,9 @@ struct Request : RequestSizes {
 
   // Where everything lies in `memory`, which may be null: then `bytes` alone is of use.
   Request(const RequestSizes& sizes, char* memory)
-      : RequestSizes(sizes), recurrence(cell_tasks, dim(), gates, steps, weight_steps, rank, common_projection != 0), memory_(memory) {
+      : RequestSizes(sizes),
+        recurrence(cell_tasks, dim(), shared_units, gates, steps, weight_steps, rank, common_projection != 0),
+        memory_(memory) {
     take<RequestSizes>({1});
     id_sizes = take<int64_t>({columns}), offsets = take<int64_t>({columns});
     starts = take<int64_t>({fields + 1}), pooling = take<Pooling>({fields}), widths = take<int64_t>({layers});

@@ -27,6 +27,7 @@ bool possible(const RequestSizes& s) {
   fits = fits && s.width <= most_size / (s.fields + s.numbers) && s.dim() > 0 && within(s.tasks, 1, most_size);
   fits = fits && (s.cell_tasks == s.tasks || s.cell_tasks == 1) && within(s.steps, 1, most_steps) && within(s.rank, 1, most_size / 4);
   fits = fits && (s.weight_steps == 1 || s.weight_steps == s.steps) && within(s.gates, 1, 2) && within(s.common_projection, 0, 1);
+  fits = fits && within(s.shared_units, 0, s.dim());
   return fits && within(s.layers, 0, most_layers);
 }
 
@@ -91,7 +92,7 @@ Tensor request_pack(Tensor table, Tensor sizes, Tensor offsets, Tensor starts, T
   s.cell_tasks = a.tasks(), s.steps = steps, s.weight_steps = a.weight_steps(), s.rank = a.rank(), s.gates = a.gates();
   check(s.cell_tasks == s.tasks || s.cell_tasks == 1, "private_weight: got ", s.cell_tasks, " tasks, expected 1 or ", s.tasks,
         " as towers has");
-  s.common_projection = a.projection_banks().own == 0;
+  s.shared_units = a.banks().shared, s.common_projection = a.projection_banks().own == 0;
   return with_type<BFloat16, Half>(table, "table", [&](auto zero) {
     using T = decltype(zero);
     return with_operands<T>([&](auto operand) {

@@ -52,6 +52,8 @@ CPU_SHAPES = {
         "batch": 127, "dim": 5, "context_dim": 40, "tied": False, "tasks": 3, "rank": 20, "projection_share_ratio": 0.5,
     },
     "low rank, more columns than registers hold": {"batch": 13, "dim": 150, "rank": 70},
+    "low rank, first steps alike, one step": {"batch": 70, "dim": 50, "tasks": 3, "rank": 5, "share_ratio": 0.7, "steps": 1},
+    "low rank, first steps alike, no gate": {"dim": 40, "tasks": 3, "rank": 5, "share_ratio": 1.0, "tied": False, "cell": "cross"},
     "tied weights, shared in part by three tasks": {"batch": 70, "dim": 20, "tasks": 3, "share_ratio": 0.3},
     "untied weights, shared in part by three tasks": {"batch": 70, "dim": 20, "tasks": 3, "share_ratio": 0.3, "tied": False},
 }  # fmt: skip
