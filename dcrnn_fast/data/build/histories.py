@@ -172,8 +172,8 @@ class _Count:
 
 def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterator[pa.RecordBatch]:
     times, items = staged.times[history.time], staged.texts[history.of]
-    lag = history.lag * PER_SECOND["us" if times.holds_moments else history.unit or "s"]
-    dates = lag > 0 and not times.holds_moments and history.unit is None
+    lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
+    dates = lag > 0 and not times.moments and history.unit is None
     for batch in staged.batches:
         time = times.values(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
@@ -202,7 +202,7 @@ def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) 
         said = f"orders history {history.name!r} and is empty; fill it, or leave the row out"
         raise batch.place.error(said, missing.argmax(), history.time)
     strange = np.abs(time) >= MAX_SECONDS * PER_SECOND[history.unit or "s"]
-    if history.lag and not times.holds_moments and strange.any():
+    if history.lag and not times.moments and strange.any():
         row = strange.argmax()
         said = f"history {history.name!r} has a `lag` and reads numbers in the unit {history.unit or 's'}: name theirs, such as `unit: ms`"
         held = f"holds {shown(float(time[row]))}, which is more than 3,000 years from 1970"

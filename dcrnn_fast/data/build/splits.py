@@ -96,7 +96,7 @@ def _by_time(schema: TableSchema, staged: StagedTable, past: int, *, learns: boo
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         raise no_time(batch.place, row - batch.start, split.time)
     table, used = f"data set {schema.name!r}", "splits the rows by time"
-    check_one_unit(Times(times, staged.times[split.time].holds_moments), used, split.time, table)
+    check_one_unit(Times(times, bool(staged.times[split.time].moments)), used, split.time, table)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
     for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):

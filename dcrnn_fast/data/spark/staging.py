@@ -93,7 +93,6 @@ def opened(pieces: Iterable[pa.RecordBatch], schema: TableSchema) -> Iterator[tu
             for name, numbers in loaded(cells["numbers"]).items() if "numbers" in cells else ():
                 table.numbers[name].append(numbers)
             table.batches.append(Batch(len(table.batches), table.rows, len(splits[-1]), PLACE))
-        table.finish()
         yield table, np.concatenate(splits), database
 
 
