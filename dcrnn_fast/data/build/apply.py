@@ -50,8 +50,11 @@ class FittedSchema:
         return found
 
     @classmethod
-    def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
-        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
+    def fit(cls, schema: TableSchema, rows: TrainRows, zoned: Mapping[str, bool], progress: Progress) -> FittedSchema:
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row.
+
+        `zoned` says by column whether its times have a zone, or are numbers; a column whose cells are all missing is not in it.
+        """
         ruled = [task for task in schema.tasks if task.positive is not None]
         shared, computed = schema.shared, schema.computed
         several = {column for pool in schema.pooled.values() for column in pool["columns"]}
@@ -90,10 +93,8 @@ class FittedSchema:
                 read = next(known.score_as for known in schema.train_only if known.column == name)
                 held = f"expected one of its values in the train rows: {', '.join(map(str, entries[name][1:21]))}"
                 raise DataError(f"data set {schema.name!r}: train_only: scoring reads {name!r} as {read!r}, {held}")
-        times = sorted({str(one.column) for one in schema.derived if one.part is not None})
-        zoned = {name: found for name in times if (found := rows.zoned(name)) is not None}
         buckets, scales = ([one for one in found if one is not None] for found in (zip(*learned, strict=True) if learned else ((), ())))
-        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(scales), zoned)
+        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(scales), dict(zoned))
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:

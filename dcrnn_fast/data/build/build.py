@@ -68,7 +68,7 @@ def build(
                 drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
                 splits = split_rows(schema, staged, roles, database, **drawn)
                 if encoding is None:
-                    encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), progress)
+                    encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), staged.zoned, progress)
                 else:
                     encoder = FittedSchema.restore(schema, encoding)
                 here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}

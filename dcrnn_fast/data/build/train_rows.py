@@ -50,9 +50,6 @@ class TrainRows(Protocol):
     def numbers(self, questions: Sequence[NumberQuestion]) -> list[Future[Any]]:
         """The answers. Raises DataError, in the future, for numbers that have no summary."""
 
-    def zoned(self, name: str) -> bool | None:
-        """Whether a column's times have a zone, or are numbers; None where all are missing."""
-
 
 class StagedTrainRows:
     """Those of a staged table; `splits` says which these are."""
@@ -93,10 +90,6 @@ class StagedTrainRows:
             except OverflowError:
                 raise self._largest(answer.column, answer.problem) from None
         return answer
-
-    def zoned(self, name: str) -> bool | None:
-        """As :class:`TrainRows` says; of all rows, which :func:`.staging.read_tables` compares."""
-        return self.staged.zoned.get(name)
 
     def numbers_of(self, name: str) -> Iterator[FloatArray]:
         """The numbers of a column, some at a time, but for missing ones."""
