@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
+from ..codes.numbers import FloatArray, bucket_ids, dense_float32, edges_of, standardised, steady_edges, treated
 from ..codes.sums import NumberCounts, Total
 from ..codes.texts import truth_ids
 from ..packed.meta import MISSING, OOV
@@ -135,7 +135,7 @@ class DenseScale:
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
         """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
         values = staged.numbers[self.column].values(batch)
-        return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)
+        return dense_float32(standardised(treated(values, self.treatment), self.mean, self.std), values, self.column, batch.place)
 
 
 Numbers = tuple[BucketCode | None, DenseScale | None]
