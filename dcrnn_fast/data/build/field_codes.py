@@ -29,8 +29,6 @@ from ..schema.table import Numeric
 from .staging import Batch, NumberColumn, StagedTable, TextMap
 from .train_rows import NumberQuestion, TextQuestion
 
-TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
-
 
 @dataclass(frozen=True)
 class CategoryCode:
@@ -143,40 +141,36 @@ Numbers = tuple[BucketCode | None, DenseScale | None]
 
 def number_question(numeric: Numeric) -> NumberQuestion:
     """What the train rows are asked of a column of numbers; the answer is its :data:`Numbers`."""
-    if numeric.buckets is None:
-        return _scale_question(numeric, None)
-    return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric), TOO_LARGE)
+    if numeric.buckets is not None:
+        return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric.column, numeric.buckets, numeric.dense))
+    return _mean_question(numeric.column, str(numeric.dense), None)
 
 
-def _counted(numeric: Numeric, numbers: NumberCounts) -> Numbers | NumberQuestion:
+def _counted(column: str, buckets: int, treatment: str | None, numbers: NumberCounts) -> Numbers | NumberQuestion:
     """The field; and the scale, if the numbers are exact. Otherwise the rows are asked for that."""
-    assert numeric.buckets is not None
-    code = BucketCode(numeric.column, steady_edges(edges_of(numbers, numeric.buckets), numbers))
-    if numeric.dense is None:
+    code = BucketCode(column, steady_edges(edges_of(numbers, buckets), numbers))
+    if treatment is None:
         return code, None
     if numbers.bits:
-        return _scale_question(numeric, code)
-    mean = numbers.total(partial(treated, treatment=numeric.dense)).mean
-    return _numbers(numeric, code, mean, numbers.total(partial(_squares, numeric.dense, mean)))
+        return _mean_question(column, treatment, code)
+    mean = numbers.total(partial(treated, treatment=treatment)).mean
+    return _numbers(column, treatment, code, mean, numbers.total(partial(_squares, treatment, mean)))
 
 
-def _scale_question(numeric: Numeric, code: BucketCode | None) -> NumberQuestion:
+def _mean_question(column: str, treatment: str, code: BucketCode | None) -> NumberQuestion:
     """The question of the mean, whose answer is that of the deviation from it."""
-    assert numeric.dense is not None
-    of = partial(_total, partial(treated, treatment=numeric.dense))
-    return NumberQuestion(numeric.column, of, partial(_deviation_question, numeric, code), TOO_LARGE)
+    of = partial(_total, partial(treated, treatment=treatment))
+    return NumberQuestion(column, of, partial(_deviation_question, column, treatment, code))
 
 
-def _deviation_question(numeric: Numeric, code: BucketCode | None, total: Total) -> NumberQuestion:
-    assert numeric.dense is not None
-    of = partial(_total, partial(_squares, numeric.dense, total.mean))
-    return NumberQuestion(numeric.column, of, partial(_numbers, numeric, code, total.mean), TOO_LARGE)
+def _deviation_question(column: str, treatment: str, code: BucketCode | None, total: Total) -> NumberQuestion:
+    of = partial(_total, partial(_squares, treatment, total.mean))
+    return NumberQuestion(column, of, partial(_numbers, column, treatment, code, total.mean))
 
 
-def _numbers(numeric: Numeric, code: BucketCode | None, mean: float, squares: Total) -> Numbers:
-    assert numeric.dense is not None
+def _numbers(column: str, treatment: str, code: BucketCode | None, mean: float, squares: Total) -> Numbers:
     std = math.sqrt(squares.mean)
-    return code, DenseScale(numeric.column, numeric.dense, mean, std if std > 0 else 1.0)
+    return code, DenseScale(column, treatment, mean, std if std > 0 else 1.0)
 
 
 def _squares(treatment: str, mean: float, values: FloatArray) -> FloatArray:

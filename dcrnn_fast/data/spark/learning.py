@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...errors import DataError
 from ..build.apply import FittedSchema
 from ..build.splits import TRAIN
-from ..build.train_rows import NumberQuestion, StagedTrainRows, TextQuestion
+from ..build.train_rows import TOO_LARGE, NumberQuestion, StagedTrainRows, TextQuestion
 from ..packed.arrays import no_progress
 from ..schema.table import TableSchema
 from .frames import errors
@@ -100,5 +100,5 @@ def _part(number: int, question: NumberQuestion, of: Callable[[Any], Any], given
     try:
         part = pickle.dumps(of(given))
     except OverflowError:
-        raise DataError(f"holds a number that is {question.problem}", column=question.column) from None
+        raise DataError(f"holds a number that is {TOO_LARGE}", column=question.column) from None
     return pa.RecordBatch.from_pydict({"question": pa.array([number], pa.int32()), "part": [part]})
