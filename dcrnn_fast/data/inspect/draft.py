@@ -59,6 +59,12 @@ UNREAD = {"BLOB": "bytes; where they are text, name it in categorical", "DURATIO
 IS_LABEL, IS_CODE = "is it a label?", "a code? It is a number below too"
 IS_SPAN = "durations? As a number, such as of seconds, the column would tell more"
 """Remarks about categories."""
+COMMENTS = {
+    "tasks": "in the order of the funnel",
+    "funnel": "in these rows each event implies the one before it",
+    "numeric": "name one that is a code, such as of a city, as categorical",
+}
+"""By key of a schema: what a person should know of it."""
 
 
 class Draft(NamedTuple):
@@ -146,6 +152,30 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
     }
     schema = {key: value for key, value in schema.items() if value}
     return Draft(schema, rows, about, remarks, {name: left[name] for name in about if name in left})
+
+
+def as_yaml(draft: Draft) -> str:
+    """The file of a drafted schema."""
+    check = "Check every line: the labels and their order, and columns known only after the event."
+    lines = [f"# Drafted from the first {draft.rows:,} rows. {check}"]
+    for key, value in draft.schema.items():
+        comment = f"  # {COMMENTS[key]}" if key in COMMENTS else ""
+        if key not in ("tasks", "categorical", "numeric"):
+            lines.append(f"{key}: {_flow(value) if isinstance(value, dict) else json_text(value)}{comment}")
+            continue
+        lines.append(f"{key}:{comment}")
+        for field in value:
+            remark = draft.remarks.get(field["column"], "") if key == "categorical" else ""
+            lines.append(f"  - {_flow(field)}  # {draft.about[field['column']]}{': ' if remark else ''}{remark}")
+    lines += ["# Left out:"] if draft.left else []
+    lines += [f"#   {draft.left_out(column)}" for column in draft.left]
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: dict[str, Any]) -> str:
+    """A mapping in one line; names of tasks, and how a number is read, need no quotes."""
+    written = {key: one if key in ("name", "dense") else json_text(one) for key, one in value.items()}
+    return f"{{{', '.join(f'{key}: {one}' for key, one in written.items())}}}"
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
