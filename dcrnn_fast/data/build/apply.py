@@ -79,7 +79,8 @@ class FittedSchema:
                 if c.hash_buckets is not None:
                     categories[c.column] = HashCode(c.column, c.hash_buckets)
                 else:
-                    categories[c.column] = CategoryCode.fit(questions[c.column], next(answers))
+                    texts = [text for text in next(answers) if text != MISSING or c.column not in several]
+                    categories[c.column] = CategoryCode(c.column, [OOV, *texts])
             for one in numeric:
                 progress("learning columns", len(own) + len(learned), columns)
                 learned.append(one.result())
@@ -108,17 +109,16 @@ class FittedSchema:
         _check_alike(schema, "is derived", "by", there, here)
         _check_alike(schema, "has the ids", "of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
-        for category in schema.id_columns:
-            if category.same_ids_as is not None:
-                continue
-            if category.hash_buckets is not None:
-                if vocabulary.get(category.column, [OOV]):
-                    raise _foreign(schema, category.column, "hashed")
-                categories[category.column] = HashCode(category.column, category.hash_buckets)
-                continue
-            if vocabulary.get(category.column, [])[:1] != [OOV]:
-                raise _foreign(schema, category.column, "categorical")
-            categories[category.column] = CategoryCode(category.column, vocabulary[category.column])
+        for c in (c for c in schema.id_columns if c.same_ids_as is None):
+            entries = vocabulary.get(c.column)
+            if c.hash_buckets is not None:
+                if entries != []:
+                    raise _foreign(schema, c.column, "hashed")
+                categories[c.column] = HashCode(c.column, c.hash_buckets)
+            else:
+                if not entries or entries[0] != OOV:
+                    raise _foreign(schema, c.column, "categorical")
+                categories[c.column] = CategoryCode(c.column, entries)
         fields = _with_shared(schema, categories)
         for numeric in (n for n in schema.numeric if n.buckets is not None):
             if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:

@@ -10,7 +10,7 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 from ..codes.numbers import FloatArray, bucket_ids, dense_float32, edges_of, standardised, steady_edges, treated
 from ..codes.sums import NumberCounts, Total
 from ..codes.texts import truth_ids
-from ..packed.meta import MISSING, OOV
+from ..packed.meta import MISSING
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
 from .staging import Batch, NumberColumn, StagedTable, TextMap
-from .train_rows import NumberQuestion, TextQuestion
+from .train_rows import NumberQuestion
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,6 @@ class CategoryCode:
     column: str
     vocabulary: list[str]
     several: bool = False
-
-    @classmethod
-    def fit(cls, question: TextQuestion, texts: Sequence[str]) -> CategoryCode:
-        """The field of the question's first column, with the texts that answer the question."""
-        several = question.columns[0] in question.several
-        return cls(question.columns[0], [OOV, *(text for text in texts if text != MISSING or not several)], several)
 
     @property
     def num_embeddings(self) -> int:
