@@ -22,12 +22,12 @@ from ..schema.fields import History, zoned_columns
 from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode, Numbers, number_question
 from .histories import HistoryIds
-from .labels import Label, check_funnel, labels_of
-from .staging import Batch, StagedTable, TextColumn, TextMap
+from .labels import check_funnel, label_values, labels_of
+from .staging import Batch, BatchValues, StagedTable, TextColumn
 from .train_rows import TextQuestion, TrainRows
 
 Field = CategoryCode | HashCode | BucketCode
-Collect = Callable[[History, TextMap, TextMap], HistoryIds]
+Collect = Callable[[History, BatchValues, BatchValues], HistoryIds]
 
 
 @dataclass(frozen=True)
@@ -144,24 +144,26 @@ class EncodedRows:
     ) -> None:
         schema = encoder.schema
         self._encoder, self._staged = encoder, staged
-        self._labels = [Label(staged, task) for task in schema.tasks]
+        self._labels = [label_values(staged, task) for task in schema.tasks]
         named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
         self._group = None if schema.group is None else groups[schema.group]
         computed, pooled = schema.computed, schema.pooled
         in_files = {field.column: field for field in encoder.fields if field.column not in computed}
         in_pool = {name: staged.pool.submit(field.bound, staged) for name, field in in_files.items() if not isinstance(field, HashCode)}
-        bound: dict[str, Any] = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
+        bound: dict[str, BatchValues] = {
+            name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)
+        }
         bound |= {name: one.result() for name, one in in_pool.items()}
         histories = dict[str, HistoryIds]()
         if collect is not None:
             histories |= {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
-        self._ids: list[tuple[int | slice, Any]] = []
+        self._ids: list[tuple[int | slice, BatchValues]] = []
         """Columns of the ids, and what makes them of a batch."""
         for position, field in enumerate(encoder.fields):
             if field.column in histories:
                 history = histories[field.column]
-                self._ids.append((slice(position, position + history.last), history))
+                self._ids.append((slice(position, position + history.last), history.values))
             elif field.column in bound:
                 self._ids.append((position, bound[field.column]))
 
@@ -170,11 +172,11 @@ class EncodedRows:
         schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
         ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
         for columns, source in self._ids:
-            ids[:, columns] = source.values(batch)
+            ids[:, columns] = source(batch)
         scaled = np.empty((batch.rows, len(dense)), np.float32)
         for position, scale in enumerate(dense):
             scaled[:, position] = scale.transform(staged, batch)
-        labels = np.column_stack([label.values(batch) for label in self._labels])
+        labels = np.column_stack([label(batch) for label in self._labels])
         if schema.funnel:
             check_funnel(schema, labels, batch.place)
         arrays = {
@@ -182,7 +184,7 @@ class EncodedRows:
             "dense": scaled if dense else None,
             "labels": labels,
             "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
-            "group": self._group.values(batch) if self._group is not None else None,
+            "group": self._group(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
 
@@ -207,7 +209,7 @@ def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.fl
     return float32(weight, weight, column, batch.place, "too large for float32; give smaller weights")
 
 
-def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
+def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> BatchValues:
     """A number for each distinct text, the same in every table: 63 bits of its hash; -1 where missing."""
 
     def numbers(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from ..codes.texts import truth_ids
 from ..packed.meta import MISSING
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
-from .staging import Batch, NumberColumn, StagedTable, TextMap
+from .staging import Batch, BatchValues, StagedTable
 from .train_rows import NumberQuestion
 
 
@@ -50,7 +50,7 @@ class CategoryCode:
         """The field's entry in meta.json."""
         return self.vocabulary
 
-    def bound(self, staged: StagedTable) -> TextMap:
+    def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
         entries: list[str | None] = list(self.vocabulary[1:])
         if self.several and MISSING in entries:
@@ -77,7 +77,7 @@ class HashCode:
         """The field's entry in meta.json."""
         return []
 
-    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> BatchValues:
         """The ids of a staged table's rows."""
 
         def ids(texts: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -102,17 +102,9 @@ class BucketCode:
         """The field's entry in meta.json."""
         return [float(edge) for edge in self.edges]
 
-    def bound(self, staged: StagedTable) -> _Buckets:
+    def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
-        return _Buckets(staged.numbers[self.column], self.edges)
-
-
-class _Buckets:
-    def __init__(self, numbers: NumberColumn, edges: FloatArray) -> None:
-        self._numbers, self._edges = numbers, edges
-
-    def values(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return bucket_ids(self._numbers.values(batch), self._edges).astype(np.int32)
+        return lambda batch: bucket_ids(staged.numbers[self.column].values(batch), self.edges).astype(np.int32)
 
 
 @dataclass(frozen=True)

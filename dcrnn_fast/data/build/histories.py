@@ -23,9 +23,9 @@ from ..read.derive import MAX_SECONDS, PER_SECOND, are_dates
 from ..read.text_queries import answer
 from ..schema.fields import History
 from ..schema.table import TableSchema
-from .labels import Label
+from .labels import label_values
 from .splits import TRAIN, SplitArray
-from .staging import Batch, StagedTable, TextMap, TimeColumn
+from .staging import Batch, BatchValues, StagedTable, TimeColumn
 
 Bools = npt.NDArray[np.bool_]
 
@@ -97,8 +97,8 @@ class HistoryIds:
 
 def collected(
     history: History,
-    items: TextMap,
-    users: TextMap,
+    items: BatchValues,
+    users: BatchValues,
     *,
     schema: TableSchema,
     staged: StagedTable,
@@ -116,7 +116,7 @@ def collected(
     """
     rule, number = schema.event_rule(history), schema.histories.index(history)
     progress("collecting histories", number, len(schema.histories))
-    entries = _entries(history, staged, items, users, None if rule is None else Label(staged, rule), splits)
+    entries = _entries(history, staged, items, users, None if rule is None else label_values(staged, rule), splits)
     found = HistoryIds(history.last, entries, database, folder / f"history-{number}")
     if teaches and not found.events:
         wanted = [repr(history.of), repr(history.by), *(["an event by its `where`"] if rule is not None else [])]
@@ -151,7 +151,7 @@ class _Count:
 
 
 def _entries(
-    history: History, staged: StagedTable, items: TextMap, users: TextMap, label: Label | None, splits: SplitArray
+    history: History, staged: StagedTable, items: BatchValues, users: BatchValues, label: BatchValues | None, splits: SplitArray
 ) -> Iterator[pa.RecordBatch]:
     """The rows as they enter. The numbers of the users are -1 where there is none."""
     times, texts = staged.times[history.time], staged.texts[history.of]
@@ -161,10 +161,10 @@ def _entries(
         time = times.values(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
         dates = dates and are_dates(np.clip(time, 0, 2**40).astype(np.int64))
-        user, ids = users.values(batch), items.values(batch)
+        user, ids = users(batch), items(batch)
         event = (user >= 0) & texts.present(batch)
         if label is not None:
-            event &= label.values(batch) == 1
+            event &= label(batch) == 1
         row, split = np.arange(batch.start, batch.start + batch.rows), splits[batch.here]
         yield _batch(user, time, np.zeros(batch.rows, bool), time, row, ids, split)
         yield _batch(*(column[event] for column in (user, time + lag, event, time, row, ids, split)))

@@ -17,7 +17,7 @@ from ..read.columns import Times, check_one_unit
 from ..read.text_queries import hashes
 from ..schema.files import Split
 from ..schema.table import TableSchema
-from .staging import StagedTable, TextMap
+from .staging import BatchValues, StagedTable
 
 PAST, TRAIN, VALID, TEST = range(-1, 3)
 SplitArray = npt.NDArray[np.int8]
@@ -133,5 +133,5 @@ def splits_by_name(texts: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts.to_pylist()])
 
 
-def _of(staged: StagedTable, splits: TextMap) -> SplitArray:
-    return np.concatenate([splits.values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
+def _of(staged: StagedTable, splits: BatchValues) -> SplitArray:
+    return np.concatenate([splits(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)

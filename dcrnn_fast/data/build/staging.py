@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..packed.arrays import Progress, raw_bytes
 from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
-from ..read.csv_files import Rejects
+from ..read.csv_files import Reject, Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
 from ..schema.fields import zoned_columns
@@ -79,17 +79,8 @@ class TimeColumn(NumberColumn):
         self.append(times.values)
 
 
-class TextMap:
-    """A value for each text of a column, which `values` looks up for the rows of a batch."""
-
-    def __init__(self, column: TextColumn, file: Path, dtype: npt.DTypeLike) -> None:
-        self._column, self._file, self._dtype = column, file, np.dtype(dtype)
-
-    def values(self, batch: Batch) -> npt.NDArray[Any]:
-        """The values of the batch's cells."""
-        first, last = self._column.positions[batch.number : batch.number + 2]
-        values = np.fromfile(self._file, self._dtype, last - first, offset=first * self._dtype.itemsize)
-        return values[self._column.codes(batch)]
+BatchValues = Callable[[Batch], npt.NDArray[Any]]
+"""Values for the rows of a batch."""
 
 
 class TextColumn:
@@ -129,15 +120,20 @@ class TextColumn:
                     chunks += pa.ipc.open_stream(source).read_all().column("text").chunks
         return pa.chunked_array(chunks, pa.string())
 
-    def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
-        """Map the texts by `values_of`, which gets some at a time, to values of `dtype`."""
-        texts = self.texts()
+    def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> BatchValues:
+        """The values of the cells, as `values_of` maps the texts, of which it gets some at a time, to values of `dtype`."""
+        texts, kind = self.texts(), np.dtype(dtype)
         self._maps += 1
         file = self._texts.with_suffix(f".{self._maps}.map")
         with file.open("wb") as stream:
             for start in range(0, len(texts), MAPPED_TEXTS):
-                stream.write(raw_bytes(values_of(texts.slice(start, MAPPED_TEXTS)), dtype))
-        return TextMap(self, file, dtype)
+                stream.write(raw_bytes(values_of(texts.slice(start, MAPPED_TEXTS)), kind))
+
+        def values(batch: Batch) -> npt.NDArray[Any]:
+            first, last = self.positions[batch.number : batch.number + 2]
+            return np.fromfile(file, kind, last - first, offset=first * kind.itemsize)[self.codes(batch)]
+
+        return values
 
 
 class StagedTable:
@@ -235,7 +231,7 @@ def read_tables(
     expected, ends = expected_rows(files), [0]
     for path, record in zip(files, journal.records, strict=False):
         staged.restore(path, record)
-        rejects.restore(record["rejects"])
+        rejects.found += [Reject(*values) for values in record["rejects"]]
         ends.append(staged.rows)
     if staged.rows:
         progress("reading rows", staged.rows, expected)

@@ -111,7 +111,8 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
                 labels = _labels(columns, tasks, first, rows)
                 is_funnel = len(labels) > 1 and implies(database, source, labels)
                 features = [column for column in columns if column not in labels]
-                times, users, groups = _times(features), _users(features), _groups(features, rows)
+                times = sorted(filter(_is_time, features), key=lambda one: (-one.distinct, is_number(one.kind)))  # the finest first
+                users, groups = _users(features), _groups(features, rows)
                 left = lacks | {one.name: why for one in features if (why := _left_out(one, times, users, rows))}
                 read = [one for one in features if one.name not in left]
                 whole = [one for one in read if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
@@ -226,11 +227,6 @@ def _numbers(numbers: Sequence[Column], codes: Collection[str], *, alone: bool) 
     bucketed = {one.name for one in numbers if one.missing and one.name not in codes} | {one.name for one in numbers[:1] if alone}
     # Of the logarithm, one huge number does not make all others alike.
     return [{"column": one.name} | ({"buckets": 32} if one.name in bucketed else {}) | {"dense": "log1p"} for one in numbers]
-
-
-def _times(features: Sequence[Column]) -> list[Column]:
-    """Those that a split by time may use, the event's first: it is the finest."""
-    return sorted(filter(_is_time, features), key=lambda column: (-column.distinct, is_number(column.kind)))
 
 
 def _users(features: Sequence[Column]) -> list[Column]:

@@ -12,10 +12,10 @@ import io
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -221,10 +221,6 @@ class Rejects:
     def left(self) -> int:
         """How many more rows may be rejected."""
         return self._limit - len(self.found)
-
-    def restore(self, found: Iterable[Iterable[Any]]) -> None:
-        """Count the rows that were found before, whose values come in the order of :class:`Reject`."""
-        self.found += [Reject(*values) for values in found]
 
     def check(self) -> None:
         """Raise DataError that names the first row, if there are more than `limit`."""
