@@ -151,9 +151,7 @@ class EncodedRows:
         computed, pooled = schema.computed, schema.pooled
         in_files = {field.column: field for field in encoder.fields if field.column not in computed}
         in_pool = {name: staged.pool.submit(field.bound, staged) for name, field in in_files.items() if not isinstance(field, HashCode)}
-        bound: dict[str, BatchValues] = {
-            name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)
-        }
+        bound = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
         bound |= {name: one.result() for name, one in in_pool.items()}
         histories = dict[str, HistoryIds]()
         if collect is not None:
