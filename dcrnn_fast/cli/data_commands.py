@@ -45,7 +45,7 @@ def prepare(
             raise ConfigError("--engine spark draws no rows and has workers of its own: leave out --seed, --valid-fraction and --workers")
         check_installed("--engine spark", "spark", ("pyspark",))
         from ..data import spark
-        from ..data.spark.reading import frame_of_files
+        from ..data.spark.frames import frame_of_files
 
         meta = spark.prepare(frame_of_files(schema, inputs or ()), schema, output)
         if not quiet:

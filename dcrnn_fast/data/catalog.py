@@ -171,8 +171,7 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     rows, for `tasks` that are no list of different columns of the table, and for a table without a column that holds 0 and 1 alone, or true
     and false: nothing in it is a label as it is.
     """
-    from .inspect.draft import draft
-    from .inspect.draft_text import as_yaml
+    from .inspect.draft import as_yaml, draft
 
     given = list(inputs) if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes)) else [inputs]
     paths = [str(path_of("inputs", one)) for one in given]

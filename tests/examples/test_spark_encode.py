@@ -236,7 +236,7 @@ def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
 
 
 def test_files_with_a_column_of_several_types_are_refused_by_their_names(log, spark, tmp_path):
-    from dcrnn_fast.data.spark.reading import frame_of_files
+    from dcrnn_fast.data.spark.frames import frame_of_files
 
     rows = pq.read_table(log[0] / "log.parquet")
     texts = rows.set_column(rows.column_names.index("item"), "item", rows["item"].cast(pa.string()))

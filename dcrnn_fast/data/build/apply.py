@@ -22,12 +22,12 @@ from ..schema.fields import History, zoned_columns
 from ..schema.table import TableSchema
 from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode, Numbers, number_question
 from .histories import HistoryIds
-from .labels import Label, check_funnel, labels_of
-from .staging import Batch, StagedTable, TextColumn, TextMap
+from .labels import check_funnel, label_values, labels_of
+from .staging import Batch, BatchValues, StagedTable, TextColumn
 from .train_rows import TextQuestion, TrainRows
 
 Field = CategoryCode | HashCode | BucketCode
-Collect = Callable[[History, TextMap, TextMap], HistoryIds]
+Collect = Callable[[History, BatchValues, BatchValues], HistoryIds]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ class FittedSchema:
         return found
 
     @classmethod
-    def fit(cls, schema: TableSchema, rows: TrainRows, progress: Progress) -> FittedSchema:
-        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row."""
+    def fit(cls, schema: TableSchema, rows: TrainRows, zoned: Mapping[str, bool], progress: Progress) -> FittedSchema:
+        """Learn vocabularies, edges and scales from the train rows. Raises DataError if a `positive` rule matches no train row.
+
+        `zoned` says by column whether its times have a zone, or are numbers; a column whose cells are all missing is not in it.
+        """
         ruled = [task for task in schema.tasks if task.positive is not None]
         shared, computed = schema.shared, schema.computed
         several = {column for pool in schema.pooled.values() for column in pool["columns"]}
@@ -76,7 +79,8 @@ class FittedSchema:
                 if c.hash_buckets is not None:
                     categories[c.column] = HashCode(c.column, c.hash_buckets)
                 else:
-                    categories[c.column] = CategoryCode.fit(questions[c.column], next(answers))
+                    texts = [text for text in next(answers) if text != MISSING or c.column not in several]
+                    categories[c.column] = CategoryCode(c.column, [OOV, *texts])
             for one in numeric:
                 progress("learning columns", len(own) + len(learned), columns)
                 learned.append(one.result())
@@ -90,10 +94,8 @@ class FittedSchema:
                 read = next(known.score_as for known in schema.train_only if known.column == name)
                 held = f"expected one of its values in the train rows: {', '.join(map(str, entries[name][1:21]))}"
                 raise DataError(f"data set {schema.name!r}: train_only: scoring reads {name!r} as {read!r}, {held}")
-        times = sorted({str(one.column) for one in schema.derived if one.part is not None})
-        zoned = {name: found for name in times if (found := rows.zoned(name)) is not None}
         buckets, scales = ([one for one in found if one is not None] for found in (zip(*learned, strict=True) if learned else ((), ())))
-        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(scales), zoned)
+        return cls(schema, (*_with_shared(schema, categories), *buckets), tuple(scales), dict(zoned))
 
     @classmethod
     def restore(cls, schema: TableSchema, encoding: Mapping[str, Any]) -> FittedSchema:
@@ -107,17 +109,16 @@ class FittedSchema:
         _check_alike(schema, "is derived", "by", there, here)
         _check_alike(schema, "has the ids", "of", encoding.get("shared", {}), schema.shared)
         categories: dict[str, Field] = {}
-        for category in schema.id_columns:
-            if category.same_ids_as is not None:
-                continue
-            if category.hash_buckets is not None:
-                if vocabulary.get(category.column, [OOV]):
-                    raise _foreign(schema, category.column, "hashed")
-                categories[category.column] = HashCode(category.column, category.hash_buckets)
-                continue
-            if vocabulary.get(category.column, [])[:1] != [OOV]:
-                raise _foreign(schema, category.column, "categorical")
-            categories[category.column] = CategoryCode(category.column, vocabulary[category.column])
+        for c in (c for c in schema.id_columns if c.same_ids_as is None):
+            entries = vocabulary.get(c.column)
+            if c.hash_buckets is not None:
+                if entries != []:
+                    raise _foreign(schema, c.column, "hashed")
+                categories[c.column] = HashCode(c.column, c.hash_buckets)
+            else:
+                if not entries or entries[0] != OOV:
+                    raise _foreign(schema, c.column, "categorical")
+                categories[c.column] = CategoryCode(c.column, entries)
         fields = _with_shared(schema, categories)
         for numeric in (n for n in schema.numeric if n.buckets is not None):
             if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
@@ -143,24 +144,24 @@ class EncodedRows:
     ) -> None:
         schema = encoder.schema
         self._encoder, self._staged = encoder, staged
-        self._labels = [Label(staged, task) for task in schema.tasks]
+        self._labels = [label_values(staged, task) for task in schema.tasks]
         named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
         self._group = None if schema.group is None else groups[schema.group]
         computed, pooled = schema.computed, schema.pooled
         in_files = {field.column: field for field in encoder.fields if field.column not in computed}
         in_pool = {name: staged.pool.submit(field.bound, staged) for name, field in in_files.items() if not isinstance(field, HashCode)}
-        bound: dict[str, Any] = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
+        bound = {name: field.bound(staged, database) for name, field in in_files.items() if isinstance(field, HashCode)}
         bound |= {name: one.result() for name, one in in_pool.items()}
         histories = dict[str, HistoryIds]()
         if collect is not None:
             histories |= {pooled[one.name]["columns"][0]: collect(one, bound[one.of], groups[one.by]) for one in schema.histories}
-        self._ids: list[tuple[int | slice, Any]] = []
+        self._ids: list[tuple[int | slice, BatchValues]] = []
         """Columns of the ids, and what makes them of a batch."""
         for position, field in enumerate(encoder.fields):
             if field.column in histories:
                 history = histories[field.column]
-                self._ids.append((slice(position, position + history.last), history))
+                self._ids.append((slice(position, position + history.last), history.values))
             elif field.column in bound:
                 self._ids.append((position, bound[field.column]))
 
@@ -169,11 +170,11 @@ class EncodedRows:
         schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
         ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
         for columns, source in self._ids:
-            ids[:, columns] = source.values(batch)
+            ids[:, columns] = source(batch)
         scaled = np.empty((batch.rows, len(dense)), np.float32)
         for position, scale in enumerate(dense):
             scaled[:, position] = scale.transform(staged, batch)
-        labels = np.column_stack([label.values(batch) for label in self._labels])
+        labels = np.column_stack([label(batch) for label in self._labels])
         if schema.funnel:
             check_funnel(schema, labels, batch.place)
         arrays = {
@@ -181,7 +182,7 @@ class EncodedRows:
             "dense": scaled if dense else None,
             "labels": labels,
             "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
-            "group": self._group.values(batch) if self._group is not None else None,
+            "group": self._group(batch) if self._group is not None else None,
         }
         return {kind: array for kind, array in arrays.items() if array is not None}
 
@@ -206,7 +207,7 @@ def _weight(staged: StagedTable, batch: Batch, column: str) -> npt.NDArray[np.fl
     return float32(weight, weight, column, batch.place, "too large for float32; give smaller weights")
 
 
-def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> TextMap:
+def _groups(column: TextColumn, database: duckdb.DuckDBPyConnection) -> BatchValues:
     """A number for each distinct text, the same in every table: 63 bits of its hash; -1 where missing."""
 
     def numbers(texts: pa.ChunkedArray) -> npt.NDArray[np.int64]:

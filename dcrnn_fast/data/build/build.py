@@ -68,7 +68,7 @@ def build(
                 drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
                 splits = split_rows(schema, staged, roles, database, **drawn)
                 if encoding is None:
-                    encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), progress)
+                    encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), staged.zoned, progress)
                 else:
                     encoder = FittedSchema.restore(schema, encoding)
                 here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}
@@ -93,15 +93,15 @@ def write_rows(
 ) -> PackedMeta:
     """Encode the rows of a staged table into a folder, by so many of its workers, and return the folder's meta.json."""
     counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
-    with PackedWriter(folder, meta_of(encoder.schema, encoder, counts)) as writer:
-        batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
-        encoded = _ahead(staged.pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
-        for batch, parts in zip(batches, encoded, strict=True):
-            progress("encoding rows", batch.start, staged.rows)
-            for split, arrays in parts.items():
-                writer.append(split, arrays)
-        progress("encoding rows", staged.rows, staged.rows)
-        meta = writer.finish()
+    writer = PackedWriter(folder, meta_of(encoder.schema, encoder, counts))
+    batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
+    encoded = _ahead(staged.pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
+    for batch, parts in zip(batches, encoded, strict=True):
+        progress("encoding rows", batch.start, staged.rows)
+        for split, arrays in parts.items():
+            writer.append(split, arrays)
+    progress("encoding rows", staged.rows, staged.rows)
+    meta = writer.finish()
     write_text(folder / SCHEMA, encoder.schema.to_yaml())
     return meta
 

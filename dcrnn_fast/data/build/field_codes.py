@@ -10,7 +10,7 @@ dense        (x - mean) / std of the value, or of its signed log1p, sign(x) * lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,16 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..codes.numbers import FloatArray, bucket_ids, dense_float32, dense_values, edges_of, steady_edges, treated
+from ..codes.numbers import FloatArray, bucket_ids, dense_float32, edges_of, standardised, steady_edges, treated
 from ..codes.sums import NumberCounts, Total
 from ..codes.texts import truth_ids
-from ..packed.meta import MISSING, OOV
+from ..packed.meta import MISSING
 from ..read.text_queries import hashes
 from ..schema.table import Numeric
-from .staging import Batch, NumberColumn, StagedTable, TextMap
-from .train_rows import NumberQuestion, TextQuestion
-
-TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
+from .staging import Batch, BatchValues, StagedTable
+from .train_rows import NumberQuestion
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,6 @@ class CategoryCode:
     vocabulary: list[str]
     several: bool = False
 
-    @classmethod
-    def fit(cls, question: TextQuestion, texts: Sequence[str]) -> CategoryCode:
-        """The field of the question's first column, with the texts that answer the question."""
-        several = question.columns[0] in question.several
-        return cls(question.columns[0], [OOV, *(text for text in texts if text != MISSING or not several)], several)
-
     @property
     def num_embeddings(self) -> int:
         """The number of ids."""
@@ -58,7 +50,7 @@ class CategoryCode:
         """The field's entry in meta.json."""
         return self.vocabulary
 
-    def bound(self, staged: StagedTable) -> TextMap:
+    def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
         entries: list[str | None] = list(self.vocabulary[1:])
         if self.several and MISSING in entries:
@@ -85,7 +77,7 @@ class HashCode:
         """The field's entry in meta.json."""
         return []
 
-    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> TextMap:
+    def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> BatchValues:
         """The ids of a staged table's rows."""
 
         def ids(texts: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -110,17 +102,9 @@ class BucketCode:
         """The field's entry in meta.json."""
         return [float(edge) for edge in self.edges]
 
-    def bound(self, staged: StagedTable) -> _Buckets:
+    def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
-        return _Buckets(staged.numbers[self.column], self.edges)
-
-
-class _Buckets:
-    def __init__(self, numbers: NumberColumn, edges: FloatArray) -> None:
-        self._numbers, self._edges = numbers, edges
-
-    def values(self, batch: Batch) -> npt.NDArray[np.int32]:
-        return bucket_ids(self._numbers.values(batch), self._edges).astype(np.int32)
+        return lambda batch: bucket_ids(staged.numbers[self.column].values(batch), self.edges).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -135,7 +119,7 @@ class DenseScale:
     def transform(self, staged: StagedTable, batch: Batch) -> npt.NDArray[np.float32]:
         """The values of a batch's rows. Raises DataError for one that float32 cannot hold."""
         values = staged.numbers[self.column].values(batch)
-        return dense_float32(dense_values(values, self.treatment, self.mean, self.std), values, self.column, batch.place)
+        return dense_float32(standardised(treated(values, self.treatment), self.mean, self.std), values, self.column, batch.place)
 
 
 Numbers = tuple[BucketCode | None, DenseScale | None]
@@ -143,40 +127,36 @@ Numbers = tuple[BucketCode | None, DenseScale | None]
 
 def number_question(numeric: Numeric) -> NumberQuestion:
     """What the train rows are asked of a column of numbers; the answer is its :data:`Numbers`."""
-    if numeric.buckets is None:
-        return _scale_question(numeric, None)
-    return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric), TOO_LARGE)
+    if numeric.buckets is not None:
+        return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric.column, numeric.buckets, numeric.dense))
+    return _mean_question(numeric.column, str(numeric.dense), None)
 
 
-def _counted(numeric: Numeric, numbers: NumberCounts) -> Numbers | NumberQuestion:
+def _counted(column: str, buckets: int, treatment: str | None, numbers: NumberCounts) -> Numbers | NumberQuestion:
     """The field; and the scale, if the numbers are exact. Otherwise the rows are asked for that."""
-    assert numeric.buckets is not None
-    code = BucketCode(numeric.column, steady_edges(edges_of(numbers, numeric.buckets), numbers))
-    if numeric.dense is None:
+    code = BucketCode(column, steady_edges(edges_of(numbers, buckets), numbers))
+    if treatment is None:
         return code, None
     if numbers.bits:
-        return _scale_question(numeric, code)
-    mean = numbers.total(partial(treated, treatment=numeric.dense)).mean
-    return _numbers(numeric, code, mean, numbers.total(partial(_squares, numeric.dense, mean)))
+        return _mean_question(column, treatment, code)
+    mean = numbers.total(partial(treated, treatment=treatment)).mean
+    return _numbers(column, treatment, code, mean, numbers.total(partial(_squares, treatment, mean)))
 
 
-def _scale_question(numeric: Numeric, code: BucketCode | None) -> NumberQuestion:
+def _mean_question(column: str, treatment: str, code: BucketCode | None) -> NumberQuestion:
     """The question of the mean, whose answer is that of the deviation from it."""
-    assert numeric.dense is not None
-    of = partial(_total, partial(treated, treatment=numeric.dense))
-    return NumberQuestion(numeric.column, of, partial(_deviation_question, numeric, code), TOO_LARGE)
+    of = partial(_total, partial(treated, treatment=treatment))
+    return NumberQuestion(column, of, partial(_deviation_question, column, treatment, code))
 
 
-def _deviation_question(numeric: Numeric, code: BucketCode | None, total: Total) -> NumberQuestion:
-    assert numeric.dense is not None
-    of = partial(_total, partial(_squares, numeric.dense, total.mean))
-    return NumberQuestion(numeric.column, of, partial(_numbers, numeric, code, total.mean), TOO_LARGE)
+def _deviation_question(column: str, treatment: str, code: BucketCode | None, total: Total) -> NumberQuestion:
+    of = partial(_total, partial(_squares, treatment, total.mean))
+    return NumberQuestion(column, of, partial(_numbers, column, treatment, code, total.mean))
 
 
-def _numbers(numeric: Numeric, code: BucketCode | None, mean: float, squares: Total) -> Numbers:
-    assert numeric.dense is not None
+def _numbers(column: str, treatment: str, code: BucketCode | None, mean: float, squares: Total) -> Numbers:
     std = math.sqrt(squares.mean)
-    return code, DenseScale(numeric.column, numeric.dense, mean, std if std > 0 else 1.0)
+    return code, DenseScale(column, treatment, mean, std if std > 0 else 1.0)
 
 
 def _squares(treatment: str, mean: float, values: FloatArray) -> FloatArray:

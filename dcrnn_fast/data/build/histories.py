@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -24,9 +23,9 @@ from ..read.derive import MAX_SECONDS, PER_SECOND, are_dates
 from ..read.text_queries import answer
 from ..schema.fields import History
 from ..schema.table import TableSchema
-from .labels import Label
+from .labels import label_values
 from .splits import TRAIN, SplitArray
-from .staging import Batch, StagedTable, TextMap, TimeColumn
+from .staging import Batch, BatchValues, StagedTable, TimeColumn
 
 Bools = npt.NDArray[np.bool_]
 
@@ -47,46 +46,27 @@ _ENTRIES_AT_ONCE = 1 << 16
 _BY_ROW = 'SELECT stop, number FROM source ORDER BY "row"'
 
 
-class Sources(NamedTuple):
-    """The columns that a history is made of: its items' ids, its users' numbers (-1: none), the label of its `where`, and the split."""
-
-    items: TextMap
-    users: TextMap
-    label: Label | None
-    splits: SplitArray
-
-
 class HistoryIds:
-    """The ids of a history's items for the rows of a table: the most recent one first, 0 where there are no more."""
+    """The ids of a history's items for the rows of a table: the most recent one first, 0 where there are no more.
 
-    def __init__(self, history: History, files: Path) -> None:
-        self.last = history.last
+    `entries` holds the rows as they enter. The files that this writes have names that begin with that of `files`.
+    """
+
+    def __init__(self, last: int, entries: Iterator[pa.RecordBatch], database: duckdb.DuckDBPyConnection, files: Path) -> None:
+        self.last = last
         self.events = self.behind_held_out = 0
         """How many events there are, and how many train rows may see an event of a validation or test row."""
-        self._ids, self._stops, self._numbers = (files.with_suffix(f".{kind}") for kind in ("ids", "stops", "numbers"))
-        self._in_order: npt.NDArray[np.int32] = np.zeros(0, np.int32)
-
-    @classmethod
-    def collect(
-        cls, history: History, staged: StagedTable, sources: Sources, database: duckdb.DuckDBPyConnection, files: Path
-    ) -> HistoryIds:
-        """The histories of a staged table's rows. The files that this writes have names that begin with that of `files`.
-
-        Raises DataError for a row without a time and, if there is a lag, for numbers that are no times in the history's unit.
-        """
-        found = cls(history, files)
-        entries, ends = files.with_suffix(".entries"), files.with_suffix(".ends")
-        _write(entries, _ENTRIES, _entries(history, staged, sources))
-        _write(ends, _ENDS, found._counted(_sorted(database, entries, _IN_ORDER)))
-        entries.unlink()
-        with found._stops.open("wb") as stops, found._numbers.open("wb") as numbers:
+        names = ("entries", "ends", "ids", "stops", "numbers")
+        entered, ends, self._ids, self._stops, self._numbers = (files.with_suffix(f".{name}") for name in names)
+        _write(entered, _ENTRIES, entries)
+        _write(ends, _ENDS, self._counted(_sorted(database, entered, _IN_ORDER)))
+        entered.unlink()
+        with self._stops.open("wb") as stops, self._numbers.open("wb") as numbers:
             for batch in _sorted(database, ends, _BY_ROW):
                 stops.write(raw_bytes(batch.column("stop").to_numpy(), np.int64))
                 numbers.write(raw_bytes(batch.column("number").to_numpy(), np.int32))
         ends.unlink()
-        if found.events:
-            found._in_order = np.memmap(found._ids, np.int32, "r")
-        return found
+        self._in_order = np.memmap(self._ids, np.int32, "r") if self.events else np.zeros(0, np.int32)
 
     def values(self, batch: Batch) -> npt.NDArray[np.int32]:
         """The ids [rows, last] of a batch's rows."""
@@ -117,8 +97,8 @@ class HistoryIds:
 
 def collected(
     history: History,
-    items: TextMap,
-    users: TextMap,
+    items: BatchValues,
+    users: BatchValues,
     *,
     schema: TableSchema,
     staged: StagedTable,
@@ -130,14 +110,14 @@ def collected(
 ) -> HistoryIds:
     """One of the schema's histories, of the ids `items` and the numbers `users` of a staged table's rows; files go to `folder`.
 
-    `teaches` says that a model may be trained on the train rows. Where the data is encoded as other data was, the training may have
-    happened there, so nothing is refused here. Otherwise raises DataError for a history without any event, and for one that shows labels
-    of validation and test rows to train rows.
+    `teaches` says that a model may be trained on the train rows; where the data is encoded as other data was, that may have happened
+    there. If it is true, raises DataError for a history without any event, and for one that shows labels of validation and test rows to
+    train rows. Always raises DataError for a row without a time and, if there is a lag, for numbers that are no times in its unit.
     """
     rule, number = schema.event_rule(history), schema.histories.index(history)
     progress("collecting histories", number, len(schema.histories))
-    sources = Sources(items, users, None if rule is None else Label(staged, rule), splits)
-    found = HistoryIds.collect(history, staged, sources, database, folder / f"history-{number}")
+    entries = _entries(history, staged, items, users, None if rule is None else label_values(staged, rule), splits)
+    found = HistoryIds(history.last, entries, database, folder / f"history-{number}")
     if teaches and not found.events:
         wanted = [repr(history.of), repr(history.by), *(["an event by its `where`"] if rule is not None else [])]
         raise DataError(
@@ -170,19 +150,22 @@ class _Count:
         return before, before - at_first
 
 
-def _entries(history: History, staged: StagedTable, sources: Sources) -> Iterator[pa.RecordBatch]:
-    times, items = staged.times[history.time], staged.texts[history.of]
-    lag = history.lag * PER_SECOND["us" if times.holds_moments else history.unit or "s"]
-    dates = lag > 0 and not times.holds_moments and history.unit is None
+def _entries(
+    history: History, staged: StagedTable, items: BatchValues, users: BatchValues, label: BatchValues | None, splits: SplitArray
+) -> Iterator[pa.RecordBatch]:
+    """The rows as they enter. The numbers of the users are -1 where there is none."""
+    times, texts = staged.times[history.time], staged.texts[history.of]
+    lag = history.lag * PER_SECOND["us" if times.moments else history.unit or "s"]
+    dates = lag > 0 and not times.moments and history.unit is None
     for batch in staged.batches:
         time = times.values(batch) + 0.0  # -0.0 is 0.0
         _check(history, time, times, batch)
         dates = dates and are_dates(np.clip(time, 0, 2**40).astype(np.int64))
-        user, ids = sources.users.values(batch), sources.items.values(batch)
-        event = (user >= 0) & items.present(batch)
-        if sources.label is not None:
-            event &= sources.label.values(batch) == 1
-        row, split = np.arange(batch.start, batch.start + batch.rows), sources.splits[batch.here]
+        user, ids = users(batch), items(batch)
+        event = (user >= 0) & texts.present(batch)
+        if label is not None:
+            event &= label(batch) == 1
+        row, split = np.arange(batch.start, batch.start + batch.rows), splits[batch.here]
         yield _batch(user, time, np.zeros(batch.rows, bool), time, row, ids, split)
         yield _batch(*(column[event] for column in (user, time + lag, event, time, row, ids, split)))
     if dates and staged.rows:
@@ -202,7 +185,7 @@ def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) 
         said = f"orders history {history.name!r} and is empty; fill it, or leave the row out"
         raise batch.place.error(said, missing.argmax(), history.time)
     strange = np.abs(time) >= MAX_SECONDS * PER_SECOND[history.unit or "s"]
-    if history.lag and not times.holds_moments and strange.any():
+    if history.lag and not times.moments and strange.any():
         row = strange.argmax()
         said = f"history {history.name!r} has a `lag` and reads numbers in the unit {history.unit or 's'}: name theirs, such as `unit: ms`"
         held = f"holds {shown(float(time[row]))}, which is more than 3,000 years from 1970"

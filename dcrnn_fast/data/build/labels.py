@@ -14,36 +14,33 @@ from ..packed.meta import MISSING
 from ..read.columns import TRUTHS, spelled
 from ..schema.fields import Rule
 from ..schema.table import TableSchema
-from .staging import Batch, StagedTable
+from .staging import Batch, BatchValues, StagedTable
 
 YAML_TRUTHS = {True: (*TRUTHS[True], "on"), False: (*TRUTHS[False], "off")}
 """Words for `true` and `false` in `positive`: the words of a label column, and the other ones that YAML reads as truth values."""
 
 
-class Label:
-    """The value of a rule in each row, such as a task's label: 0, 1, or NaN for unknown."""
+def label_values(staged: StagedTable, rule: Rule) -> BatchValues:
+    """What a rule, such as that of a task's label, says of the rows of a batch: 0, 1, or NaN for unknown.
 
-    def __init__(self, staged: StagedTable, rule: Rule) -> None:
-        self._rule = rule
-        if rule.positive is None:
-            self._numbers = staged.numbers[rule.column]
-            return
-        self._texts = staged.texts[rule.column].map(lambda texts: labels_of(rule, texts), np.float32)
+    It raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is.
+    """
+    if rule.positive is not None:
+        return staged.texts[rule.column].map(lambda texts: labels_of(rule, texts), np.float32)
 
-    def values(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """The labels of a batch. Raises DataError for a number that is neither 0 nor 1 where the rule is the column as it is."""
-        if self._rule.positive is not None:
-            return self._texts.values(batch)
-        values = self._numbers.values(batch)
-        if self._rule.threshold is not None:
-            return np.where(np.isnan(values), np.nan, values >= self._rule.threshold).astype(np.float32)
-        strange = ~np.isnan(values) & (values != 0) & (values != 1)
+    def values(batch: Batch) -> npt.NDArray[np.float32]:
+        numbers = staged.numbers[rule.column].values(batch)
+        if rule.threshold is not None:
+            return np.where(np.isnan(numbers), np.nan, numbers >= rule.threshold).astype(np.float32)
+        strange = ~np.isnan(numbers) & (numbers != 0) & (numbers != 1)
         if strange.any():
             row = strange.argmax()
-            expected = f"expected 0 and 1 (empty: unknown) of {self._rule.title}"
+            expected = f"expected 0 and 1 (empty: unknown) of {rule.title}"
             remedy = "make a column of 0 and 1 of it, or give it a `threshold` or `positive` in the schema"
-            raise batch.place.error(f"holds {values[row]:g}, {expected}; {remedy}", row, self._rule.column)
-        return values.astype(np.float32)
+            raise batch.place.error(f"holds {numbers[row]:g}, {expected}; {remedy}", row, rule.column)
+        return numbers.astype(np.float32)
+
+    return values
 
 
 def labels_of(rule: Rule, texts: pa.ChunkedArray) -> npt.NDArray[np.float32]:

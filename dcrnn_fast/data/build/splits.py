@@ -17,7 +17,7 @@ from ..read.columns import Times, check_one_unit
 from ..read.text_queries import hashes
 from ..schema.files import Split
 from ..schema.table import TableSchema
-from .staging import StagedTable, TextMap
+from .staging import BatchValues, StagedTable
 
 PAST, TRAIN, VALID, TEST = range(-1, 3)
 SplitArray = npt.NDArray[np.int8]
@@ -44,9 +44,12 @@ def split_rows(
     if "all" not in roles:
         given = {role: rows for role, rows in roles.items() if role != "past"}
         splits = np.repeat(np.array([SPLITS.index(role) for role in given], np.int8), list(given.values()))
-    elif schema.split is not None:
-        splits = _by_hash(schema, staged, database)[past:] if schema.split.time is None else _by_time(schema, staged, past, learns=learns)
-        has_valid = schema.split.valid is not None
+    elif (rule := schema.split) is not None:
+        if rule.time is not None:
+            splits = _by_time(schema.name, rule, rule.time, staged, past, learns=learns)
+        else:
+            splits = _of(staged, staged.texts[str(rule.hash)].map(lambda texts: splits_by_hash(rule, texts, database), np.int8))[past:]
+        has_valid = rule.valid is not None
     elif schema.files.split_column is not None:
         splits = _by_column(schema, staged, schema.files.split_column, past)
         has_valid = bool((splits == VALID).any())
@@ -85,18 +88,15 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -
     return splits
 
 
-def _by_time(schema: TableSchema, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
-    split = schema.split
-    assert split is not None
-    assert split.time is not None
-    times = staged.times[split.time].read(past, staged.rows - past)
+def _by_time(data_set: str, split: Split, column: str, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
+    times = staged.times[column].read(past, staged.rows - past)
     missing = np.isnan(times)
     if missing.any():
         row = past + int(missing.argmax())
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
-        raise no_time(batch.place, row - batch.start, split.time)
-    table, used = f"data set {schema.name!r}", "splits the rows by time"
-    check_one_unit(Times(times, staged.times[split.time].holds_moments), used, split.time, table)
+        raise no_time(batch.place, row - batch.start, column)
+    table, used = f"data set {data_set!r}", "splits the rows by time"
+    check_one_unit(Times(times, bool(staged.times[column].moments)), used, column, table)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
     for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):
@@ -106,7 +106,7 @@ def _by_time(schema: TableSchema, staged: StagedTable, past: int, *, learns: boo
         held = f"{int((times == in_order[0]).sum()):,} of the {len(times):,} rows have its first time"
         held = "all rows have one time" if in_order[0] == in_order[-1] else held
         problem = f"{used}, but {held}, and rows of one time stay together, so that none are left to train on"
-        raise DataError(f"{problem}; split by another column, or give the rows of each split apart", table=table, column=split.time)
+        raise DataError(f"{problem}; split by another column, or give the rows of each split apart", table=table, column=column)
     return splits
 
 
@@ -122,13 +122,6 @@ def first_places(split: Split, rows: int) -> tuple[int, int]:
     return valid, test
 
 
-def _by_hash(schema: TableSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> SplitArray:
-    split = schema.split
-    assert split is not None
-    assert split.hash is not None
-    return _of(staged, staged.texts[split.hash].map(lambda texts: splits_by_hash(split, texts, database), np.int8))
-
-
 def splits_by_hash(split: Split, texts: pa.ChunkedArray, database: duckdb.DuckDBPyConnection) -> npt.NDArray[Any]:
     """The split of the rows that hold each text."""
     part = hashes(database, texts, f"{split.seed}:") / 2.0**64
@@ -140,5 +133,5 @@ def splits_by_name(texts: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts.to_pylist()])
 
 
-def _of(staged: StagedTable, splits: TextMap) -> SplitArray:
-    return np.concatenate([splits.values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
+def _of(staged: StagedTable, splits: BatchValues) -> SplitArray:
+    return np.concatenate([splits(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..packed.arrays import Progress, raw_bytes
 from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
-from ..read.csv_files import Rejects
+from ..read.csv_files import Reject, Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
 from ..schema.fields import zoned_columns
@@ -47,19 +47,12 @@ class NumberColumn:
 
     def __init__(self, file: Path) -> None:
         self.files = (file,)
-        self._writer = file.open("ab")
+        file.touch()
 
     def append(self, values: FloatArray) -> None:
         """Add cells."""
-        self._writer.write(raw_bytes(values, np.float64))
-
-    def end_file(self) -> None:
-        """Write what an input file had."""
-        self._writer.flush()
-
-    def finish(self) -> None:
-        """End writing; reading begins."""
-        self._writer.close()
+        with self.files[0].open("ab") as stream:
+            stream.write(raw_bytes(values, np.float64))
 
     def read(self, start: int, rows: int) -> FloatArray:
         """Some rows."""
@@ -71,17 +64,10 @@ class NumberColumn:
 
 
 class TimeColumn(NumberColumn):
-    """A column of times as numbers that rise with time, NaN where missing. `holds_moments`: are they microseconds since 1970?."""
+    """A column of times as numbers that rise with time, NaN where missing: of dates and times, microseconds since 1970."""
 
-    def __init__(self, file: Path) -> None:
-        super().__init__(file)
-        self.moments: bool | None = None
-        """Whether the cells are dates or times, or numbers; None while all are missing."""
-
-    @property
-    def holds_moments(self) -> bool:
-        """Whether the cells are dates or times; otherwise they are numbers."""
-        return bool(self.moments)
+    moments: bool | None = None
+    """Whether the cells are dates or times, or numbers; None while all are missing."""
 
     def append_times(self, times: Times, name: str, place: Place) -> None:
         """Add cells. Raises DataError for numbers behind dates or times, and the other way around."""
@@ -93,17 +79,8 @@ class TimeColumn(NumberColumn):
         self.append(times.values)
 
 
-class TextMap:
-    """A value for each text of a column, which `values` looks up for the rows of a batch."""
-
-    def __init__(self, column: TextColumn, file: Path, dtype: npt.DTypeLike) -> None:
-        self._column, self._file, self._dtype = column, file, np.dtype(dtype)
-
-    def values(self, batch: Batch) -> npt.NDArray[Any]:
-        """The values of the batch's cells."""
-        first, last = self._column.positions[batch.number : batch.number + 2]
-        values = np.fromfile(self._file, self._dtype, last - first, offset=first * self._dtype.itemsize)
-        return values[self._column.codes(batch)]
+BatchValues = Callable[[Batch], npt.NDArray[Any]]
+"""Values for the rows of a batch."""
 
 
 class TextColumn:
@@ -111,33 +88,19 @@ class TextColumn:
 
     def __init__(self, codes: Path, texts: Path) -> None:
         self.files = self._codes, self._texts = codes, texts
-        self._writer, self._text_writer = codes.open("ab"), texts.open("ab")
-        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
+        for file in self.files:
+            file.touch()
         self.positions = [0]
         self._maps = 0
 
     def append(self, codes: npt.NDArray[np.int32], texts: pa.StringArray) -> None:
         """Add a batch: cell i is `texts[codes[i]]`."""
         batch = pa.record_batch([texts], names=["text"])
-        if self._stream is None:  # each input file has a stream of its own, one behind the other
-            self._stream = pa.ipc.new_stream(self._text_writer, batch.schema)
-        self._writer.write(raw_bytes(codes, np.int32))
-        self._stream.write_batch(batch)
+        with self._codes.open("ab") as stream:
+            stream.write(raw_bytes(codes, np.int32))
+        with self._texts.open("ab") as stream, pa.ipc.new_stream(stream, batch.schema) as writer:  # one stream behind the other
+            writer.write_batch(batch)
         self.positions.append(self.positions[-1] + len(texts))
-
-    def end_file(self) -> None:
-        """Write what an input file had."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        self._writer.flush()
-        self._text_writer.flush()
-
-    def finish(self) -> None:
-        """End writing; reading begins."""
-        self.end_file()
-        self._writer.close()
-        self._text_writer.close()
 
     def codes(self, batch: Batch) -> npt.NDArray[np.int32]:
         """The batch's cells, as positions of its own from 0."""
@@ -157,15 +120,20 @@ class TextColumn:
                     chunks += pa.ipc.open_stream(source).read_all().column("text").chunks
         return pa.chunked_array(chunks, pa.string())
 
-    def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> TextMap:
-        """Map the texts by `values_of`, which gets some at a time, to values of `dtype`."""
-        texts = self.texts()
+    def map(self, values_of: Callable[[pa.ChunkedArray], npt.NDArray[Any]], dtype: npt.DTypeLike) -> BatchValues:
+        """The values of the cells, as `values_of` maps the texts, of which it gets some at a time, to values of `dtype`."""
+        texts, kind = self.texts(), np.dtype(dtype)
         self._maps += 1
         file = self._texts.with_suffix(f".{self._maps}.map")
         with file.open("wb") as stream:
             for start in range(0, len(texts), MAPPED_TEXTS):
-                stream.write(raw_bytes(values_of(texts.slice(start, MAPPED_TEXTS)), dtype))
-        return TextMap(self, file, dtype)
+                stream.write(raw_bytes(values_of(texts.slice(start, MAPPED_TEXTS)), kind))
+
+        def values(batch: Batch) -> npt.NDArray[Any]:
+            first, last = self.positions[batch.number : batch.number + 2]
+            return np.fromfile(file, kind, last - first, offset=first * kind.itemsize)[self.codes(batch)]
+
+        return values
 
 
 class StagedTable:
@@ -187,10 +155,6 @@ class StagedTable:
             self.times[name] = TimeColumn(folder / f"times-{number}")
 
     @property
-    def _columns(self) -> list[TextColumn | NumberColumn]:
-        return [*self.texts.values(), *self.numbers.values(), *self.times.values()]
-
-    @property
     def rows(self) -> int:
         """How many rows there are."""
         return self.batches[-1].start + self.batches[-1].rows if self.batches else 0
@@ -210,15 +174,14 @@ class StagedTable:
 
     def end_file(self, journal: Journal, first: int, **more: Any) -> None:
         """Note in the journal that the input file of the batches from the `first` one on was read whole."""
-        for column in self._columns:
-            column.end_file()
+        columns: list[TextColumn | NumberColumn] = [*self.texts.values(), *self.numbers.values(), *self.times.values()]
         record = {
             "rows": [batch.rows for batch in self.batches[first:]],
             "positions": {name: texts.positions[first + 1 :] for name, texts in self.texts.items()},
             "moments": {name: times.moments for name, times in self.times.items()},
             "zoned": self.zoned,
         }
-        journal.add(record | more, [file for column in self._columns for file in column.files])
+        journal.add(record | more, [file for column in columns for file in column.files])
 
     def restore(self, path: Path, record: Mapping[str, Any]) -> None:
         """Take the rows of an input file from the folder, as the journal notes them."""
@@ -231,11 +194,6 @@ class StagedTable:
         for name, times in self.times.items():
             times.moments = record["moments"][name]
         self.zoned |= record.get("zoned", {})
-
-    def finish(self) -> None:
-        """Close the files; the columns can then be read."""
-        for column in self._columns:
-            column.finish()
 
 
 def read_tables(
@@ -273,19 +231,16 @@ def read_tables(
     expected, ends = expected_rows(files), [0]
     for path, record in zip(files, journal.records, strict=False):
         staged.restore(path, record)
-        rejects.restore(record["rejects"])
+        rejects.found += [Reject(*values) for values in record["rejects"]]
         ends.append(staged.rows)
     if staged.rows:
         progress("reading rows", staged.rows, expected)
-    try:
-        for path in files[len(journal.records) :]:
-            first, rejected = len(staged.batches), len(rejects)
-            for batch, place in reader.batches(path):
-                staged.append(with_derived(batch, derived, place, staged.zoned), place)
-                progress("reading rows", staged.rows, expected)
-            staged.end_file(journal, first, rejects=rejects.found[rejected:])
-            ends.append(staged.rows)
-    finally:
-        staged.finish()
+    for path in files[len(journal.records) :]:
+        first, rejected = len(staged.batches), len(rejects)
+        for batch, place in reader.batches(path):
+            staged.append(with_derived(batch, derived, place, staged.zoned), place)
+            progress("reading rows", staged.rows, expected)
+        staged.end_file(journal, first, rejects=rejects.found[rejected:])
+        ends.append(staged.rows)
     last = np.cumsum([0, *map(len, paths.values())])
     return staged, {role: ends[end] - ends[begin] for role, begin, end in zip(paths, last[:-1], last[1:], strict=True)}

@@ -17,6 +17,8 @@ from ..read.text_queries import counted
 from .splits import TRAIN, SplitArray
 from .staging import StagedTable, TextColumn
 
+TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
+
 
 class TextQuestion(NamedTuple):
     """Which texts do at least `min_count` cells of some columns hold?
@@ -36,9 +38,7 @@ class NumberQuestion(NamedTuple):
     of: Callable[[Iterator[FloatArray]], Any]
     """A summary of numbers that come some at a time. Summaries of parts add up by `+`."""
     then: Callable[[Any], Any]
-    """The answer, from the summary of all train rows."""
-    problem: str = ""
-    """What a number is for which these raise OverflowError."""
+    """The answer, from the summary of all train rows. Both raise OverflowError where a number is :data:`TOO_LARGE`."""
 
 
 class TrainRows(Protocol):
@@ -49,9 +49,6 @@ class TrainRows(Protocol):
 
     def numbers(self, questions: Sequence[NumberQuestion]) -> list[Future[Any]]:
         """The answers. Raises DataError, in the future, for numbers that have no summary."""
-
-    def zoned(self, name: str) -> bool | None:
-        """Whether a column's times have a zone, or are numbers; None where all are missing."""
 
 
 class StagedTrainRows:
@@ -91,12 +88,8 @@ class StagedTrainRows:
             try:
                 answer = answer.then(answer.of(self.numbers_of(answer.column)))
             except OverflowError:
-                raise self._largest(answer.column, answer.problem) from None
+                raise self._largest(answer.column) from None
         return answer
-
-    def zoned(self, name: str) -> bool | None:
-        """As :class:`TrainRows` says; of all rows, which :func:`.staging.read_tables` compares."""
-        return self.staged.zoned.get(name)
 
     def numbers_of(self, name: str) -> Iterator[FloatArray]:
         """The numbers of a column, some at a time, but for missing ones."""
@@ -104,12 +97,12 @@ class StagedTrainRows:
             values = self.staged.numbers[name].values(batch)
             yield values[self.train[batch.here] & ~np.isnan(values)]
 
-    def _largest(self, name: str, problem: str) -> DataError:
+    def _largest(self, name: str) -> DataError:
         """The error of the number that is farthest from 0."""
-        best, found = -1.0, DataError(problem)
+        best, found = -1.0, DataError(TOO_LARGE)
         for batch in self.staged.batches:
             values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
             if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
                 row = int(np.nanargmax(np.abs(values)))
-                best, found = size, batch.place.error(f"holds {values[row]:g}, which is {problem}", row, name)
+                best, found = size, batch.place.error(f"holds {values[row]:g}, which is {TOO_LARGE}", row, name)
         return found

@@ -109,14 +109,14 @@ def treated(values: FloatArray, treatment: str) -> FloatArray:
     return np.sign(values) * np.log1p(np.abs(values)) if treatment == "log1p" else values
 
 
-def dense_values(values: FloatArray, treatment: str, mean: float | FloatArray, std: float | FloatArray) -> FloatArray:
-    """(x - mean) / std of the treated values; missing becomes 0. `mean` and `std` are numbers, or arrays that broadcast.
+def standardised(values: FloatArray, mean: float | FloatArray, std: float | FloatArray) -> FloatArray:
+    """(x - mean) / std; missing becomes 0. `mean` and `std` are numbers, or arrays that broadcast.
 
-    >>> dense_values(np.array([1.0, 5.0, np.nan]), "standardise", 3.0, 2.0).tolist()
+    >>> standardised(np.array([1.0, 5.0, np.nan]), 3.0, 2.0).tolist()
     [-1.0, 1.0, 0.0]
     """
     with np.errstate(over="ignore"):
-        scaled = (treated(values, treatment) - mean) / std
+        scaled = (values - mean) / std
     return np.where(np.isnan(scaled), 0.0, scaled)
 
 

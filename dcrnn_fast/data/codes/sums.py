@@ -48,25 +48,17 @@ class NumberCounts(NamedTuple):
         for some in _joined(pieces, SORTED_AT_ONCE):
             some += 0.0
             some.sort()
-            part = _shortened(_places(some), None, 0)
+            part = _shortened(places_of(some), None, 0)
             del some
             whole += part
         return whole
 
     def __add__(self, other: NumberCounts) -> NumberCounts:  # type: ignore[override]
         """The counts of both parts."""
-        if not len(self.values):
-            return other
-        own, others = _places(self.values), _places(other.values)
-        both, counts = (np.empty(len(own) + len(others), np.int64) for _ in range(2))
-        to = np.searchsorted(others, own, side="left")
-        to += np.arange(len(own))
-        both[to], counts[to] = own, self.counts
-        to = np.searchsorted(own, others, side="right")
-        to += np.arange(len(others))
-        both[to], counts[to] = others, other.counts
-        del own, others, to
-        return _shortened(both, counts, max(self.bits, other.bits))
+        places = np.concatenate([places_of(self.values), places_of(other.values)])
+        counts = np.concatenate([self.counts, other.counts])
+        order = places.argsort(kind="stable")  # which merges what is sorted already
+        return _shortened(places[order], counts[order], max(self.bits, other.bits))
 
     def total(self, of: Callable[[FloatArray], FloatArray]) -> Total:
         """The exact sum of a function of the numbers, as :class:`Total` has it of all of them where none has lost bits.
@@ -82,7 +74,7 @@ class NumberCounts(NamedTuple):
 
     def next_values(self) -> FloatArray:
         """For each value the least number that is not counted with it."""
-        return _numbers(((_places(self.values) >> self.bits) + 1) << self.bits)
+        return _numbers(((places_of(self.values) >> self.bits) + 1) << self.bits)
 
 
 class Total(NamedTuple):
@@ -126,7 +118,7 @@ def _shortened(places: npt.NDArray[np.int64], counts: npt.NDArray[np.int64] | No
     return NumberCounts(_numbers(leading[starts] << bits), found, bits)
 
 
-def _places(numbers: FloatArray) -> npt.NDArray[np.int64]:
+def places_of(numbers: FloatArray) -> npt.NDArray[np.int64]:
     """The place of each float64 among all of them: neighbours have neighbouring places. -0.0 stands below 0.0."""
     bits = numbers.view(np.int64)
     found = bits >> 63
@@ -136,8 +128,8 @@ def _places(numbers: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def _numbers(places: npt.NDArray[np.int64]) -> FloatArray:
-    """The inverse of :func:`_places`, which is its own."""
-    return _places(places.view(np.float64)).view(np.float64)
+    """The inverse of :func:`places_of`, which is its own."""
+    return places_of(places.view(np.float64)).view(np.float64)
 
 
 def _scaled_sum(values: FloatArray) -> int:

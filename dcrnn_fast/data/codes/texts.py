@@ -68,11 +68,9 @@ class Hashes:
 
     def ids(self, texts: Sequence[str]) -> list[int]:
         """The ids of texts as a vocabulary spells them."""
-        return [0 if text == MISSING else 1 + self._bucket(text) for text in texts]
-
-    def _bucket(self, text: str) -> int:
-        digest = hashlib.md5(text.encode(), usedforsecurity=False).digest()
-        return int.from_bytes(digest[8:], "little") % self._buckets
+        digests = (hashlib.md5(text.encode(), usedforsecurity=False).digest() for text in texts)
+        numbers = (1 + int.from_bytes(digest[8:], "little") % self._buckets for digest in digests)
+        return [0 if text == MISSING else number for text, number in zip(texts, numbers, strict=True)]
 
 
 def text_ids(entries: Sequence[Any], size: int, *, several: bool = False) -> Categories | Hashes | None:

@@ -14,7 +14,7 @@ import torch
 from ...errors import DataError, one_line, shown
 from ...support.files import path_of
 from ...support.pooled_fields import pooling_problem
-from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, dense_values
+from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, standardised, treated
 from ..codes.texts import Categories, Hashes, constant_ids, text_ids
 from ..packed.meta import META, read_meta, whole_vocabulary
 from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
@@ -103,7 +103,12 @@ class Encoder:
         self._fixed = [(position[field], id_) for field, id_ in self.constants.items()]
         self._numbers = tuple(dict.fromkeys([*self._edges, *dense]))
         self._buckets = [(position[field], self._numbers.index(field), cuts) for field, cuts in self._edges.items()]
-        self._scales = _scales(dense, self._numbers, scaling)
+        for column in dense:
+            if scaling.get(column, {}).get("treatment") not in ("standardise", "log1p"):
+                raise DataError(f"dense column {column!r} has the scaling {shown(scaling.get(column))}, expected treatment, mean and std")
+        self._dense_rows = [self._numbers.index(column) for column in dense]
+        self._logs = [place for place, column in enumerate(dense) if scaling[column]["treatment"] == "log1p"]
+        self._mean, self._std = (np.array([[scaling[column][key]] for column in dense], np.float64) for key in ("mean", "std"))
         made = {one.name for one in self._derived} | self.constants.keys()
         sources = [source for one in self._derived for source in one.sources()]
         self.columns = tuple(name for name in dict.fromkeys([*fields, *self.dense, *sources]) if name not in made)
@@ -197,10 +202,11 @@ class Encoder:
         for position, row, edges in self._buckets:
             ids[:, position] = bucket_ids(values[row], edges)
         dense = np.empty((piece.rows, len(self.dense)), np.float32)
-        for treatment, positions, rows, mean, std in self._scales:
-            scaled = dense_values(values[rows], treatment, mean, std)
-            for at, position in enumerate(positions):
-                dense[:, position] = dense_float32(scaled[at], values[rows[at]], self.dense[position], piece.place)
+        if self.dense:
+            scaled = values[self._dense_rows]
+            scaled[self._logs] = treated(scaled[self._logs], "log1p")
+            for place, row in enumerate(standardised(scaled, self._mean, self._std)):
+                dense[:, place] = dense_float32(row, values[self._dense_rows[place]], self.dense[place], piece.place)
         if self.watch is not None and piece.rows:
             self.watch(ids, dense, varied, is_shared)
         return ids, dense
@@ -217,32 +223,3 @@ def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...
         return derived_columns(definitions)
     except ValueError as error:
         raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {one_line(error)}") from error
-
-
-class _Scales(NamedTuple):
-    """The n dense columns of a treatment: positions among the dense columns and among the numbers, means and deviations [n, 1]."""
-
-    treatment: str
-    positions: list[int]
-    rows: list[int]
-    mean: FloatArray
-    std: FloatArray
-
-
-def _scales(dense: Sequence[str], numbers: Sequence[str], scaling: Mapping[str, Mapping[str, Any]]) -> list[_Scales]:
-    by_treatment: dict[str, list[str]] = {"standardise": [], "log1p": []}
-    for column in dense:
-        treatment = scaling.get(column, {}).get("treatment")
-        if treatment not in by_treatment:
-            raise DataError(f"dense column {column!r} has the scaling {shown(scaling.get(column))}, expected treatment, mean and std")
-        by_treatment[treatment].append(column)
-    return [
-        _Scales(
-            treatment,
-            [dense.index(column) for column in columns],
-            [numbers.index(column) for column in columns],
-            *(np.array([[scaling[column][key]] for column in columns], dtype=np.float64) for key in ("mean", "std")),
-        )
-        for treatment, columns in by_treatment.items()
-        if columns
-    ]

@@ -59,6 +59,12 @@ UNREAD = {"BLOB": "bytes; where they are text, name it in categorical", "DURATIO
 IS_LABEL, IS_CODE = "is it a label?", "a code? It is a number below too"
 IS_SPAN = "durations? As a number, such as of seconds, the column would tell more"
 """Remarks about categories."""
+COMMENTS = {
+    "tasks": "in the order of the funnel",
+    "funnel": "in these rows each event implies the one before it",
+    "numeric": "name one that is a code, such as of a city, as categorical",
+}
+"""By key of a schema: what a person should know of it."""
 
 
 class Draft(NamedTuple):
@@ -105,7 +111,8 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
                 labels = _labels(columns, tasks, first, rows)
                 is_funnel = len(labels) > 1 and implies(database, source, labels)
                 features = [column for column in columns if column not in labels]
-                times, users, groups = _times(features), _users(features), _groups(features, rows)
+                times = sorted(filter(_is_time, features), key=lambda one: (-one.distinct, is_number(one.kind)))  # the finest first
+                users, groups = _users(features), _groups(features, rows)
                 left = lacks | {one.name: why for one in features if (why := _left_out(one, times, users, rows))}
                 read = [one for one in features if one.name not in left]
                 whole = [one for one in read if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
@@ -146,6 +153,30 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
     }
     schema = {key: value for key, value in schema.items() if value}
     return Draft(schema, rows, about, remarks, {name: left[name] for name in about if name in left})
+
+
+def as_yaml(draft: Draft) -> str:
+    """The file of a drafted schema."""
+    check = "Check every line: the labels and their order, and columns known only after the event."
+    lines = [f"# Drafted from the first {draft.rows:,} rows. {check}"]
+    for key, value in draft.schema.items():
+        comment = f"  # {COMMENTS[key]}" if key in COMMENTS else ""
+        if key not in ("tasks", "categorical", "numeric"):
+            lines.append(f"{key}: {_flow(value) if isinstance(value, dict) else json_text(value)}{comment}")
+            continue
+        lines.append(f"{key}:{comment}")
+        for field in value:
+            remark = draft.remarks.get(field["column"], "") if key == "categorical" else ""
+            lines.append(f"  - {_flow(field)}  # {draft.about[field['column']]}{': ' if remark else ''}{remark}")
+    lines += ["# Left out:"] if draft.left else []
+    lines += [f"#   {draft.left_out(column)}" for column in draft.left]
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: dict[str, Any]) -> str:
+    """A mapping in one line; names of tasks, and how a number is read, need no quotes."""
+    written = {key: one if key in ("name", "dense") else json_text(one) for key, one in value.items()}
+    return f"{{{', '.join(f'{key}: {one}' for key, one in written.items())}}}"
 
 
 def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path, rows: int) -> list[Column]:
@@ -196,11 +227,6 @@ def _numbers(numbers: Sequence[Column], codes: Collection[str], *, alone: bool) 
     bucketed = {one.name for one in numbers if one.missing and one.name not in codes} | {one.name for one in numbers[:1] if alone}
     # Of the logarithm, one huge number does not make all others alike.
     return [{"column": one.name} | ({"buckets": 32} if one.name in bucketed else {}) | {"dense": "log1p"} for one in numbers]
-
-
-def _times(features: Sequence[Column]) -> list[Column]:
-    """Those that a split by time may use, the event's first: it is the finest."""
-    return sorted(filter(_is_time, features), key=lambda column: (-column.distinct, is_number(column.kind)))
 
 
 def _users(features: Sequence[Column]) -> list[Column]:

@@ -286,31 +286,26 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         return None
     positive, negative = samples[held_out].classes(task)
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
-    columns, dense, one_sided = {}, {}, {}
-    for f, name in enumerate(data.meta.fields):
-        known, asked = samples["train"].ids[:, f], samples[held_out].ids[:, f]
-        size = int(max(known.max(), asked.max())) + 1
-        hits, misses, positives, negatives = (
-            np.bincount(column[rows], minlength=size).astype(np.float64)
-            for column, rows in ((known, train[0]), (known, train[1]), (asked, positive), (asked, negative))
-        )
-        columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
-        usual = int(np.argmax(hits + misses))
-        unusual = [counts.sum() - counts[usual] for counts in (hits, misses, positives, negatives)]
-        one_sided[name] = _one_sided(unusual[:2], unusual[2:], len(positive), len(negative))
-    for d, column in enumerate(data.meta.dense):
-        held, trained = samples[held_out].dense, samples["train"].dense
-        assert held is not None
-        assert trained is not None
-        scores = np.concatenate([held[positive, d], held[negative, d]])
-        is_positive = np.arange(len(scores)) < len(positive)
-        auc = _auc(scores, is_positive, ~is_positive)
-        dense[column] = max(auc, 1 - auc)
-        distinct, times = np.unique(trained[:, d], return_counts=True)
-        usual = distinct[np.argmax(times)]
-        parts = *((trained, rows) for rows in train), (held, positive), (held, negative)
-        unusual = [np.count_nonzero(values[rows, d] != usual) for values, rows in parts]
-        one_sided.setdefault(column, _one_sided(unusual[:2], unusual[2:], len(positive), len(negative)))
+    columns, dense, one_sided = dict[str, float](), dict[str, float](), dict[str, "dict[str, int] | None"]()
+    for kind, names in (("ids", data.meta.fields), ("dense", data.meta.dense)):
+        for place, name in enumerate(names):
+            known, asked = (getattr(samples[split], kind)[:, place] for split in ("train", held_out))
+            if kind == "dense":
+                values, places = np.unique(np.concatenate([known, asked]), return_inverse=True)
+                known, asked = np.split(places, [len(known)])
+            size = int(max(known.max(), asked.max())) + 1
+            hits, misses, positives, negatives = (
+                np.bincount(column[rows], minlength=size).astype(np.float64)
+                for column, rows in ((known, train[0]), (known, train[1]), (asked, positive), (asked, negative))
+            )
+            if kind == "ids":
+                columns[name] = _auc((hits + PRIOR_ROWS * rate) / (hits + misses + PRIOR_ROWS), positives, negatives)
+            else:
+                auc = _auc(values, positives, negatives)
+                dense[name] = max(auc, 1 - auc)
+            usual = int(np.argmax(hits + misses))
+            unusual = [counts.sum() - counts[usual] for counts in (hits, misses, positives, negatives)]
+            one_sided.setdefault(name, _one_sided(unusual[:2], unusual[2:], len(positive), len(negative)))
     fields = {field: data.meta.pooled.get(field, {"columns": [first]})["columns"] for field, first in data.meta.first_columns.items()}
     filled = {
         name: [one_sided[column] for column in own if one_sided[column]]

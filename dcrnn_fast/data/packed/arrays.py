@@ -101,12 +101,10 @@ def open_packed(path: str | Path, *, verify: bool = False) -> PackedDataset:
         _check_sizes(folder, meta)
     open_part, splits = _Part(folder, meta), {}
     for split in meta.rows:
-        arrays: dict[str, Any] = {}
-        for kind, shape in meta.arrays(split).items():
-            if meta.shards:
-                arrays[kind] = sharded(meta, split, kind, open_part)
-            else:
-                arrays[kind] = _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
+        arrays: dict[str, Any] = {
+            kind: sharded(meta, split, kind, open_part) if meta.shards else _map(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
+            for kind, shape in meta.arrays(split).items()
+        }
         splits[split] = PackedSplit(split, **{kind: arrays.get(kind) for kind in DTYPES})  # type: ignore[arg-type]
     if verify:
         for name, expected in meta.checksums.items():
@@ -205,7 +203,7 @@ def join_packed(folders: Sequence[str | Path], output: str | Path) -> PackedData
 
 
 class PackedWriter:
-    """Writes the arrays of a packed folder some rows at a time, and meta.json last. A context, which closes the files.
+    """Writes the arrays of a packed folder some rows at a time, and meta.json last.
 
     `meta.checksums` and `meta.digest` are filled in by `finish`.
     """
@@ -213,29 +211,22 @@ class PackedWriter:
     def __init__(self, folder: Path, meta: PackedMeta) -> None:
         self._folder, self._meta = folder, meta
         self._arrays = {
-            split: {kind: _ArrayWriter(folder / f"{split}.{kind}.npy", DTYPES[kind], shape) for kind, shape in meta.arrays(split).items()}
+            (split, kind): _ArrayWriter(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
             for split in meta.rows
+            for kind, shape in meta.arrays(split).items()
         }
-
-    def __enter__(self) -> PackedWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for arrays in self._arrays.values():
-            for array in arrays.values():
-                array.close()
 
     def append(self, split: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add rows to a split; `arrays` holds them by kind ("ids", "dense", ...)."""
         for kind, array in arrays.items():
-            self._arrays[split][kind].append(array)
+            self._arrays[split, kind].append(array)
 
     def finish(self) -> PackedMeta:
         """Write meta.json, wait until the disk has everything, and return what meta.json holds.
 
         Every split must have the rows that meta states.
         """
-        checksums = {f"{split}.{kind}.npy": array.finish() for split, arrays in self._arrays.items() for kind, array in arrays.items()}
+        checksums = {array.file.name: array.finish() for array in self._arrays.values()}
         meta = dataclasses.replace(self._meta, checksums=checksums)
         meta = dataclasses.replace(meta, digest=meta.computed_digest())
         write_meta(self._folder, meta)
@@ -257,30 +248,24 @@ class _ArrayWriter:
     """An .npy file of known shape that gets its rows piece by piece."""
 
     def __init__(self, file: Path, dtype: str, shape: tuple[int, ...]) -> None:
-        self._file, self._dtype, self._left = file, np.dtype(dtype), shape[0]
-        self._hasher = hashlib.sha256()
-        self._stream = file.open("wb")
+        self.file, self._dtype, self._left = file, np.dtype(dtype), shape[0]
         header = io.BytesIO()
         npy.write_array_header_1_0(header, {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape})
-        self._write(header.getvalue())
-
-    def _write(self, data: Any) -> None:
-        self._stream.write(data)
-        self._hasher.update(data)
+        file.write_bytes(header.getvalue())
+        self._hasher = hashlib.sha256(header.getvalue())
 
     def append(self, rows: npt.NDArray[Any]) -> None:
         self._left -= len(rows)
-        self._write(raw_bytes(rows, self._dtype))
-
-    def close(self) -> None:
-        self._stream.close()
+        data = raw_bytes(rows, self._dtype)
+        with self.file.open("ab") as stream:
+            stream.write(data)
+        self._hasher.update(data)
 
     def finish(self) -> str:
-        """Close the file, and return its SHA-256."""
-        self.close()
+        """Wait until the disk has the file, and return its SHA-256."""
         if self._left:
-            raise AssertionError(f"{self._file} lacks {self._left} of its rows")
-        sync(self._file)
+            raise AssertionError(f"{self.file} lacks {self._left} of its rows")
+        sync(self.file)
         return self._hasher.hexdigest()
 
 

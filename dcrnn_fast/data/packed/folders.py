@@ -24,7 +24,7 @@ def writing_packed(path: Path, goes_on: str | None = None) -> Iterator[Path]:
     is deleted, but for the folder STAGING, if `goes_on` names a file in it that is this user's. Raises DataError if the folder cannot be
     written.
     """
-    beside = _beside(path)
+    beside = path.with_name(f".{path.name}{BESIDE}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock_of(path), wait=True):
@@ -58,10 +58,6 @@ def remove_leftovers(folder: Path, but: str = "") -> None:
             with suppress(OSError), locked(lock_of(folder / name)) as nobody_writes:  # who may only read leaves them to their owner
                 if nobody_writes:
                     shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}{BESIDE}")
 
 
 def _is_own(file: Path) -> bool:

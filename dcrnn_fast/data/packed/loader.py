@@ -73,7 +73,7 @@ class BlockLoader:
         check_flag("shuffle", shuffle)
         if len(split) == 0:
             raise DataError(f"split {split.name!r} is empty; a loader needs at least one row (for valid: a valid_fraction above 0)")
-        self.split = split
+        self.split, self._columns = split, (split.ids, split.dense, split.labels, split.weight)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -95,35 +95,25 @@ class BlockLoader:
 
     def no_rows(self) -> Batch:
         """A batch of the split's columns without a row."""
-        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
-        return _batch([None if column is None else np.empty((0, *column.shape[1:]), column.dtype) for column in columns])
+        return _batch([None if column is None else np.empty((0, *column.shape[1:]), column.dtype) for column in self._columns])
 
     def _generate(self, epoch: int, start: int) -> Iterator[Batch]:
         windows = self._windows(epoch)
         ends = np.cumsum([int((window[:, 1] - window[:, 0]).sum()) for window in windows])
         row = min(start * self.batch_size, len(self.split))
-        first = int(np.searchsorted(ends, row, side="right"))
-        left: list[npt.NDArray[Any] | None] | None = None
-        for number in range(first, len(windows)):
-            begin, end = int(ends[number - 1]) if number else 0, int(ends[number])
-            arrays = self._read(windows[number], epoch, number, begin)
-            if left is not None:
-                arrays = [None if b is None else np.concatenate([a, b]) for a, b in zip(left, arrays, strict=True)]
-            at = 0 if left is not None else self._owned(row) - self._owned(begin)
-            batches_end = end if number == len(windows) - 1 else end - end % self.batch_size
-            while row < batches_end:
-                next_row = min(row + self.batch_size, len(self.split))
-                size = self._owned(next_row) - self._owned(row)
-                yield _batch([None if a is None else a[at : at + size] for a in arrays])
-                row, at = next_row, at + size
-            left = [None if a is None else a[at:] for a in arrays]
-
-    def _owned(self, row: int) -> int:
-        """How many of the first `row` rows of the order belong to this shard."""
-        batch, within = divmod(row, self.batch_size)
-        own = part_of(min(self.batch_size, len(self.split) - batch * self.batch_size), self.shards, self.shard)
-        whole = part_of(self.batch_size, self.shards, self.shard)
-        return batch * (whole.stop - whole.start) + min(max(within - own.start, 0), own.stop - own.start)
+        number, begins = int(np.searchsorted(ends, row, side="right")), [0, *ends.tolist()]
+        held, at = list[Any](), int(np.count_nonzero(self._own(begins[number], row)))
+        for batch in range(start, len(self)):
+            part = part_of(min(self.batch_size, len(self.split) - batch * self.batch_size), self.shards, self.shard)
+            stop = at + part.stop - part.start
+            while not held or stop > len(held[0]):
+                more = self._read(windows[number], epoch, number, begins[number])
+                if held:
+                    more = [None if b is None else np.concatenate([a[at:], b]) for a, b in zip(held, more, strict=True)]
+                    at, stop = 0, stop - at
+                held, number = more, number + 1
+            yield _batch([None if a is None else a[at:stop] for a in held])
+            at = stop
 
     def _windows(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """The [begin, end) rows of the blocks of each window, in reading order."""
@@ -136,20 +126,17 @@ class BlockLoader:
     def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int, begin: int) -> list[npt.NDArray[Any] | None]:
         """This shard's rows of a window, which starts at row `begin` of the order."""
         rows = int((window[:, 1] - window[:, 0]).sum())
-        order = np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows) if self.shuffle else None
-        columns = (self.split.ids, self.split.dense, self.split.labels, self.split.weight)
-        places = self._places(begin, rows)
-        places = places if order is None else places[order]
-        return [None if column is None else _gather(column, window, places) for column in columns]
+        own = self._own(begin, begin + rows)
+        places = np.where(own, np.cumsum(own) - 1, -1)
+        if self.shuffle:
+            places = places[np.random.default_rng([self.seed, epoch, number + 1]).permutation(rows)]
+        return [None if column is None else _gather(column, window, places) for column in self._columns]
 
-    def _places(self, begin: int, rows: int) -> npt.NDArray[np.int64]:
-        """The place of each row from `begin` on among this shard's rows, or -1 for a row of another shard."""
-        row = np.arange(begin, begin + rows)
-        batch = row // self.batch_size
+    def _own(self, begin: int, end: int) -> npt.NDArray[np.bool_]:
+        """Which of these rows of the order belong to this shard, by :func:`part_of`."""
+        batch, within = np.divmod(np.arange(begin, end), self.batch_size)
         size = np.minimum(self.batch_size, len(self.split) - batch * self.batch_size)
-        within = row - batch * self.batch_size
-        own = (within >= size * self.shard // self.shards) & (within < size * (self.shard + 1) // self.shards)
-        return np.where(own, np.cumsum(own) - 1, -1)
+        return (within >= size * self.shard // self.shards) & (within < size * (self.shard + 1) // self.shards)
 
 
 def part_of(rows: int, shards: int, shard: int) -> slice:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -143,14 +143,10 @@ def read_meta(file: Path, text: bytes | None = None) -> PackedMeta:
     unlike = sorted(content.keys() ^ (_ENTRIES.keys() - (_OPTIONAL - content.keys())))
     if unlike:
         raise DataError(f"{file} lacks an entry or has an unknown one ({shown(unlike[0])}); {remedy}")
-    for key, value in content.items():
-        expected, shape = _ENTRIES[key]
-        if not fits(value, shape):
-            raise DataError(f"{file}: {key} is {shown(value)}, expected {expected}; {remedy}")
-    content["vocabulary"] = whole_vocabulary(content)
-    meta = PackedMeta(**{**content, "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])})
-    if problem := _pooled_problem(content, list(meta.fields)) or _sharing_problem(meta.shared, meta.vocabulary, meta.fields):
+    if problem := _problem(content):
         raise DataError(f"{file}: {problem}; {remedy}")
+    made = {"vocabulary": whole_vocabulary(content), "tasks": tuple(content["tasks"]), "dense": tuple(content["dense"])}
+    meta = PackedMeta(**{**content, **made})
     if meta.digest != meta.computed_digest():
         raise DataError(f"{file} does not match its own digest: it was changed after it was written; {remedy}")
     for path, rows in meta.shards.items():
@@ -171,12 +167,7 @@ def check_encoding(encoding: Any) -> None:
             f"encoding is {shown(encoding)}, expected the vocabulary and scaling of another data set's meta, and its shared, derived and "
             "pooled if it has them: `meta.encoding`"
         )
-    for key, value in encoding.items():
-        expected, shape = _ENTRIES[key]
-        if not fits(value, shape):
-            raise DataError(f"encoding: {key} is {shown(value)}, expected {expected}")
-    vocabulary = whole_vocabulary(encoding)
-    if problem := _pooled_problem(encoding, None) or _sharing_problem(encoding.get("shared", {}), vocabulary, vocabulary):
+    if problem := _problem(encoding):
         raise DataError(f"encoding: {problem}")
 
 
@@ -192,24 +183,24 @@ def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
     return {**vocabulary, **{column: vocabulary[shared[column]] for column in columns if shared.get(column) in vocabulary}}
 
 
-def _sharing_problem(shared: Mapping[str, str], vocabulary: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | None:
+def _problem(content: Mapping[str, Any]) -> str | None:
+    """What is wrong with the entries of meta.json, or with those of an encoding, in which the fields' order and sizes are not known."""
+    for key, value in content.items():
+        expected, shape = _ENTRIES[key]
+        if not fits(value, shape):
+            return f"{key} is {shown(value)}, expected {expected}"
+    vocabulary, shared, pooled = whole_vocabulary(content), content.get("shared", {}), content.get("pooled", {})
+    several = [column for pool in pooled.values() for column in pool["columns"]]
+    if problem := pooling_problem(pooled, list(content.get("fields", several)), shared):
+        return f"pooled{problem}"
+    if others := [column for column in several if vocabulary.get(column, [0])[:1] not in ([OOV], [])]:
+        return f"pooled says that {shown(others[0])} holds one of several values, but its ids are no categories"
+    sizes = content.get("fields", vocabulary)
     for name, owner in shared.items():
         if not {name, owner} <= sizes.keys() or owner in shared:
             return f"shared says that {shown(name)} has the ids of {shown(owner)}, expected a field and another one that has its own"
         if sizes[name] != sizes[owner] or vocabulary.get(name) != vocabulary.get(owner):
             return f"shared says that {shown(name)} has the ids of {shown(owner)}, but their vocabularies differ"
-    return None
-
-
-def _pooled_problem(encoding: Mapping[str, Any], columns: Sequence[str] | None) -> str | None:
-    """`columns` are those of the ids in their order; None where it is not known."""
-    vocabulary, pooled = whole_vocabulary(encoding), encoding.get("pooled", {})
-    together = [column for pool in pooled.values() for column in pool["columns"]]
-    if problem := pooling_problem(pooled, together if columns is None else columns, encoding.get("shared", {})):
-        return f"pooled{problem}"
-    for column in together:
-        if vocabulary.get(column, [0])[:1] not in ([OOV], []):
-            return f"pooled says that {shown(column)} holds one of several values, but its ids are no categories"
     return None
 
 

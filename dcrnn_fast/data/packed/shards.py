@@ -34,12 +34,7 @@ class ShardedArray:
     def __init__(self, parts: Sequence[Callable[[], Array]], rows: Sequence[int], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._open, self._parts = list(parts), dict[int, Array]()
         self._ends = np.array(list(accumulate(rows, initial=0)), np.int64)
-        self.shape, self.dtype = (int(self._ends[-1]), *row_shape), dtype
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.shape)
+        self.shape, self.ndim, self.dtype = (int(self._ends[-1]), *row_shape), 1 + len(row_shape), dtype
 
     def __len__(self) -> int:
         return self.shape[0]

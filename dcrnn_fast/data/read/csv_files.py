@@ -12,10 +12,10 @@ import io
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -81,19 +81,14 @@ class CsvFile:
         try:
             database.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
             yield from database.sql(query).arrow(BATCH_ROWS)
-            found = database.execute(
-                "SELECT line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
-            ).fetchall()
+            query = "SELECT DISTINCT ON (line) line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
+            found = database.execute(query).fetchall()
         except duckdb.Error as error:
             said = one_line(error)
             if "invalid state" in said:  # what DuckDB says of the end of a line that is not like the first one's
                 said = "its lines end in several ways, in CR LF and in LF alone; write all of them alike"
             raise DataError(f"{self.path} cannot be read as CSV: {said}") from error
-        first: dict[int, tuple[int, int | None, str, str]] = {}
-        for fault in found:
-            first.setdefault(fault[0], fault)
-        for line, column, kind, row in first.values():
-            rejects.add(self._reject(line, column, kind, row.lstrip("\r\n"), types))
+        rejects.found += [self._reject(line, column, kind, row.lstrip("\r\n"), types) for line, column, kind, row in found]
         rejects.check()
 
     def truth_columns(self, database: duckdb.DuckDBPyConnection, labels: Collection[str], missing: tuple[str, ...]) -> set[str]:
@@ -157,7 +152,7 @@ class CsvFile:
             "LINE SIZE OVER MAXIMUM": f"it is longer than {LINE_BYTES:,} bytes",
             "INVALID ENCODING": f"it holds bytes that are no {self._written.encoding}; save the file as UTF-8, or name its `csv: encoding`",
         }
-        return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row)
+        return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row[:TEXT_CHARACTERS])
 
 
 def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -183,10 +178,6 @@ def found_encoding(path: Path) -> str:
 def write_plain(path: Path, plain: Path, encoding: str) -> None:
     """Write a file, compressed or not, as plain UTF-8. Raises OSError, EOFError or zlib.error for one that cannot be read."""
     with _unpacked(path) as source:
-        if encoding == "utf-8":
-            with plain.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-            return
         # What the encoding does not know becomes bytes that are no UTF-8, which rejects the row and not the file.
         text: IO[str] = io.TextIOWrapper(source, encoding, errors="surrogateescape", newline="")
         with plain.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
@@ -204,7 +195,10 @@ def sql_text(value: str) -> str:
 
 
 class Reject(NamedTuple):
-    """A row that was left out. `line` counts from 1, the header's line included; `column` is None if the whole row is at fault."""
+    """A row that was left out. `line` counts from 1, the header's line included; `column` is None if the whole row is at fault.
+
+    `text` is the row, up to 10,000 characters.
+    """
 
     file: str
     line: int
@@ -227,14 +221,6 @@ class Rejects:
     def left(self) -> int:
         """How many more rows may be rejected."""
         return self._limit - len(self.found)
-
-    def add(self, reject: Reject) -> None:
-        """Count a row; its text is kept up to 10,000 characters."""
-        self.found.append(reject._replace(text=reject.text[:TEXT_CHARACTERS]))
-
-    def restore(self, found: Iterable[Iterable[Any]]) -> None:
-        """Count the rows that were found before, whose values come in the order of :class:`Reject`."""
-        self.found += [Reject(*values) for values in found]
 
     def check(self) -> None:
         """Raise DataError that names the first row, if there are more than `limit`."""

@@ -79,40 +79,36 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapp
     times = as_times(column, one.column, place)
     is_number = not pa.types.is_timestamp(times.type)
     seconds, missing = _seconds(times, one, place)
-    used = "is used as a time and holds"
+
+    def refused(rows: npt.NDArray[np.bool_], why: str, held: str | None = None) -> DataError:
+        row = int(rows.argmax())
+        return place.error(f"is used as a time and holds {held or shown(times[row].as_py())}, {why}", row, one.column)
+
     strange = ~missing & ((seconds >= MAX_SECONDS) | (seconds <= -MAX_SECONDS))
     if strange.any():
-        row = int(strange.argmax())
-        held, remedy = f"{seconds[row]:,} seconds since 1970", "correct it"
-        if is_number:
-            held = shown(times[row].as_py())
-            remedy = f"derived column {one.name!r} reads numbers in the unit {one.unit or 's'}: name theirs, such as `unit: ms`"
-        raise place.error(f"{used} {held}, which is more than 3,000 years from 1970; {remedy}", row, one.column)
+        remedy = f"derived column {one.name!r} reads numbers in the unit {one.unit or 's'}: name theirs, such as `unit: ms`"
+        why = f"which is more than 3,000 years from 1970; {remedy if is_number else 'correct it'}"
+        raise refused(strange, why, None if is_number else f"{seconds[strange][0]:,} seconds since 1970")
     if is_number and one.unit is None and are_dates(seconds[~missing]):
-        row = int((~missing).argmax())
-        raise place.error(
-            f"{used} {shown(times[row].as_py())}, which looks like a date, but numbers are seconds since 1970; write "
-            f"dates as 2024-05-31, or give derived column {one.name!r} `unit: s` if these are seconds",
-            row,
-            one.column,
+        raise refused(
+            ~missing,
+            "which looks like a date, but numbers are seconds since 1970; write dates as 2024-05-31, or give derived column "
+            f"{one.name!r} `unit: s` if these are seconds",
         )
     early = ~missing & (seconds > 0) & (seconds < EARLY) & (seconds * PER_SECOND[one.unit or "s"] >= EARLY)
     if is_number and not missing.all() and (early | missing).all():
-        row = int(early.argmax())
-        raise place.error(
-            f"{used} {shown(times[row].as_py())}, which in the unit {one.unit} is a time of 1970 to 1973, as all others "
-            f"here are; give derived column {one.name!r} numbers in its unit, or times",
-            row,
-            one.column,
+        raise refused(
+            early,
+            f"which in the unit {one.unit} is a time of 1970 to 1973, as all others here are; give derived column {one.name!r} numbers in "
+            "its unit, or times",
         )
     if not missing.all() and (here := is_zoned(times)) != zoned.setdefault(one.column, here):
-        row = int((~missing).argmax())
         kinds = "a time without a zone", "a time with a zone, or a number"
-        raise place.error(
-            f"{used} {shown(column[row].as_py())}, {kinds[here]}, where other rows, or the train rows, hold "
-            f"{kinds[not here]}: derived column {one.name!r} would tell another {one.part}; write all times alike",
-            row,
-            one.column,
+        raise refused(
+            ~missing,
+            f"{kinds[here]}, where other rows, or the train rows, hold {kinds[not here]}: derived column {one.name!r} would tell another "
+            f"{one.part}; write all times alike",
+            shown(column[int((~missing).argmax())].as_py()),
         )
     moments = pa.array(seconds, pa.int64(), mask=missing).cast(pa.timestamp("s"))
     if one.timezone is None or not is_zoned(times):

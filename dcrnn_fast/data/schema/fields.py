@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
@@ -292,25 +292,3 @@ class History(Strict):
     def field(self, owner: str) -> Categorical:
         """The field that it is, one of several values with the ids of the column `owner`."""
         return Categorical(column=self.name, max_values=self.last, same_ids_as=owner, pooling=self.pooling)
-
-
-def check_histories(
-    histories: Sequence[History], categorical: Sequence[Categorical], tasks: Sequence[str], columns: Collection[str]
-) -> None:
-    """Raise ValueError for a history of what is no categorical column of one value, of an unknown task, or with the name of a column.
-
-    `columns` are the columns that the schema reads or derives.
-    """
-    single = [c.column for c in categorical if c.max_values is None]
-    for one in histories:
-        if one.name in columns:
-            raise ValueError(f"history {one.name!r} has the name of a column that the schema reads or derives; give it another name")
-        if one.of not in single:
-            several = any(c.column == one.of for c in categorical)
-            has = "has several values a row" if several else "is no categorical column"
-            raise ValueError(f"history {one.name!r}: `of` names {one.of!r}, which {has}; expected one of {', '.join(single) or 'none'}")
-        if isinstance(one.where, str) and one.where not in tasks:
-            raise ValueError(
-                f"history {one.name!r}: `where` names the task {one.where!r}, expected one of {', '.join(tasks)}; or give a rule, such as "
-                "`where: {column: event, positive: [view]}`"
-            )

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from ...errors import DataError, shown
 from ...support import strict_yaml
-from .fields import TASK_NAME, Categorical, Derived, History, Rule, Task, TrainOnly, check_histories, in_order
+from .fields import TASK_NAME, Categorical, Derived, History, Rule, Task, TrainOnly, in_order
 from .files import DECIMAL, Column, Csv, Files, Split, Strict
 
 
@@ -119,8 +119,7 @@ class TableSchema(Strict):
                     raise ValueError(f"column {column!r}{origin} is {not_features[column]} and cannot be a feature")
         self._check_sharing()
         self._check_train_only()
-        known = self._used | {one.name for one in self.all_derived}
-        check_histories(self.histories, self.categorical, [task.name for task in self.tasks], known)
+        self._check_histories()
         self._check_values(fields)
         self._check_derived()
         if self.funnel and len(self.tasks) < 2:
@@ -149,6 +148,20 @@ class TableSchema(Strict):
                 raise ValueError(f"`train_only` names {name!r}, from which {readers[0]!r} is derived: scoring could not make that")
             if name in self.number_columns():
                 raise ValueError(f"`train_only` names {name!r}, which is a number too: name it as categorical alone")
+
+    def _check_histories(self) -> None:
+        known, tasks = self._used | {one.name for one in self.all_derived}, [task.name for task in self.tasks]
+        several = {c.column: c.max_values is not None for c in self.categorical}
+        for one in self.histories:
+            if one.name in known:
+                raise ValueError(f"history {one.name!r} has the name of a column that the schema reads or derives; give it another name")
+            if several.get(one.of, True):
+                has = "has several values a row" if one.of in several else "is no categorical column"
+                single = ", ".join(column for column in several if not several[column])
+                raise ValueError(f"history {one.name!r}: `of` names {one.of!r}, which {has}; expected one of {single or 'none'}")
+            if isinstance(one.where, str) and one.where not in tasks:
+                rule = "or give a rule, such as `where: {column: event, positive: [view]}`"
+                raise ValueError(f"history {one.name!r}: `where` names the task {one.where!r}, expected one of {', '.join(tasks)}; {rule}")
 
     def _check_derived(self) -> None:
         if constants := [one.name for one in self.derived if one.constant is not None]:

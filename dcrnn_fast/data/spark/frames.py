@@ -1,16 +1,19 @@
-"""Frames of Spark: what a schema asks of one, and errors of its tasks as they would be raised here."""
+"""Frames of Spark: of Parquet files, what a schema asks of one, and errors of its tasks as they would be raised here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...errors import DataError
+from ...errors import ConfigError, DataError, one_line
 from ..catalog import table_schema
 from ..codes.numbers import Place
+from ..packed.remote import is_remote
+from ..read.row_files import expand, with_inputs
 from ..schema.table import TableSchema
 
 if TYPE_CHECKING:
@@ -19,36 +22,27 @@ if TYPE_CHECKING:
 PLACE = Place(Path("a batch on Spark"), 0)
 
 
-def check_columns(name: str, frame: DataFrame, schema: TableSchema, *, learns: bool = False) -> None:
-    """Raise DataError unless the frame has the schema's columns, and none of them is a time that is used as text.
+def check_columns(frame: DataFrame, schema: TableSchema, *, learns: bool = False) -> None:
+    """Raise DataError unless the frame has the schema's columns, none of which is a time that is used as text, or made by a history.
 
     To be learned from, it needs those that features are made of.
     """
-    sources = {source for one in schema.all_derived for source in one.sources()}
-    texts = {c.column for c in schema.id_columns} | {task.column for task in schema.tasks if task.positive is not None}
-    others = () if learns else (*(task.column for task in schema.tasks), schema.weight, schema.group)
-    derived = {one.name for one in schema.all_derived}
-    missing = (texts | {n.column for n in schema.numeric} | sources | set(filter(None, others))) - derived - set(frame.columns)
-    if missing:
-        raise DataError(f"{name} lacks the columns {', '.join(sorted(missing))} that schema {schema.name!r} uses")
-    check_texts(name, frame, texts - derived | ({schema.group} if schema.group in frame.columns else set()))
-
-
-def check_texts(name: str, frame: DataFrame, columns: Iterable[str | None]) -> None:
-    """Raise DataError if a column that is used as text holds times."""
-    for column in sorted(filter(None, columns)):
+    if schema.histories:
+        raise DataError(f"schema {schema.name!r} has histories, which are not collected on Spark: add their items to the rows, as lists")
+    features = {c.column for c in schema.id_columns} | {n.column for n in schema.numeric}
+    features |= {task.column for task in schema.tasks if task.positive is not None}
+    features |= {source for one in schema.all_derived for source in one.sources()}
+    wanted = features - {one.name for one in schema.all_derived} if learns else set().union(*schema.file_columns())
+    if missing := wanted - set(frame.columns):
+        raise DataError(f"frame lacks the columns {', '.join(sorted(missing))} that schema {schema.name!r} uses")
+    for column in sorted(wanted & schema.text_columns()):
         if frame.schema[column].dataType.typeName().startswith("timestamp"):
-            raise DataError(f"{name}: column {column!r} holds times, whose text depends on Spark's time zone; make them text")
+            raise DataError(f"frame: column {column!r} holds times, whose text depends on Spark's time zone; make them text")
 
 
 def columns_of(frame: DataFrame, names: Collection[str]) -> DataFrame:
-    """Some columns of a frame."""
-    return frame.select(*[quoted(name) for name in frame.columns if name in names])
-
-
-def quoted(name: str) -> str:
-    """A column's name as Spark reads it, whatever characters it has."""
-    return "`" + name.replace("`", "``") + "`"
+    """Some columns of a frame, whatever characters their names have."""
+    return frame.select(*["`" + name.replace("`", "``") + "`" for name in frame.columns if name in names])
 
 
 @contextmanager
@@ -75,9 +69,36 @@ def errors() -> Iterator[None]:
         raise DataError(said[-1]) from error
 
 
-def without_histories(schema: str | Path | Mapping[str, Any]) -> TableSchema:
-    """The schema. Raises DataError for one with `histories`."""
-    table = table_schema(schema)[0]
-    if table.histories:
-        raise DataError(f"schema {table.name!r} has histories, which are not collected on Spark: add their items to the rows, as lists")
-    return table
+def frame_of_files(schema: str | Path, inputs: Sequence[str]) -> DataFrame:
+    """The rows of a schema's `files: {all: ...}`, or of `inputs`, with the columns that the schema uses, by the session that is set up.
+
+    The files of this machine come in the order of their names, as `prepare` has them; Spark orders those of an address. Raises ConfigError
+    for no file, or one that is no Parquet, and DataError for files that Spark cannot read, or in which a column has several types.
+    """
+    from pyspark.errors import AnalysisException
+    from pyspark.sql import SparkSession
+
+    table, folder = table_schema(schema)
+    if inputs:
+        with_inputs(table, inputs)  # refuses a schema whose files have roles
+        folder = Path()
+    given = inputs or table.files.all or ()
+    found = [[one] if is_remote(one) else expand("--engine spark: the", (folder / one).absolute()) for one in given]
+    files = [str(file) for some in found for file in some]
+    if not files:
+        raise ConfigError("--engine spark splits one table: give the schema `files: {all: ...}`")
+    if other := next((file for file in files if not is_remote(file) and not file.endswith(".parquet")), None):
+        raise ConfigError(f"--engine spark reads Parquet files alone, got {other}")
+    session = SparkSession.builder.appName(f"dcrnn-fast prepare {table.name}").getOrCreate()
+    wanted, frames = set().union(*table.file_columns()), list["DataFrame"]()
+    for file in files:
+        address = file if is_remote(file) else "file://" + re.sub(r"([\\\[\]{}*?])", r"\\\1", file)  # not a pattern
+        try:
+            frames.append(columns_of(session.read.parquet(address), wanted))
+        except AnalysisException as error:
+            raise DataError(f"{file} cannot be read by Spark: {one_line(error)}") from error
+        first, these = ({field.name: field.dataType.simpleString() for field in frame.schema} for frame in (frames[0], frames[-1]))
+        if differ := sorted(name for name in first.keys() | these.keys() if first.get(name) != these.get(name)):
+            ours, theirs = (types.get(differ[0], "no column") for types in (these, first))
+            raise DataError(f"{file} has {differ[0]} as {ours}, and {files[0]} as {theirs}; write all files alike")
+    return reduce(lambda frame, more: frame.unionByName(more), frames)

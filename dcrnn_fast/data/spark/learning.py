@@ -5,9 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,41 +13,15 @@ import pyarrow.compute as pc
 
 from ...errors import DataError
 from ..build.apply import FittedSchema
-from ..build.build import meta_of
 from ..build.splits import TRAIN
-from ..build.train_rows import NumberQuestion, StagedTrainRows, TextQuestion
-from ..encoder.encoder import Encoder
-from ..packed.arrays import PackedWriter, no_progress
-from ..packed.meta import SPLITS
-from ..schema.fields import zoned_columns
+from ..build.train_rows import TOO_LARGE, NumberQuestion, StagedTrainRows, TextQuestion
+from ..packed.arrays import no_progress
 from ..schema.table import TableSchema
-from .frames import check_columns, errors, kept, without_histories
-from .packing import new_folder
-from .staging import all_in, facts_of, loaded, opened, staged
+from .frames import errors
+from .staging import loaded, opened
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-
-def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str | Path) -> Encoder:
-    """Learn from train rows what `prepare` learns from them, and write it to `output`, as a packed folder without rows.
-
-    `frame` holds the train rows alone, with the columns that features are made of. It is read once: until learning ends, Spark keeps what
-    is read in its workers' memory and on their disks. `schema` is a path or a dict; its `files` and `split` must be valid, and are not
-    read. `output` is a path or an address, such as s3://bucket/learned; `prepare(output)` opens it, and its `meta.encoding` encodes other
-    rows alike. The driver holds the vocabularies.
-
-    Raises DataError for an invalid schema, one with `histories`, a frame without rows or without a column, times that are used as text,
-    cells that are not what their column is used as, and an `output` that exists.
-    """
-    table = without_histories(schema)
-    check_columns("frame", frame, table, learns=True)
-    with new_folder(output) as (_, _, scratch):
-        with kept(staged(frame, table, all_in(TRAIN), zoned_columns(table.derived_features))) as pieces:
-            fitted = fit(table, pieces, *facts_of(pieces))
-        with PackedWriter(scratch, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))) as writer:
-            writer.finish()
-        return Encoder.load(scratch)
 
 
 def fit(table: TableSchema, pieces: DataFrame, rows: Sequence[int], zoned: Mapping[str, bool]) -> FittedSchema:
@@ -57,14 +29,14 @@ def fit(table: TableSchema, pieces: DataFrame, rows: Sequence[int], zoned: Mappi
     if not rows[TRAIN]:
         raise DataError(f"schema {table.name!r}: the frame has no train rows")
     with errors():
-        return FittedSchema.fit(table, SparkTrainRows(table, pieces, zoned), no_progress)
+        return FittedSchema.fit(table, SparkTrainRows(table, pieces), zoned, no_progress)
 
 
 class SparkTrainRows:
     """The train rows in the pieces of a staged frame, as :class:`.build.train_rows.TrainRows`. All questions of a kind are one job."""
 
-    def __init__(self, schema: TableSchema, pieces: DataFrame, zoned: Mapping[str, bool]) -> None:
-        self._schema, self._pieces, self._zoned = schema, pieces, zoned
+    def __init__(self, schema: TableSchema, pieces: DataFrame) -> None:
+        self._schema, self._pieces = schema, pieces
 
     def texts(self, questions: Sequence[TextQuestion]) -> Iterator[list[str]]:
         """As :class:`.build.train_rows.TrainRows` says."""
@@ -103,21 +75,15 @@ class SparkTrainRows:
 
         def summaries(rows: StagedTrainRows) -> Iterator[pa.RecordBatch]:
             for number, question in asked.items():
-                with _finite(question):
-                    yield _numbered(number, question.of(rows.numbers_of(question.column)))
+                yield _part(number, question, question.of, rows.numbers_of(question.column))
 
         def answer(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:  # Spark reads these types
             found = ((number.as_py(), loaded(part.as_py())) for batch in parts for number, part in zip(*batch.columns, strict=True))
             number, total = reduce(lambda one, more: (one[0], one[1] + more[1]), found)
-            with _finite(asked[number]):
-                yield _numbered(number, asked[number].then(total))
+            yield _part(number, asked[number], asked[number].then, total)
 
         columns = "question int, part binary"
         return self._mapped("numbers", summaries, columns).groupBy("question").applyInArrow(answer, columns)
-
-    def zoned(self, name: str) -> bool | None:
-        """As :class:`.build.train_rows.TrainRows` says."""
-        return self._zoned.get(name)
 
     def _mapped(self, kind: str, of: Callable[[StagedTrainRows], Iterator[pa.RecordBatch]], columns: str) -> DataFrame:
         """What a function makes of the texts or numbers of each partition's train rows."""
@@ -130,13 +96,9 @@ class SparkTrainRows:
         return self._pieces.select("splits", kind).mapInArrow(mapped, columns)
 
 
-@contextmanager
-def _finite(question: NumberQuestion) -> Iterator[None]:
+def _part(number: int, question: NumberQuestion, of: Callable[[Any], Any], given: Any) -> pa.RecordBatch:
     try:
-        yield
+        part = pickle.dumps(of(given))
     except OverflowError:
-        raise DataError(f"holds a number that is {question.problem}", column=question.column) from None
-
-
-def _numbered(number: int, content: Any) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict({"question": pa.array([number], pa.int32()), "part": [pickle.dumps(content)]})
+        raise DataError(f"holds a number that is {TOO_LARGE}", column=question.column) from None
+    return pa.RecordBatch.from_pydict({"question": pa.array([number], pa.int32()), "part": [part]})
