@@ -204,7 +204,7 @@ def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]]
     events, falls, intervals = event_labels(np.asarray(drawn.labels), meta.tasks, funnel=meta.funnel), {}, {}
     predicted, whole = predicted_for(drawn)
     before = {
-        name: resampled(events[name], predicted[name], FEWEST, 0, no_progress) for name, one in whole.items() if one["auc"] is not None
+        name: resampled(events[name], predicted[name], FEWEST) for name, one in whole.items() if one["auc"] is not None
     }
     for at, (name, (of_ids, of_dense)) in enumerate(inputs.items(), 1):
         order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
@@ -213,7 +213,7 @@ def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]]
             numbers[:, of_dense] = numbers[order][:, of_dense]
         shuffled, found = predicted_for(replace(drawn, ids=ids, dense=numbers))
         falls[name] = {task: whole[task]["auc"] - found[task]["auc"] for task in before}
-        after = {task: resampled(events[task], shuffled[task], FEWEST, 0, no_progress) for task in before}
+        after = {task: resampled(events[task], shuffled[task], FEWEST) for task in before}
         intervals[name] = {task: quantiles((before[task] - after[task])[:, 0]) for task in before}
         run.progress("shuffling inputs", at, len(inputs))
     return falls, intervals, len(chosen)

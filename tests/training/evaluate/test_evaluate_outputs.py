@@ -13,7 +13,7 @@ from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.evaluate import importance_of
-from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
+from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
 from tests.damage import fill_disk
 
@@ -31,8 +31,8 @@ def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_rows():
     labels[::10] = np.nan
     known = ~np.isnan(labels)
     other = np.clip(p + np.random.default_rng(1).normal(0, 0.02, len(p)), 0.01, 0.99)
-    alone, paired = bootstrap_intervals(labels, p, 100, seed=3), paired_intervals(labels[known], other[known], p[known], 100, seed=3)
-    labels, p, other, rng = labels[known], p[known], other[known], np.random.default_rng(3)
+    alone, paired = bootstrap_intervals(labels, p, 100), bootstrap_intervals(labels[known], other[known], 100, other=p[known])
+    labels, p, other, rng = labels[known], p[known], other[known], np.random.default_rng(0)
     resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
     of_p, of_other = ([binary_metrics(labels[rows], values[rows]) for rows in resamples] for values in (p, other))
     for name, interval in alone.items():
