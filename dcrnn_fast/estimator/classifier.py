@@ -30,12 +30,13 @@ from ..serving.ranker import Ranker, Scores
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..training import calibrate, evaluate, load_config, train
+from ..training.evaluate.evaluate import importance_of, some_rows
 from ..training.evaluate.result import Result
 from ..training.folder.layout import PAST, RunFolder
 from ..training.init import continued_data, read_earlier
 from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
 from .drafting import NAME, drafted_schema, earlier_schema, wanted_columns
-from .saved import arguments_of, falls_of, files_of, scores_of, some_rows, without_histories, write_histories
+from .saved import arguments_of, files_of, scores_of, without_histories, write_histories
 
 if TYPE_CHECKING:
     from .. import FunnelTaskClassifier
@@ -215,7 +216,7 @@ class FunnelClassifier(BaseEstimator):
         if read_by.histories:
             pq.write_table(kept_rows(read_by, paths), RunFolder(run).past)
         self._run = files_of(run)
-        self._valid = data.meta, some_rows(data.split("valid"))
+        self._valid = some_rows(data.split("valid"), np.random.default_rng(0)), data.meta
         self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
         for name in ("ranker_", "_falls"):  # those of an earlier fit
             self.__dict__.pop(name, None)
@@ -264,7 +265,8 @@ class FunnelClassifier(BaseEstimator):
     def _importances(self, task: str | None) -> Any:
         check_is_fitted(self, "_valid")
         if "_falls" not in self.__dict__:
-            self._falls = falls_of(self.ranker_.model, *self._valid)
+            model = self.ranker_.model
+            self._falls, _ = importance_of(model, *self._valid, model.features.embedding.weight.device)
         found = [self._falls.get(name, {}) for name in self.feature_names_in_]
         values = [[fall for name, fall in one.items() if name == task or (task is None and name in self.metrics_)] for one in found]
         return np.array([float(np.mean(falls)) if falls else 0.0 for falls in values])

@@ -1,11 +1,10 @@
-"""What a fitted :class:`~dcrnn_fast.FunnelClassifier` keeps of its run: the files, the arguments that they say, and validation rows."""
+"""What a fitted :class:`~dcrnn_fast.FunnelClassifier` keeps of its run: the files, and the arguments that they say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,18 +12,15 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from ..data import PackedMeta, PackedSplit
 from ..data.catalog import table_schema
 from ..data.encoder.memory import arrow_table, as_columns
 from ..data.encoder.run_folder import read_encoding
-from ..data.packed.arrays import no_progress
 from ..data.past import last_values, read_rows
 from ..errors import DataError
-from ..nn.model import DCRNN
 from ..serving.ranker import Ranker, Scores, as_table
 from ..support.files import writing_output
+from ..training.config import flat
 from ..training.data import encoded_rows
-from ..training.evaluate.evaluate import ROWS, OpenRun, importance_of
 from ..training.folder.layout import RunFolder
 from .arguments import names_of
 
@@ -44,32 +40,8 @@ def arguments_of(run: RunFolder, result: Mapping[str, Any]) -> tuple[dict[str, A
     arguments = {key: schema.get(key) for key in ("group", "weight", "categorical", "numeric", "histories", "train_only")}
     arguments |= {"time": (schema.get("split") or {}).get("time"), "funnel": schema.get("funnel", False)}
     arguments |= {"tasks": names_of(schema.get("tasks", ())) or [name for name in result["valid"] if "_given_" not in name]}
-    return schema, arguments | {"random_state": result["config"]["seed"], "config": _by_dotted_keys(result["config"])}
-
-
-def _by_dotted_keys(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and key != "pretrained":
-            found |= _by_dotted_keys(value, f"{before}{key}.")
-        elif f"{before}{key}" not in OWN_KEYS:
-            found[f"{before}{key}"] = value
-    return found
-
-
-def some_rows(split: PackedSplit) -> PackedSplit:
-    """At most 20,000 rows of a split, in memory."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:ROWS])
-    ids, labels = np.array(split.ids[chosen]), np.array(split.labels[chosen])
-    dense = None if split.dense is None else np.array(split.dense[chosen])
-    return PackedSplit("valid", ids=ids, dense=dense, labels=labels, weight=None, group=None)
-
-
-def falls_of(model: DCRNN, meta: PackedMeta, rows: PackedSplit) -> dict[str, dict[str, float]]:
-    """By input and task the fall of the AUC when the input is shuffled among the rows, as `evaluate --importance` measures it."""
-    dataset, device = SimpleNamespace(meta=meta, split=lambda name: rows), model.features.embedding.weight.device
-    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=None), model=model, device=device, progress=no_progress)
-    return importance_of(cast(OpenRun, run), "valid")[0]
+    config = {key: value for key, value in flat(result["config"]) if key not in OWN_KEYS}
+    return schema, arguments | {"random_state": result["config"]["seed"], "config": config}
 
 
 def without_histories(X: Any, histories: Sequence[str]) -> bool:

@@ -78,26 +78,23 @@ def start_from_vectors(table: Tensor, files: Mapping[str, str], meta: PackedMeta
         DataError: a file that cannot be read, has other columns, a vector of another length or with a number that is not finite, or no key
             that the field knows.
     """
-    columns = meta.first_columns
-    for field in files:
-        if field not in columns:
-            raise ConfigError(f"pretrained.{field}: {meta.name} has no field {field!r}; its fields are {', '.join(columns)}")
-        if columns[field] in meta.shared:
-            owner = meta.shared[columns[field]]
-            named = next(name for name, column in columns.items() if column == owner)
-            raise ConfigError(f"pretrained.{field}: the field has the embeddings of {named!r}; name that one")
-    lines = []
+    columns, lines = meta.first_columns, []
     _, rows = table_rows(list(meta.fields), list(meta.fields.values()), meta.shared)
     starts = dict(zip(meta.fields, rows, strict=True))
-    for field, column in columns.items():
-        if field in files:
-            start, size = starts[column], meta.fields[column]
-            ids = text_ids(meta.vocabulary[column], size)
-            if ids is None:
-                raise ConfigError(f"pretrained.{field}: the field's ids are buckets of numbers; name a categorical field")
-            known, vectors = _read(Path(files[field]), field, ids, size, table.shape[1])
-            table[start : start + size][torch.from_numpy(known)] = torch.from_numpy(vectors[known]).to(table)
-            lines.append(f"{field}: {known.sum():,} of {size:,} ids start from {files[field]}")
+    for field, file in files.items():
+        if field not in columns:
+            raise ConfigError(f"pretrained.{field}: {meta.name} has no field {field!r}; its fields are {', '.join(columns)}")
+        column = columns[field]
+        if column in meta.shared:
+            named = next(name for name, first in columns.items() if first == meta.shared[column])
+            raise ConfigError(f"pretrained.{field}: the field has the embeddings of {named!r}; name that one")
+        start, size = starts[column], meta.fields[column]
+        ids = text_ids(meta.vocabulary[column], size)
+        if ids is None:
+            raise ConfigError(f"pretrained.{field}: the field's ids are buckets of numbers; name a categorical field")
+        known, vectors = _read(Path(file), field, ids, size, table.shape[1])
+        table[start : start + size][torch.from_numpy(known)] = torch.from_numpy(vectors[known]).to(table)
+        lines.append(f"{field}: {known.sum():,} of {size:,} ids start from {file}")
     return lines
 
 

@@ -31,12 +31,14 @@ LARGE = 2**18
 
 
 class Ranks:
-    """A run of one process: nobody waits, and nothing is exchanged. :class:`ManyRanks` does what the methods say.
+    """The ranks of a run, which must all call its methods, in the same order; in a run of one process nothing is exchanged.
 
     ``rank`` is this process's number in [0, ``count``), and ``local`` its number on its machine.
     """
 
-    rank, count, local = 0, 1, 0
+    def __init__(self, here: Place, group: dist.ProcessGroup | None = None) -> None:
+        self.rank, self.count, self.local = here.rank, here.count, here.local
+        self._group = group
 
     @property
     def is_first(self) -> bool:
@@ -44,124 +46,26 @@ class Ranks:
         return self.rank == 0
 
     def from_first(self, call: Callable[[], T]) -> T:
-        """Let rank 0 make the call, and give its result, which is plain JSON types, to all ranks."""
-        return call()
+        """Let rank 0 make the call, and give its result, which is plain JSON types, to all ranks.
 
-    def one_after_another(self, call: Callable[[], T]) -> T:
-        """Make the call on one rank of each machine, and then on the others, which find what the first has written."""
-        return call()
-
-    def check_same(self, what: Callable[[], Mapping[str, Any]]) -> None:
-        """Wait until all ranks are here. Raises :class:`dcrnn_fast.errors.RanksError` if a value is not the same on all of them."""
-
-    def rows(self, *own: Tensor) -> tuple[Tensor, ...]:
-        """The rows [B, ...] of all ranks, in the ranks' order, for each of some tensors [b, ...] of one dtype that hold this rank's rows.
-
-        A gradient reaches this rank's rows alone.
+        If the call fails on rank 0, the other ranks raise that they no longer reach it.
         """
-        return own
-
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace the gradient of each parameter by the sum of all ranks' gradients."""
-
-
-ONE = Ranks()
-
-
-@contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks of this run, which torchrun has started, or one process. All ranks leave the block together, or with an error.
-
-    Where an error leaves the block on several ranks, ``shown_by_another_rank`` is False on one of them, whose message the user should see.
-    """
-    here = place()
-    if here is None:
-        yield ONE
-        return
-    if not dist.is_available():
-        raise ConfigError("torchrun has started several processes, but this PyTorch was built without torch.distributed; start one process")
-    with process_group(here) as ranks:
-        yield ranks
-
-
-@contextmanager
-def process_group(here: Place) -> Iterator[Ranks]:
-    """Meet the other ranks, and leave them at the end of the block. See :func:`joined`."""
-    from torch.distributed.rendezvous import rendezvous  # a PyTorch without torch.distributed lacks it
-
-    own = not dist.is_initialized()
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, group = None, None
-    try:
-        with _reaching_others(here.rank):
-            if own:
-                shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
-                store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
-                dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
-            else:
-                group = dist.new_group(backend=backend, timeout=TIMEOUT)
-    except RanksError as error:  # another rank has met this one, failed, and ended already
-        error.shown_by_another_rank = not _is_first_to_fail(store)
-        raise
-    try:
-        yield ManyRanks(here, group)
-    except DcrnnFastError as error:
-        error.shown_by_another_rank = not _is_first_to_fail(store)
-        raise
-    finally:
-        # Whoever still waits for this rank then fails at once.
-        dist.destroy_process_group(group)
-
-
-def _attempt() -> str:
-    """The number of restarts by torchrun, which on one machine keeps one store for all: what ended ranks left there must not be read.
-
-    On several machines the number may not be the same everywhere. The rendezvous c10d makes a new store for each attempt.
-    """
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
-
-
-def _is_first_to_fail(store: dist.Store | None) -> bool:
-    """Whether no other rank has asked this before."""
-    try:
-        return store is None or store.add("dcrnn_fast/failed", 1) == 1
-    except RuntimeError:  # the store is gone with the process that held it
-        return True
-
-
-@contextmanager
-def _reaching_others(rank: int) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        reason = re.sub(r"^\[[^]]*\] *|\. .*", "", str(error).partition("\n")[0])  # without gloo's source line and its general advice
-        raise RanksError(
-            f"rank {rank} does not reach the other ranks any more: one of them has ended or hangs ({reason}). "
-            "Go on from the last checkpoint with --resume; in a command with --resume, torchrun --max-restarts does so by itself"
-        ) from error
-
-
-class ManyRanks(Ranks):
-    """See :class:`Ranks`. All ranks must call its methods, in the same order."""
-
-    def __init__(self, here: Place, group: dist.ProcessGroup | None) -> None:
-        self.rank, self.count, self.local = here.rank, here.count, here.local
-        self._group = group
-
-    def from_first(self, call: Callable[[], T]) -> T:
-        """If the call fails on rank 0, the other ranks raise that they no longer reach it."""
+        if self.count == 1:
+            return call()
         value = call() if self.is_first else None
         shared = self._texts(json.dumps(value, allow_nan=False))[0]
         return value if self.is_first else json.loads(shared)  # type: ignore[return-value]
 
     def one_after_another(self, call: Callable[[], T]) -> T:
-        """The first of a machine has the local rank 0."""
+        """Make the call on one rank of each machine, that of local number 0, and then on the others, which find what it has written."""
         value = call() if self.local == 0 else None
         self.check_same(dict)
         return call() if value is None else value
 
     def check_same(self, what: Callable[[], Mapping[str, Any]]) -> None:
-        """Compares JSON values."""
+        """Wait until all ranks are here. Raises :class:`dcrnn_fast.errors.RanksError` if a JSON value is not the same on all of them."""
+        if self.count == 1:
+            return
         everyone = [json.loads(text) for text in self._texts(json.dumps(what()))]
         for rank, values in enumerate(everyone):
             for name, value in values.items():
@@ -172,17 +76,27 @@ class ManyRanks(Ranks):
                     )
 
     def rows(self, *own: Tensor) -> tuple[Tensor, ...]:
-        """One message for all tensors. They may have another number of rows on each rank."""
+        """The rows [B, ...] of all ranks, in the ranks' order, for each of some tensors [b, ...] of one dtype that hold this rank's rows.
+
+        The ranks may have different numbers of rows. A gradient reaches this rank's rows alone.
+        """
+        if self.count == 1:
+            return own
         flat = [tensor.detach().reshape(tensor.shape[0], math.prod(tensor.shape[1:])) for tensor in own]
         columns = [part.shape[1] for part in flat]
-        parts = [part.split(columns, dim=1) for part in self._parts(torch.cat(flat, dim=1))]
+        parts = [part.split(columns, dim=1) for part in self._parts(torch.cat(flat, dim=1))]  # one message for all tensors
         parts[self.rank] = own
         return tuple(
             torch.cat([part[number].reshape(len(part[number]), *tensor.shape[1:]) for part in parts]) for number, tensor in enumerate(own)
         )
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """A sparse gradient becomes the list of all ranks' rows, in the order in which one process would list them."""
+        """Replace the gradient of each parameter by the sum of all ranks' gradients.
+
+        A sparse gradient becomes the list of all ranks' rows, in the order in which one process would list them.
+        """
+        if self.count == 1:
+            return
         small, large = [], []
         for parameter in parameters:
             gradient = parameter.grad
@@ -218,3 +132,72 @@ class ManyRanks(Ranks):
     def _texts(self, own: str) -> list[str]:
         message = torch.from_numpy(np.frombuffer(own.encode(), dtype=np.uint8).copy())
         return [part.numpy().tobytes().decode() for part in self._parts(message)]
+
+
+ONE = Ranks(Place(0, 1, 0))
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks of this run, which torchrun has started, or one process. All ranks leave the block together, or with an error.
+
+    Where an error leaves the block on several ranks, ``shown_by_another_rank`` is False on one of them, whose message the user should see.
+    """
+    here = place()
+    if here is None:
+        yield ONE
+        return
+    if not dist.is_available():
+        raise ConfigError("torchrun has started several processes, but this PyTorch was built without torch.distributed; start one process")
+    from torch.distributed.rendezvous import rendezvous  # a PyTorch without torch.distributed lacks it
+
+    own = not dist.is_initialized()
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, group = None, None
+    try:
+        with _reaching_others(here.rank):
+            if own:
+                shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
+                store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
+                dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+            else:
+                group = dist.new_group(backend=backend, timeout=TIMEOUT)
+    except RanksError as error:  # another rank has met this one, failed, and ended already
+        error.shown_by_another_rank = not _is_first_to_fail(store)
+        raise
+    try:
+        yield Ranks(here, group)
+    except DcrnnFastError as error:
+        error.shown_by_another_rank = not _is_first_to_fail(store)
+        raise
+    finally:
+        # Whoever still waits for this rank then fails at once.
+        dist.destroy_process_group(group)
+
+
+def _attempt() -> str:
+    """The number of restarts by torchrun, which on one machine keeps one store for all: what ended ranks left there must not be read.
+
+    On several machines the number may not be the same everywhere. The rendezvous c10d makes a new store for each attempt.
+    """
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if os.environ.get("GROUP_WORLD_SIZE") == "1" else "0"
+
+
+def _is_first_to_fail(store: dist.Store | None) -> bool:
+    """Whether no other rank has asked this before."""
+    try:
+        return store is None or store.add("dcrnn_fast/failed", 1) == 1
+    except RuntimeError:  # the store is gone with the process that held it
+        return True
+
+
+@contextmanager
+def _reaching_others(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"^\[[^]]*\] *|\. .*", "", str(error).partition("\n")[0])  # without gloo's source line and its general advice
+        raise RanksError(
+            f"rank {rank} does not reach the other ranks any more: one of them has ended or hangs ({reason}). "
+            "Go on from the last checkpoint with --resume; in a command with --resume, torchrun --max-restarts does so by itself"
+        ) from error

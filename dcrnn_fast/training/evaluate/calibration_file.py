@@ -13,10 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...data.inspect.base_rates import Array
-from ...errors import CheckpointError, shown
-from ...support import strict_json
+from ...errors import CheckpointError
 from ..config import in_words
-from ..folder.run_files import write_json
+from ..folder.run_files import read_with_digest, write_with_digest
 
 Count = Annotated[int, Field(ge=0)]
 SMALLEST, LARGEST = 1e-30, 1 - 2**-25
@@ -116,8 +115,7 @@ def calibrated_names(about: Mapping[str, Any]) -> list[str]:
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
     """Replace the file in one step, with a digest over its content. Raises :class:`dcrnn_fast.errors.RunFolderError`."""
-    values = calibration.model_dump()
-    write_json(path, {**values, "digest": strict_json.json_digest(values)}, "calibrate again")
+    write_with_digest(path, calibration.model_dump(), "calibrate again")
 
 
 def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Calibration | None:
@@ -129,14 +127,7 @@ def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Cali
     remedy = "write it again with dcrnn-fast calibrate, or delete it"
     if not os.path.lexists(path):
         return None
-    try:
-        values = strict_json.load(path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds no calibration: the content is {shown(values)}; {remedy}")
-    if values.pop("digest", None) != strict_json.json_digest(values):
-        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
+    values = read_with_digest(path, remedy)
     try:
         calibration = Calibration.model_validate(values)
     except ValidationError as error:

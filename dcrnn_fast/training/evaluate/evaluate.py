@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...data import PackedDataset, PackedSplit
+from ...data import PackedDataset, PackedMeta, PackedSplit
 from ...data.inspect.base_rates import event_labels
 from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, DataError, shown
@@ -114,7 +114,8 @@ def evaluate(
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }
     if importance:
-        result["importance"], result["importance_intervals"], _ = importance_of(opened, split)
+        found = importance_of(opened.model, rows, meta, opened.device, opened.config.threads, progress)
+        result["importance"], result["importance_intervals"] = found
     if fields:
         result["by"] = metrics_by(fields, rows, meta, {name: events[name] for name in metrics}, predicted, bootstrap=bootstrap)
     return result
@@ -178,16 +179,29 @@ def open_run(
     return OpenRun(folder, config, model, about, weights, dataset, place, progress)
 
 
-def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]], int]:
-    """By input, the AUC of each task less that with the input shuffled; the 95% intervals of these, of resampled rows; and their number.
+def some_rows(split: PackedSplit, rng: np.random.Generator) -> PackedSplit:
+    """At most 20,000 drawn rows of a split, in their order and in memory."""
+    chosen = np.sort(rng.permutation(len(split))[:ROWS])
+    ids, labels = np.array(split.ids[chosen]), np.array(split.labels[chosen])
+    dense = None if split.dense is None else np.array(split.dense[chosen])
+    return PackedSplit(split.name, ids=ids, dense=dense, labels=labels, weight=None, group=None)
+
+
+def importance_of(
+    model: nn.Module,
+    split: PackedSplit,
+    meta: PackedMeta,
+    device: torch.device,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
+    """By input, the AUC of each task less that with the input shuffled among :func:`some_rows`; and the 95% intervals of these.
 
     An input is a column of the table or a derived one, which the model may read as a field and as a number. Inputs that say the same share
     what they bring: each may seem to bring nothing. The source is Breiman's permutation importance (Random Forests, 2001).
     """
-    meta, rows, rng = run.dataset.meta, run.dataset.split(split), np.random.default_rng(0)
-    chosen = np.sort(rng.permutation(len(rows))[:ROWS])
-    dense = None if rows.dense is None else rows.dense[chosen]
-    drawn = PackedSplit(split, ids=rows.ids[chosen], dense=dense, labels=rows.labels[chosen], weight=None, group=None)
+    rng = np.random.default_rng(0)
+    rows = some_rows(split, rng)
     columns = list(meta.fields)
     fields = {name: meta.pooled[name]["columns"] if name in meta.pooled else [first] for name, first in meta.first_columns.items()}
     inputs: dict[str, tuple[list[int], list[int]]] = {
@@ -197,23 +211,21 @@ def importance_of(run: OpenRun, split: str) -> tuple[dict[str, dict[str, float]]
         inputs.setdefault(name, ([], []))[1].append(at)
 
     def predicted_for(of: PackedSplit) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
-        with deterministic(run.config.threads):
-            predicted = finite_predictions(run.model, of, meta, run.device)
+        with deterministic(threads):
+            predicted = finite_predictions(model, of, meta, device)
         return predicted, metrics_of(predicted, of, meta)
 
-    events, falls, intervals = event_labels(np.asarray(drawn.labels), meta.tasks, funnel=meta.funnel), {}, {}
-    predicted, whole = predicted_for(drawn)
-    before = {
-        name: resampled(events[name], predicted[name], FEWEST, 0, no_progress) for name, one in whole.items() if one["auc"] is not None
-    }
+    events, falls, intervals = event_labels(rows.labels, meta.tasks, funnel=meta.funnel), {}, {}
+    predicted, whole = predicted_for(rows)
+    before = {name: resampled(events[name], predicted[name], FEWEST) for name, one in whole.items() if one["auc"] is not None}
     for at, (name, (of_ids, of_dense)) in enumerate(inputs.items(), 1):
-        order, ids, numbers = rng.permutation(len(chosen)), np.array(drawn.ids), None if dense is None else np.array(dense)
+        order, ids, dense = rng.permutation(len(rows)), rows.ids.copy(), None if rows.dense is None else rows.dense.copy()
         ids[:, of_ids] = ids[order][:, of_ids]
-        if numbers is not None:
-            numbers[:, of_dense] = numbers[order][:, of_dense]
-        shuffled, found = predicted_for(replace(drawn, ids=ids, dense=numbers))
+        if dense is not None:
+            dense[:, of_dense] = dense[order][:, of_dense]
+        shuffled, found = predicted_for(replace(rows, ids=ids, dense=dense))
         falls[name] = {task: whole[task]["auc"] - found[task]["auc"] for task in before}
-        after = {task: resampled(events[task], shuffled[task], FEWEST, 0, no_progress) for task in before}
+        after = {task: resampled(events[task], shuffled[task], FEWEST) for task in before}
         intervals[name] = {task: quantiles((before[task] - after[task])[:, 0]) for task in before}
-        run.progress("shuffling inputs", at, len(inputs))
-    return falls, intervals, len(chosen)
+        progress("shuffling inputs", at, len(inputs))
+    return falls, intervals

@@ -14,7 +14,6 @@ import numpy as np
 
 from ...data.inspect.base_rates import Array, constant_log_loss
 from ...data.packed.arrays import Progress, no_progress
-from ...support.checks import check_sequence
 
 FEWEST = 100
 """Resamples: of fewer, too few lie beyond an interval's ends."""
@@ -27,8 +26,9 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
 
     ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]; ``group`` [N] (optional) holds the id of each row's group,
     negative where it is missing; ``weight`` [N] (optional) holds what each row counts, finite and at least 0.
-    Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed), with a group ``gauc``, and
-    with a weight ``weighted_auc`` and ``weighted_log_loss``; nothing else depends on it.
+    Returns ``rows``, ``positives``, ``auc``, ``log_loss``, ``calibration`` (mean predicted / mean observed); with a group ``gauc``, the
+    mean of the AUCs of the groups that hold both classes, weighted by their rows; and with a weight ``weighted_auc`` and
+    ``weighted_log_loss``; nothing else depends on it.
 
     >>> metrics = binary_metrics(np.array([1.0, 0.0, np.nan]), np.array([0.75, 0.25, 0.5]))
     >>> metrics["rows"], metrics["auc"], metrics["calibration"]
@@ -36,10 +36,6 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
     """
     from sklearn.metrics import log_loss, roc_auc_score  # here: a ranker imports this package, and scikit-learn takes a second
 
-    _check_vector("labels", labels, len(labels) if isinstance(labels, np.ndarray) else 0, 0, 1, unknown=True)
-    _check_vector("probabilities", probabilities, len(labels), 0, 1)
-    if group is not None:
-        _check_vector("group", group, len(labels), -np.inf, np.inf)
     known = ~np.isnan(labels)
     observed = labels[known].astype(np.int64)
     predicted = probabilities[known].astype(np.float64)
@@ -54,9 +50,10 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
         "calibration": float(predicted.sum() / positives) if positives else None,
     }
     if group is not None:
-        result["gauc"] = group_auc(observed, predicted, group[known])
+        present = group[known] >= 0
+        aucs, sizes = group_aucs(observed[present], predicted[present], group[known][present])
+        result["gauc"] = float(np.average(aucs, weights=sizes)) if len(aucs) else None
     if weight is not None:
-        _check_vector("weight", weight, len(labels), 0, np.finfo(np.float64).max)
         each = weight[known].astype(np.float64)
         both, some = each[observed == 0].sum() > 0 < each[observed == 1].sum(), each.sum() > 0
         result["weighted_auc"] = float(roc_auc_score(observed, predicted, sample_weight=each)) if both else None
@@ -64,26 +61,12 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
     return result
 
 
-def group_auc(labels: Array, scores: Array, group: Array) -> float | None:
-    """GAUC: the mean of each group's AUC, weighted by the group's rows, over the groups that hold both classes; None if none does.
-
-    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. Rows of a negative group, whose group is missing, are left out.
-    A group's AUC comes from the rank sum of its positives (Mann-Whitney) with ties at their mean rank, which equals scikit-learn's
-    trapezoid rule.
-
-    >>> group_auc(np.array([1, 0, 1, 0, 1]), np.array([0.9, 0.1, 0.2, 0.8, 0.5]), np.array([7, 7, 9, 9, -1]))
-    0.5
-    """
-    _check_vector("labels", labels, len(labels) if isinstance(labels, np.ndarray) else 0, 0, 1)
-    _check_vector("scores", scores, len(labels), -np.inf, np.inf)
-    _check_vector("group", group, len(labels), -np.inf, np.inf)
-    present = group >= 0
-    aucs, sizes = group_aucs(labels[present], scores[present], group[present])
-    return float(np.average(aucs, weights=sizes)) if len(aucs) else None
-
-
 def group_aucs(labels: Array, scores: Array, group: Array) -> tuple[Array, Array]:
-    """The AUC of each group that holds both classes, in the order of the groups' numbers, and its rows."""
+    """The AUC of each group that holds both classes, in the order of the groups' numbers, and its rows.
+
+    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. A group's AUC comes from the rank sum of its positives (Mann-Whitney) with ties
+    at their mean rank, which equals scikit-learn's trapezoid rule.
+    """
     if not len(labels):
         return np.empty(0), np.empty(0)
     order = np.lexsort((scores, group))
@@ -118,12 +101,6 @@ def task_metrics(
     has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
     predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
     """
-    check_sequence("tasks", tasks, "task names")
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.shape[1] != len(tasks):
-        raise ValueError(f"labels: got {_kind(labels)}, expected an array [N, {len(tasks)}], one column for each of {list(tasks)}")
-    absent = [task for task in tasks if not isinstance(predictions, Mapping) or task not in predictions]
-    if absent:
-        raise ValueError(f"predictions: expected an array [N] for every task, and {absent[0]!r} has none")
     result: dict[str, dict[str, Any]] = {}
     for position, task in enumerate(tasks):
         result[task] = binary_metrics(labels[:, position], predictions[task], group, weight)
@@ -137,21 +114,6 @@ def task_metrics(
             found = binary_metrics(labels[before, position], predictions[conditional][before], within, each)
             result[conditional] = found | {"role": "CVR"}
     return result
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _check_vector(name: str, value: Any, rows: int, low: float, high: float, *, unknown: bool = False) -> None:
-    """Raise TypeError or ValueError unless ``value`` is a real array [rows] between ``low`` and ``high``, or NaN if ``unknown``."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: got {_kind(value)}, expected an array of numbers [{rows}]")
-    if value.shape != (rows,):
-        raise ValueError(f"{name}: got shape {list(value.shape)}, expected [{rows}]")
-    inside = (value >= low) & (value <= high)
-    if not (inside | np.isnan(value) if unknown else inside).all():
-        raise ValueError(f"{name}: expected numbers in [{low:g}, {high:g}]{' or NaN' if unknown else ''}, got {value[~inside][0]}")
 
 
 def mean_over_tasks(metrics: Mapping[str, Mapping[str, Any]], name: str, tasks: Sequence[str]) -> float | None:
@@ -203,45 +165,36 @@ def not_better_than_constant(metrics: Mapping[str, Mapping[str, Any]]) -> list[s
 
 
 def bootstrap_intervals(
-    labels: Array, probabilities: Array, resamples: int, *, seed: int = 0, progress: Progress = no_progress
+    labels: Array, probabilities: Array, resamples: int, *, other: Array | None = None, progress: Progress = no_progress
 ) -> dict[str, list[float] | None]:
     """The 2.5% and 97.5% quantiles of ``auc``, ``log_loss`` and ``calibration`` over resamples of the rows with a known label.
 
     ``labels`` [N] are 0, 1 or NaN; ``probabilities`` [N] lie in [0, 1]. Resamples in which a metric is undefined do not count for it; None
     if it is undefined in all of them. Rows count as independent: where the rows of one group are alike, the intervals are too narrow.
 
+    With ``other`` [N], the quantiles of the metrics of ``probabilities`` less those of ``other`` in the same resamples: what the rows that
+    both find easy or hard have in common does not widen them.
+
     >>> rng = np.random.default_rng(0)
     >>> p = rng.random(1000)
-    >>> low, high = bootstrap_intervals((rng.random(1000) < p).astype(np.float32), p, 200)["calibration"]
-    >>> low < 1 < high
-    True
+    >>> labels = (rng.random(1000) < p).astype(np.float32)
+    >>> low, high = bootstrap_intervals(labels, p, 200)["calibration"]
+    >>> low < 1 < high, bootstrap_intervals(labels, p, 200, other=p)["auc"]
+    (True, [0.0, 0.0])
     """
-    return _intervals(resampled(labels, probabilities, resamples, seed, progress))
-
-
-def paired_intervals(
-    labels: Array, one: Array, other: Array, resamples: int, *, seed: int = 0, progress: Progress = no_progress
-) -> dict[str, list[float] | None]:
-    """As :func:`bootstrap_intervals`, of the metrics of ``one`` less those of ``other``, in the same resamples: what the rows that both
-    find easy or hard have in common does not widen them.
-
-    >>> paired_intervals(np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.7, 0.6]), np.array([0.1, 0.7, 0.6]), 100)["auc"]
-    [0.0, 0.0]
-    """
-    with np.errstate(invalid="ignore"):  # both may be undefined
-        return _intervals(resampled(labels, one, resamples, seed, progress) - resampled(labels, other, resamples, seed, progress))
-
-
-def _intervals(found: Array) -> dict[str, list[float] | None]:
+    found = resampled(labels, probabilities, resamples, progress)
+    if other is not None:
+        with np.errstate(invalid="ignore"):  # both may be undefined
+            found -= resampled(labels, other, resamples, progress)
     return {name: quantiles(found[:, at]) for at, name in enumerate(NAMES)}
 
 
-def resampled(labels: Array, probabilities: Array, resamples: int, seed: int, progress: Progress) -> Array:
-    """The metrics of each resample, [resamples, 3]; not finite where undefined. A seed gives the same rows whatever is predicted."""
+def resampled(labels: Array, probabilities: Array, resamples: int, progress: Progress = no_progress) -> Array:
+    """The metrics of each resample, [resamples, 3]; not finite where undefined. The resamples do not depend on what is predicted."""
     known = ~np.isnan(labels)
     order = np.argsort(probabilities[known], kind="stable")
     y, p = labels[known][order].astype(np.float64), probabilities[known][order].astype(np.float64)
-    rng, rows, found = np.random.default_rng(seed), len(y), np.full((resamples, len(NAMES)), np.nan)
+    rng, rows, found = np.random.default_rng(0), len(y), np.full((resamples, len(NAMES)), np.nan)
     if not rows:
         return found
     inside = np.clip(p, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)

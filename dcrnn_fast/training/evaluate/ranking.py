@@ -92,7 +92,7 @@ def add_ranking(
 
 
 def ranking_intervals(
-    labels: Array, one: Array, group: Any, k: int, resamples: int, *, other: Array | None = None, seed: int = 0
+    labels: Array, one: Array, group: Any, k: int, resamples: int, *, other: Array | None = None
 ) -> dict[str, list[float] | None]:
     """The 95% intervals of a task's metrics of groups, or of those of ``one`` less those of ``other``; with no ``group`` nothing.
 
@@ -106,7 +106,7 @@ def ranking_intervals(
     values, weights = np.stack(list(found.values.values())), np.stack(list(found.weights.values()))
     if other is not None:
         values = values - np.stack(list(per_group(labels, other, np.asarray(group), k).values.values()))
-    rng, count, means = np.random.default_rng(seed), values.shape[1], np.full((resamples, len(values)), np.nan)
+    rng, count, means = np.random.default_rng(0), values.shape[1], np.full((resamples, len(values)), np.nan)
     weighted = values * weights
     for at in range(resamples if count else 0):
         drawn = rng.integers(count, size=count)

@@ -18,8 +18,8 @@ from ...errors import ConfigError, shown
 from ...support.files import output_path, writing_output
 from ..data import evaluation_warnings, is_table
 from .calibration_file import read_calibration
-from .evaluate import OpenRun, importance_of, open_run, predictions_of
-from .metrics import Array, bootstrap_intervals, not_better_than_constant, paired_intervals, with_constant
+from .evaluate import ROWS, OpenRun, importance_of, open_run, predictions_of
+from .metrics import Array, bootstrap_intervals, not_better_than_constant, with_constant
 from .plots import plain, reliability_plot, svg_bytes
 from .predict import metrics_of
 from .ranking import K, check_k, names_of, ranking_intervals, title_of
@@ -82,17 +82,18 @@ def write_report(
     pictures = [
         _picture(reliability_plot("", seen.predicted, seen.labels), "reliability plots and counts of predictions") for seen in (first, *own)
     ]
-    falls, intervals, counted = importance_of(first.opened, split)
+    run, rows = first.opened, first.opened.dataset.split(split)
+    falls, intervals = importance_of(run.model, rows, run.dataset.meta, run.device, run.config.threads, progress)
     parts = [
         *_about(first, split),
         "<h2>Metrics</h2>",
         _metrics_table([first, *own], k),
         *_comparison(first, others, k),
-        *_curves(first.opened.folder.curves),
+        *_curves(run.folder.curves),
         "<h2>Calibration</h2>",
         "<p>Before calibration:</p>".join(pictures),
         "<h2>What the predictions rest on</h2>",
-        f"<p>By how much the AUC falls when one input is shuffled among {counted:,} rows. Inputs that say the same share it. "
+        f"<p>By how much the AUC falls when one input is shuffled among {min(ROWS, len(rows)):,} rows. Inputs that say the same share it. "
         "Lines: 95% intervals, of rows that count as independent.</p>",
         _picture(importance_plot(falls, intervals), "importance of inputs"),
     ]
@@ -224,9 +225,9 @@ def _differences(first: _Seen, other: _Seen, k: int) -> dict[str, dict[str, dict
     """By task that both have and metric, the value of ``other`` less that of ``first``, and its interval."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task in (task for task in first.metrics if task in other.metrics):
-        predicted = other.predicted[task], first.predicted[task]
-        intervals = paired_intervals(first.labels[task], *predicted, RESAMPLES, progress=first.opened.progress)
-        intervals |= ranking_intervals(first.labels[task], predicted[0], first.group, k, RESAMPLES, other=predicted[1])
+        labels, predicted, before = first.labels[task], other.predicted[task], first.predicted[task]
+        intervals = bootstrap_intervals(labels, predicted, RESAMPLES, other=before, progress=first.opened.progress)
+        intervals |= ranking_intervals(labels, predicted, first.group, k, RESAMPLES, other=before)
         both = {name: (other.metrics[task][name], first.metrics[task][name]) for name in intervals}
         found[task] = {key: {"value": None if None in two else two[0] - two[1], "interval": intervals[key]} for key, two in both.items()}
     return found

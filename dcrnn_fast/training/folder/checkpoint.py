@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +18,6 @@ from .tensors import read_sealed, write_sealed
 
 FORMAT, KEY = 2, "dcrnn_fast_checkpoint"
 KEEP = 2
-STEPS = 200
-"""Steps between checkpoints if ``checkpoint_every`` is null and a checkpoint is quickly written."""
-SHARE = 10
-"""After a checkpoint, training goes on for at least this many times as long as writing it took."""
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
@@ -73,33 +67,3 @@ def _remedy(file: Path) -> str:
     if file.parent.with_name("metrics.json").exists():
         return "the run is finished and has no earlier checkpoint: restore this one, or train in another folder"
     return "delete it and use --resume again to start from the beginning (there is no earlier checkpoint)"
-
-
-class CheckpointPace:
-    """Lets a large table not be written so often that training stands still. It decides when something is written, never what is trained.
-
-    >>> times = iter([0.0, 3.0, 32.0, 33.0])
-    >>> pace = CheckpointPace(clock=lambda: next(times))
-    >>> pace.allows()
-    True
-    >>> with pace.writing():
-    ...     pass
-    >>> pace.allows(), pace.allows()
-    (False, True)
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._from: float | None = None
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """The block writes a checkpoint."""
-        start = self._clock()
-        yield
-        end = self._clock()
-        self._from = end + SHARE * (end - start)
-
-    def allows(self) -> bool:
-        """Whether training has gone on for long enough since the last checkpoint."""
-        return self._from is None or self._clock() >= self._from

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, ConfigError, RunFolderError
-from ...support import strict_json
 from ...support.files import leftovers
 from ...support.locks import locked
 from ..config import RunConfig, describe_differences, load_config, located, read_config
 from .checkpoint import checkpoint_files
-from .run_files import run_folder_errors, write_file, write_json
+from .run_files import read_with_digest, run_folder_errors, write_file, write_with_digest
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
 # bits, of which the run says so in a note; the others decide how steps are launched and when something is written, not what is trained.
@@ -58,22 +57,11 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write the results, with a digest over them. From then on the run is finished."""
-        write_json(self.metrics, {**metrics, "digest": strict_json.json_digest(metrics)})
+        write_with_digest(self.metrics, metrics)
 
     def read_metrics(self) -> dict[str, Any]:
         """The results of a finished run. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
-        remedy = "go on with --resume to compute it again"
-        try:
-            metrics: dict[str, Any] = strict_json.load(self.metrics)
-            digest = metrics.pop("digest", None)
-            intact = digest == strict_json.json_digest(metrics)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{self.metrics} cannot be read ({error}); {remedy}") from error
-        if digest is None:
-            raise CheckpointError(f"{self.metrics} has no digest, so nothing shows that it is as it was written; {remedy}")
-        if not intact:
-            raise CheckpointError(f"{self.metrics} was changed after it was written: its digest does not match; {remedy}")
-        return metrics
+        return read_with_digest(self.metrics, "go on with --resume to compute it again")
 
     def check_config(self, written: Mapping[str, Any], now: RunConfig, source: Path) -> None:
         """Raise :class:`ConfigError` if ``source`` was written with another configuration than ``now``, which the run's folder holds."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import RunFolderError
-from ...support import files
+from ...errors import CheckpointError, RunFolderError
+from ...support import files, strict_json
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space and {again}",
@@ -50,3 +50,22 @@ def write_json(path: Path, value: Any, again: str = "go on with --resume") -> No
     """Replace a JSON file in one step. Raises :class:`ValueError` for NaN and infinities, which JSON cannot hold."""
     with run_folder_errors(path, again):
         files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_with_digest(path: Path, values: Mapping[str, Any], again: str = "go on with --resume") -> None:
+    """Replace a JSON file in one step, with a digest over its values."""
+    write_json(path, {**values, "digest": strict_json.json_digest(values)}, again)
+
+
+def read_with_digest(path: Path, remedy: str) -> dict[str, Any]:
+    """The values that :func:`write_with_digest` wrote. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
+    try:
+        values = strict_json.load(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {remedy}") from error
+    digest = values.pop("digest", None) if isinstance(values, dict) else None
+    if digest is None:
+        raise CheckpointError(f"{path} has no digest, so nothing shows that it is as it was written; {remedy}")
+    if digest != strict_json.json_digest(values):
+        raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
+    return dict(values)

@@ -63,17 +63,12 @@ def check_tensors(module: torch.nn.Module, tensors: Mapping[str, Tensor], source
 
 def all_finite(tensor: Tensor) -> bool:
     """Whether every value is finite: then the smallest and the largest are. It needs no memory of a large table's size."""
-    return all(bool(torch.stack(block.aminmax()).isfinite().all()) for block in blocks(tensor) if block.numel())
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def total(tensor: Tensor) -> float:
-    """The sum in float64, block by block."""
-    return float(sum(block.sum(dtype=torch.float64) for block in blocks(tensor)))
-
-
-def blocks(tensor: Tensor) -> tuple[Tensor, ...]:
-    """A contiguous tensor's values in its own memory, some millions at a time."""
-    return tensor.view(-1).split(2**22)
+    """The sum in float64 of a contiguous tensor, some millions of values at a time, as PyTorch makes copies in float64."""
+    return float(sum(block.sum(dtype=torch.float64) for block in tensor.view(-1).split(2**22)))
 
 
 def read_safetensors(path: Path, remedy: str = REMEDY) -> tuple[dict[str, Tensor], dict[str, str]]:

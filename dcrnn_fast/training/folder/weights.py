@@ -39,20 +39,6 @@ _Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 _Shares = dict[str, dict[Literal["oov", "missing"], _Share | None]]
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    digest: str
-
-
-class _Pooled(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    columns: Annotated[list[str], Field(min_length=1)]
-    pooling: Literal["mean", "sum"]
-
-
 class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -62,10 +48,10 @@ class _Description(BaseModel):
     funnel: bool
     fields: list[Annotated[tuple[str, Annotated[int, Field(ge=1, lt=2**31)]], Field(strict=False)]]
     dense: list[str]
-    data: _Data
+    data: Annotated[dict[Literal["name", "digest"], str], Field(min_length=2)]
     encoding: str
     shared: dict[str, str]
-    pooled: dict[str, _Pooled]
+    pooled: dict[str, Any]
     base_rates: dict[str, _Share]
     negative_rate: float
     id_shares: _Shares
@@ -82,9 +68,8 @@ class _Description(BaseModel):
         if len({name for name, _ in self.fields}) < len(self.fields):
             raise ValueError("a field is named twice")
         check_shared_embeddings(self.shared, [name for name, _ in self.fields], [size for _, size in self.fields])
-        pooled = {name: pool.model_dump() for name, pool in self.pooled.items()}
-        check_pooled(pooled, [name for name, _ in self.fields], self.shared)
-        bins, fields = model.dense_bins, len(self.fields) - sum(len(pool.columns) - 1 for pool in self.pooled.values())
+        pooled = check_pooled(self.pooled, [name for name, _ in self.fields], self.shared)
+        bins, fields = model.dense_bins, len(self.fields) - sum(len(pool["columns"]) - 1 for pool in pooled.values())
         units = (fields + (len(self.dense) if bins else bool(self.dense))) * model.embedding_dim
         if len(self.dense) * bins > MAX_ROWS:
             raise ValueError(f"it asks for {len(self.dense) * bins:,} bins, expected at most {MAX_ROWS:,}")

@@ -23,7 +23,7 @@ from ...support.model_inputs import checked
 from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
-from ..folder.checkpoint import STEPS, CheckpointPace, load_checkpoint, save_checkpoint
+from ..folder.checkpoint import load_checkpoint, save_checkpoint
 from ..folder.optimiser_file import READS, Known
 from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
@@ -38,6 +38,9 @@ from .step import TrainingStep, recorder_for
 
 EVALUATIONS = 4
 """An epoch, unless ``early_stopping.every_steps`` says how often."""
+STEPS, PAUSE = 200, 10
+"""Without ``checkpoint_every``, the steps between checkpoints. A large table is written less often: after a checkpoint, training goes on
+for at least so many times as long as writing it took."""
 HALF_LIVES = 12
 """Of the mean of the weights: a run so far is at least so many, or the mean of a short one would still hold its first weights."""
 
@@ -88,7 +91,7 @@ class Trainer:
         self.epochs = (config.optimiser.epochs or 1) if before else config.optimiser.epochs_of(len(self.loader))
         self.total_steps = len(self.loader) * self.epochs  # of a run that is not stopped early
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
-        self.pace, self.scalars = CheckpointPace(), Scalars(job.folder.tensorboard, writes=ranks.is_first)
+        self.paused_until, self.scalars = 0.0, Scalars(job.folder.tensorboard, writes=ranks.is_first)
         self.init: dict[str, Any] | None = None
         self.at, self.best, self.mean = Position(), dict[str, Tensor](), MeanWeights()
         self.started = time.perf_counter()  # when the run would have started without a stop
@@ -156,8 +159,8 @@ class Trainer:
                 self._log()
             if self._evaluation_is_due():
                 self.evaluate()
-            # Without an interval of its own, a run leaves out what would take too much of the time; all ranks decide together.
-            if checkpoint_is_due and (config.checkpoint_every or self.job.ranks.from_first(self.pace.allows)):
+            # All ranks decide together.
+            if checkpoint_is_due and (config.checkpoint_every or self.job.ranks.from_first(lambda: time.monotonic() >= self.paused_until)):
                 self.save()
             if self.job.on_step:
                 self.job.on_step(self.at.step)
@@ -268,8 +271,10 @@ class Trainer:
             **({} if self.init is None else {"start": self.init}),
             **self.learned.state(),
         }
-        with self.pace.writing():
-            return save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
+        begin = time.monotonic()
+        saved = save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
+        self.paused_until = time.monotonic() + PAUSE * (time.monotonic() - begin)
+        return saved
 
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks. Equal weights have equal sums, other weights hardly ever."""

@@ -1,7 +1,6 @@
 """What `evaluate` gives beside metrics: intervals by resampling rows, a dump of the predictions, and reliability plots."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,11 +8,10 @@ import pytest
 import torch
 
 from dcrnn_fast.data import PackedMeta, PackedSplit
-from dcrnn_fast.data.packed.arrays import no_progress
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate
 from dcrnn_fast.training.evaluate.evaluate import importance_of
-from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals, paired_intervals
+from dcrnn_fast.training.evaluate.metrics import binary_metrics, bootstrap_intervals
 from dcrnn_fast.training.evaluate.plots import reliability
 from tests.damage import fill_disk
 
@@ -31,8 +29,8 @@ def test_intervals_are_the_quantiles_of_the_metrics_of_resampled_rows():
     labels[::10] = np.nan
     known = ~np.isnan(labels)
     other = np.clip(p + np.random.default_rng(1).normal(0, 0.02, len(p)), 0.01, 0.99)
-    alone, paired = bootstrap_intervals(labels, p, 100, seed=3), paired_intervals(labels[known], other[known], p[known], 100, seed=3)
-    labels, p, other, rng = labels[known], p[known], other[known], np.random.default_rng(3)
+    alone, paired = bootstrap_intervals(labels, p, 100), bootstrap_intervals(labels[known], other[known], 100, other=p[known])
+    labels, p, other, rng = labels[known], p[known], other[known], np.random.default_rng(0)
     resamples = [rng.integers(len(p), size=len(p)) for _ in range(100)]
     of_p, of_other = ([binary_metrics(labels[rows], values[rows]) for rows in resamples] for values in (p, other))
     for name, interval in alone.items():
@@ -115,13 +113,10 @@ def test_the_input_that_a_model_reads_is_the_one_that_matters(monkeypatch):
     fields = {"read": 2, "not_read": 2}
     meta = PackedMeta("shop", ("click",), False, "independent", fields, ("read",), None, False, {"test": 1000}, {}, {}, {}, 1)
     rows = PackedSplit("test", ids=ids, dense=dense, labels=ids[:, :1].astype(np.float32), weight=None, group=None)
-    dataset = SimpleNamespace(meta=meta, split=lambda name: rows)
-    run = SimpleNamespace(dataset=dataset, config=SimpleNamespace(threads=1), model=None, device=torch.device("cpu"), progress=no_progress)
     # by the number beside the field, too: a column is shuffled as both
     predicted = lambda model, of, *_: {"click": 0.25 + of.ids[:, 0] / 2 + 0 * of.dense[:, 0]}  # noqa: E731
     monkeypatch.setitem(importance_of.__globals__, "finite_predictions", predicted)
-    falls, intervals, counted = importance_of(run, "test")
-    assert counted == 1000
+    falls, intervals = importance_of(None, rows, meta, torch.device("cpu"))
     assert falls["read"]["click"] == pytest.approx(0.5, abs=0.05)
     assert intervals["read"]["click"][0] < falls["read"]["click"] < intervals["read"]["click"][1]
     assert (falls["not_read"], intervals["not_read"]) == ({"click": 0.0}, {"click": [0.0, 0.0]})

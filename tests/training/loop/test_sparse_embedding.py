@@ -60,8 +60,9 @@ def test_clipping_scales_sparse_and_dense_gradients_by_the_norm_of_all():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_one_value_that_is_not_finite_is_found_in_any_block(bad):
-    values = torch.zeros(2**22 + 5)
+def test_one_value_that_is_not_finite_is_found(bad):
+    assert all_finite(torch.zeros(0))
+    values = torch.zeros(1000)
     assert all_finite(values)
     values[-1] = bad
     assert not all_finite(values)

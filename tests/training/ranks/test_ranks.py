@@ -12,14 +12,14 @@ from dcrnn_fast.support.torchrun import Place
 from dcrnn_fast.training.device import device_of_rank
 from dcrnn_fast.training.folder.weights import build_model, describe
 from dcrnn_fast.training.loop.gradient import BatchGradient
-from dcrnn_fast.training.ranks import ONE, ManyRanks, process_group
+from dcrnn_fast.training.ranks import ONE, Ranks, joined
 from tests.training.tiny import tiny_config
 
 CPU = torch.device("cpu")
 
 
 def rank(number, count=4, local=None):
-    return ManyRanks(Place(number, count, number if local is None else local), None)
+    return Ranks(Place(number, count, number if local is None else local))
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def gradient_of(schema, dataset, ranks=ONE, **options):
     return BatchGradient(config, model, None, precision="float32", device=CPU, ranks=ranks)
 
 
-class Alone(ManyRanks):
+class Alone(Ranks):
     """A rank that nobody answers: it takes its rows for those of all."""
 
     def __init__(self, number):
-        super().__init__(Place(number, 4, number), None)
+        super().__init__(Place(number, 4, number))
 
     def rows(self, *own):
         return own
@@ -114,12 +114,16 @@ def test_ranks_that_differ_are_told_in_what(monkeypatch):
         here.check_same(lambda: {"step": 5, "the sum of weight": 2.0})
 
 
+def be_rank_1(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
 def test_a_mistake_is_told_by_rank_0_alone(command, monkeypatch):
     mistake = ("train", "--data", "hillstrom", "--set", "model.stepz=3")
     code, out, err = command(*mistake)
     assert (code, out, err.count("error: ")) == (2, "", 1)
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
-        monkeypatch.setenv(name, value)
+    be_rank_1(monkeypatch)
     assert command(*mistake) == (2, "", "")
 
 
@@ -135,6 +139,7 @@ def test_a_rank_that_meets_one_that_has_failed_leaves_the_message_to_it(monkeypa
 
     monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
     monkeypatch.setattr(dist, "init_process_group", refused)
-    with pytest.raises(RanksError, match="rank 1 does not reach the other ranks") as caught, process_group(Place(1, 2, 1)):
+    be_rank_1(monkeypatch)
+    with pytest.raises(RanksError, match="rank 1 does not reach the other ranks") as caught, joined():
         pytest.fail("the block began")
     assert caught.value.shown_by_another_rank is has_ended
