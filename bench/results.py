@@ -41,6 +41,16 @@ def read(name: str) -> dict:
     return json.loads((COMMITTED / name).read_text(encoding="utf-8"))
 
 
+def measured(name: str) -> dict:
+    """What a measurement of bench/measures/ found, by its name."""
+    return read("measures.json")[name]
+
+
+def source(result: dict, file: str = "measures.json") -> str:
+    """What a result was measured on, and its file, for people."""
+    return f"{machine.line(result['machine'])}; `bench/results/{file}`."
+
+
 def case_of(row: dict) -> dict:
     """The columns that name a row's case."""
     return {column: row[column] for column in COLUMNS if column in row}
