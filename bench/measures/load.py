@@ -21,8 +21,7 @@ from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
 
 from ..interleave import told
-from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run
-from ..load.servers import Command, Server, commands
+from ..load.servers import CANDIDATES, Command, Server, commands, write_bodies, write_exports, write_run
 
 SECONDS = 3.0
 CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
