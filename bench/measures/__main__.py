@@ -7,7 +7,6 @@ It may have SECONDS (how long each case is measured), THREADS (PyTorch's; as man
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from dcrnn_fast.errors import DcrnnFastError
 
-from .. import machine, results
+from .. import results
 
 NAMES = ("compiled_step", "embedding_step", "load", "requests", "scale", "sizing", "spark", "step_parts", "training_step")
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if hasattr(asked, "SECONDS"):
         parser.add_argument("--seconds", type=float, default=asked.SECONDS, help=f"of each case; default: {asked.SECONDS}")
-    file = results.COMMITTED / "measures.json"
+    file = results.COMMITTED / results.MEASURES
     parser.add_argument("--output", type=Path, default=file, help=f"where what is kept goes; default: bench/results/{file.name}")
     if hasattr(asked, "add_options"):
         asked.add_options(parser)
@@ -45,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DcrnnFastError as error:
         raise SystemExit(f"error: {error}") from None
     if content is not None:
-        known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}
-        found = known | {given.name: {"machine": machine.description(), **content}}
-        results.write(options.output, dict(sorted(found.items())))
+        results.write_part(options.output, given.name, content)
         print(f"written to {options.output}")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..results import markdown, measured, ratio, source
+from ..results import MEASURES, markdown, ratio, read, source
 
 
 def requests() -> str:
     """The milliseconds of a request, and those of the prepared model over those of the others; and of one user's candidates."""
-    result = measured("requests")
+    result = read(MEASURES)["requests"]
     ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
     lines = []
     for row in result["rows"]:
@@ -39,7 +39,7 @@ def requests() -> str:
 
 def load() -> str:
     """Requests a second and the times to the answer, of each server."""
-    result = measured("load")
+    result = read(MEASURES)["load"]
     lines = []
     for row in result["rows"]:
         times = " / ".join(f"{row[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))

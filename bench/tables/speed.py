@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from ..cases import HEADLINE, PASSES
 from ..measures.embedding_step import CANDIDATES
-from ..results import COMMITTED, PEERS, case_of, markdown, measured, ratio, read, source, words
+from ..results import BENCHMARKS, COMMITTED, MEASURES, PEERS, case_of, markdown, ratio, read, source, words
 from ..test_low_rank import DEFAULT as DEFAULT_CELL
 from ..test_low_rank import HEADLINE as LOW_RANK_HEADLINE
 
-SPEED_FILES = ("cross_rnn_cpu", "low_rank_cpu", "dcn_cpu", "param_gather_cpu", "sharing_cpu")
+TIMED = ("cross_rnn", "low_rank", "dcn", "param_gather", "sharing")
 PEER_COLUMNS = [f"{name}: {peer}" for name in PASSES for peer in ("eager", "torch.compile", "product floor")]
 
 
 def full_cell() -> str:
     """CrossRNN's times over its peers' times at the headline sizes: medians and quartiles over the rounds."""
-    result = read("cross_rnn_cpu.json")
+    result = read(BENCHMARKS)["cross_rnn"]
     rows = {tuple(case_of(row).values()): row for row in result["rows"]}
     lines = []
     for label, size in zip(("small request", "medium", "large"), HEADLINE, strict=True):
@@ -29,7 +29,7 @@ def full_cell() -> str:
     return (
         f"{markdown(['our time / time of', *PEER_COLUMNS], lines)}\n\n"
         "Below 1, we are faster. Median of the per-round ratios (quartiles); float32, T = 2, L = 3, share_ratio 0.5, gated cell. Training "
-        f"is a forward and a backward. {source(result, 'cross_rnn_cpu.json')}"
+        f"is a forward and a backward. {source(result, BENCHMARKS)}"
     )
 
 
@@ -47,18 +47,18 @@ def losses_summary() -> str:
 def _losses() -> tuple[list[list[str]], int]:
     """The losses as lines of a table, and the number of all comparisons."""
     lines, comparisons = [], 0
-    for file in SPEED_FILES:
-        for row in read(f"{file}.json")["rows"]:
+    for name in TIMED:
+        for row in read(BENCHMARKS)[name]["rows"]:
             peers = [column.removeprefix("cpp/") for column in row if column.startswith("cpp/") and f"{column}, low" in row]
             peers = [peer for peer in peers if peer != "floor"]
             comparisons += len(peers)
-            lines += [[f"{file}: {words(case_of(row))}", peer, f"{row[f'cpp/{peer}']:.2f}"] for peer in peers if row[f"cpp/{peer}"] > 1]
+            lines += [[f"{name}: {words(case_of(row))}", peer, f"{row[f'cpp/{peer}']:.2f}"] for peer in peers if row[f"cpp/{peer}"] > 1]
     return lines, comparisons
 
 
 def low_rank() -> str:
     """The low-rank cell's times over its peers' times at the headline sizes."""
-    result = read("low_rank_cpu.json")
+    result = read(BENCHMARKS)["low_rank"]
     rows = {tuple(case_of(row).values()): row for row in result["rows"]}
     lines = []
     for size in LOW_RANK_HEADLINE:
@@ -72,21 +72,21 @@ def low_rank() -> str:
     peers = ("our full cell", "torch.compile", "product floor")
     header = ["low rank: our time / time of", *(f"{name}: {peer}" for name in PASSES for peer in peers)]
     note = "Conditions as in the table above, with one projection for both tasks."
-    return f"{markdown(header, lines)}\n\n{note} {source(result, 'low_rank_cpu.json')}"
+    return f"{markdown(header, lines)}\n\n{note} {source(result, BENCHMARKS)}"
 
 
 def headline() -> str:
     """Our time over that of torch.compile, of every machine that was measured, and over that of other models."""
-    lines, machines = [], list[str]()
+    lines, machines, files = [], list[str](), [read(file.name) for file in sorted(COMMITTED.glob("benchmarks_cpu*.json"))]
     of_default = f"D = {DEFAULT_CELL['D']}, rank {DEFAULT_CELL['rank']}, B = {DEFAULT_CELL['B']}"
     cells = [(f"D = {size['D']}, B = {size['B']}", "cross_rnn", size) for size in HEADLINE]
     for label, name, size in [*cells, (f"the default cell: {of_default}", "low_rank", DEFAULT_CELL)]:
-        results = [read(file.name) for file in sorted(COMMITTED.glob(f"{name}_cpu*.json"))]
+        results = [file[name] for file in files if name in file]
         machines += [result["machine"]["cpu"] for result in results]
         rows = [row for result in results for row in result["rows"]]
         found = [[row["cpp/compile"] for row in rows if case_of(row) == {"pass": one, "dtype": "float32", **size}] for one in PASSES]
         lines.append([f"torch.compile, {label}", *map(_span, found)])
-    result = measured("training_step")
+    result = read(MEASURES)["training_step"]
     asked, steps = result["requests"][0], result["rows"]
     for peer in list(steps[0]["rows_per_second"])[1:]:
         request = max(asked["ratios"][name] for name in (peer, f"{peer}, compiled"))  # over the sooner of the two
@@ -94,7 +94,7 @@ def headline() -> str:
     return (
         f"{markdown(['our time / time of', 'forward', 'training'], lines)}\n\n"
         f"Medians of {' and '.join(dict.fromkeys(machines))}, two threads, float32, in training of whole models "
-        "bfloat16 too; `bench/results/cross_rnn_cpu*.json`, `low_rank_cpu*.json`, `measures.json`."
+        "bfloat16 too; `bench/results/benchmarks_cpu*.json`, `measures.json`."
     )
 
 
@@ -106,7 +106,7 @@ def _span(values: Sequence[float]) -> str:
 
 def training_step() -> str:
     """Training rows a second and microseconds a request of whole models."""
-    result = measured("training_step")
+    result = read(MEASURES)["training_step"]
     names, lines, asked = list(result["rows"][0]["rows_per_second"]), [], []
     for row in result["rows"]:
         speeds, ratios = row["rows_per_second"], row["ratios"]
@@ -128,7 +128,7 @@ def training_step() -> str:
 
 def step_parts() -> str:
     """Milliseconds of a training step and of its recurrence, a column a model and dtype."""
-    result = measured("step_parts")
+    result = read(MEASURES)["step_parts"]
     rows = result["steps"]
     header = ["steps, ms", *(f"{row['dtype']}, {'full cell' if row['rank'] is None else 'rank ' + str(row['rank'])}" for row in rows)]
     lines = [[f"B = {rows[0]['B']}: {name}", *(f"{row['ms'][name]:.2f}" for row in rows)] for name in rows[0]["ms"]]
@@ -137,7 +137,7 @@ def step_parts() -> str:
 
 def embedding_step() -> str:
     """Time and peak memory of a training step as the table grows, a line a table size."""
-    result = measured("embedding_step")
+    result = read(MEASURES)["embedding_step"]
     case, names, largest = result["case"], {"dense": "dense: AdamW", "sparse": "sparse: row-wise Adagrad"}, result["rows"][-1]
     lines = []
     for row in result["rows"]:
@@ -155,7 +155,7 @@ def embedding_step() -> str:
 
 def compiled_step() -> str:
     """The time of a compiled training step over that of an eager one."""
-    result = measured("compiled_step")
+    result = read(MEASURES)["compiled_step"]
     lines = [[f"{row['B']:,} rows, {row['dtype']}", f"{row['eager, ms']:.2f} ms", ratio(row, "compiled/eager")] for row in result["rows"]]
     return (
         f"{markdown(['training step', 'eager', 'compiled / eager'], lines)}\n\n"
@@ -165,7 +165,7 @@ def compiled_step() -> str:
 
 def scale() -> str:
     """What `prepare` takes for generated tables."""
-    result = measured("scale")
+    result = read(MEASURES)["scale"]
     header = ["rows x columns", "part files", "cores", "seconds", "CPU seconds", "rows/s", "rows a CPU second", "most memory"]
     rows = [
         [

@@ -76,7 +76,7 @@ def test_pytest_benchmark_gets_our_candidate_with_the_ratios_to_its_peers(tmp_pa
     storage = f"--benchmark-storage=file://{tmp_path / 'saved'}"
     options = ("--benchmark", "--device", "cpu", "-k", "forward", "--seconds", "0", "--results", str(tmp_path), storage)
     printed = run(*options, f"--benchmark-json={tmp_path / 'benchmark.json'}", "--benchmark-save=before")
-    (row,) = json.loads((tmp_path / "param_gather_cpu.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "benchmarks_cpu.json").read_text())["param_gather"]["rows"]
     (found,) = json.loads((tmp_path / "benchmark.json").read_text())["benchmarks"]
     assert found["extra_info"] == {"candidate": "cpp", **row}
     assert found["stats"]["rounds"] == row["rounds"] >= 7
