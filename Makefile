@@ -49,7 +49,7 @@ demo: $(VENV)/.train ## Trains on the embedded data, in minutes.
 # One thread for each test process: the processes share the cores, and more threads make every small operation wait.
 # ctest tests the server in C++, which it builds; resources tests that it finds defects.
 test: $(VENV)/.dev ## Tests the package; needs no further packages and no GPU.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/resources \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/server/cpp --ignore tests/scripts/test_resources.py \
 		-n auto --dist worksteal --durations 25 --durations-min 2
 
 # torchrec's CPU operators fit PyTorch 2.13 alone: with another one, this says so and passes. spark needs Java; it prints
@@ -119,7 +119,7 @@ ctest: $(VENV)/.dev build/schemathesis/.installed ## Tests the C++ library, the 
 # 3.6.0 is the oldest Triton that a supported PyTorch brings. Without nvcc, the CUDA kernels are skipped with a message. Without a GPU,
 # make gpu is tried as far as it goes: it ends with 3.
 resources: $(VENV)/.dev build/triton-3.6.0/.installed ## Compiles every GPU kernel and checks what it takes. OPTIONS=--recorded: what changed.
-	$(BIN)/python -m pytest tests/scripts/resources -n auto
+	$(BIN)/python -m pytest tests/scripts/test_resources.py -n auto
 	$(BIN)/python -m scripts.resources triton $(OPTIONS)
 	PYTHONPATH=build/triton-3.6.0 $(BIN)/python -m scripts.resources triton --archs 90 --output build/triton-3.6.0/resources.json
 	$(BIN)/python -m scripts.resources cuda $(OPTIONS)

@@ -26,7 +26,7 @@ def pytest_addoption(parser):
     group.addoption("--device", choices=("cpu", "cuda"), help="where to measure (default: the GPU if there is one, or else the CPU)")
     group.addoption("--results", type=Path, default=FOLDER, metavar="FOLDER", help="where results are written (default: build/bench)")
     group.addoption("--record", action="store_true", help="write to bench/results, the results that are committed")
-    group.addoption("--machine", default="", metavar="NAME", help="a further machine, whose results are in files of its own")
+    group.addoption("--machine", default="", metavar="NAME", help="a further machine, whose results are in a file of its own")
     group.addoption("--missing", action="store_true", help="measure only the cases that the results of this machine lack")
     group.addoption("--without", default="", metavar="BACKENDS", help="leave these backends out, with commas between")
     group.addoption("--seconds", type=float, default=2.0, help="how long to measure a case (default: 2)")
@@ -49,18 +49,18 @@ class Session:
         self.devices = [option("--device")] if option("--device") else present[:1] if self.measuring else present
         self.rows = []
 
-    def path(self, name, device):
+    def path(self, device):
         card = "cpu" if device == "cpu" else re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-")
-        return self.folder / f"{name}_{card}{self.machine}.json"
+        return self.folder / f"benchmarks_{card}{self.machine}.json"
 
     def save(self, name, device, case, figures):
         row = {**case, **figures}
         self.rows.append((name, row))
         if self.measuring:
-            results.merge(self.path(name, device), row)
+            results.merge(self.path(device), name, row)
 
     def has(self, name, device, case):
-        same = [row for row in results.rows_of_this_machine(self.path(name, device)) if results.case_of(row) == case]
+        same = [row for row in results.rows_of_this_machine(self.path(device), name) if results.case_of(row) == case]
         wanted = ours(device, self.grid)  # one that failed is measured again, and so is one that was left out
         return any(all(any(column.startswith(f"{one}, ") for column in row) for one in wanted) for row in same)
 

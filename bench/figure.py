@@ -12,7 +12,7 @@ from . import machine
 from .cases import PASSES
 from .quality.models import MODELS, ONE_SIZE, SHIPPED, TUNED_SIZE
 from .quality.report import by_seed, sets_of
-from .results import COMMITTED, read
+from .results import BENCHMARKS, COMMITTED, read
 
 PEERS = {"eager": ("PyTorch, eager", "#1b6ca8"), "compile": ("torch.compile", "#c8553d"), "floor": ("product floor", "#6b7280")}
 TICKS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3)
@@ -25,7 +25,7 @@ def speeds() -> Any:
     """One panel for each dtype and pass. For each D, a line from the fastest to the slowest case, and a point at their median."""
     from matplotlib import pyplot
 
-    result = read("cross_rnn_cpu.json")
+    result = read(BENCHMARKS)["cross_rnn"]
     rows = result["rows"]
     dtypes, dims = sorted({row["dtype"] for row in rows}, reverse=True), sorted({row["D"] for row in rows})
     figure, axes = pyplot.subplots(len(dtypes), 2, figsize=(9, 3.1 * len(dtypes)), sharex=True, sharey=True, squeeze=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -69,3 +70,22 @@ def figures(times: Mapping[str, Sequence[float]], ours: Sequence[str]) -> dict[s
                 low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
                 row |= {f"{own}/{name}": median, f"{own}/{name}, low": low, f"{own}/{name}, high": high}
     return {column: round(value, 4) for column, value in row.items()}
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, printed."""
+    print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    return row
+
+
+def compared(
+    case: Mapping[str, Any],
+    candidates: Mapping[str, Callable[[], object]],
+    ours: Sequence[str],
+    *,
+    seconds: float,
+    minimum: int = 9,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Any]:
+    """A row: the case, the milliseconds of candidates that take turns, and the ratios of ours to the others. It is printed."""
+    return told({**case, **figures(rounds(candidates, seconds=seconds, minimum=minimum, stretch=0.0, clock=clock), ours)})

@@ -38,7 +38,7 @@ def description() -> dict[str, object]:
         "gpu": torch.cuda.get_device_name() if gpu else None,
         **({"cuda": torch.version.cuda, "triton": version("triton")} if gpu else {}),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "dcrnn_fast": dcrnn_fast.__version__,
         "backend": dcrnn_fast.ops.backends.resolve("auto"),
     }

@@ -13,10 +13,11 @@ from pathlib import Path
 from dcrnn_fast.support import files
 
 from . import results
+from .quality import report
 from .quality.data_sets import NAMES
 from .studies.__main__ import STUDIES
 from .studies.tables import section
-from .tables import quality, serving, sizes, speed
+from .tables import serving, speed
 
 ROOT = Path(__file__).parents[1]
 Content = Callable[[], str]
@@ -71,16 +72,16 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
     "models.md": (
         "Models",
         {
-            "All models": quality.comparison,
-            "All models, untuned": quality.untuned,
-            "The variants of DCRNN": quality.costs,
+            "All models": report.comparison,
+            "All models, untuned": partial(report.comparison, "quality_untuned"),
+            "The variants of DCRNN": report.variants,
         },
     ),
     "options.md": (
         "Options of DCRNN",
         {"Each default changed": study("ablation"), "The start of a run": study("first_order"), "Going on": study("continuing")},
     ),
-    "quality.md": ("Every size and task", {data: partial(quality.every_task, data) for data in NAMES}),
+    "quality.md": ("Every size and task", {data: partial(report.of_set, results.read("quality.json"), data) for data in NAMES}),
     "serving.md": ("Requests and servers", {"Requests": serving.requests, "Servers under load": serving.load}),
 }
 """The pages of bench/results/ with all tables: title, and the tables by heading."""
@@ -88,10 +89,10 @@ PAGES: dict[str, tuple[str, Mapping[str, Content]]] = {
 GUIDE, EVIDENCE = ROOT / "docs" / "guide", ROOT / "docs" / "evidence"
 SECTIONS: dict[Path, Mapping[str, Content]] = {
     ROOT / "README.md": {"speed": speed.headline},
-    GUIDE / "encoding.md": {"scale": excerpt(sizes.scale, columns="cores; seconds; rows/s; most memory")},
+    GUIDE / "encoding.md": {"scale": excerpt(speed.scale, columns="cores; seconds; rows/s; most memory")},
     GUIDE / "choosing.md": {
         "variants": excerpt(
-            quality.costs, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
+            report.variants, lines="DCRNN, small |; DCRNN, medium |; DCRNN, hard sharing, medium |; DCRNN, full cell, medium |"
         )
     },
     GUIDE / "scale.md": {"embedding step": excerpt(speed.embedding_step, columns="dense: AdamW; sparse: row-wise Adagrad; sparse / dense")},
@@ -118,7 +119,7 @@ SECTIONS: dict[Path, Mapping[str, Content]] = {
     },
     EVIDENCE / "quality.md": {
         "models": excerpt(
-            quality.comparison,
+            report.comparison,
             lines="DCRNN |; DCRNN by `dcrnn-fast train`, untuned; DCN-v2; GDCN; a DCRNN for each task; SharedBottom; MMoE; PLE; AITM; "
             "LightGBM; CatBoost; logistic regression",
             columns="census-income; hillstrom; movielens-100k; id-log; mean rank; training rows/s, bfloat16",

@@ -13,6 +13,8 @@ from . import machine
 from .cases import COLUMNS
 
 COMMITTED = Path(__file__).parent / "results"
+MEASURES, BENCHMARKS = "measures.json", "benchmarks_cpu.json"
+"""The files of ``make measure`` and of ``make bench``, which have a part for each measurement and each benchmark."""
 PEERS = ("eager", "compile", "floor")
 
 
@@ -41,25 +43,39 @@ def read(name: str) -> dict:
     return json.loads((COMMITTED / name).read_text(encoding="utf-8"))
 
 
+def parts(path: Path) -> dict:
+    """The parts of a file, by the name of what measured them; empty without a file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_part(path: Path, name: str, content: dict) -> None:
+    """Write ``content``, and the machine, into a file in place of the part of that name."""
+    write(path, dict(sorted((parts(path) | {name: {"machine": machine.description(), **content}}).items())))
+
+
+def source(result: dict, file: str = MEASURES) -> str:
+    """What a result was measured on, and its file, for people."""
+    return f"{machine.line(result['machine'])}; `bench/results/{file}`."
+
+
 def case_of(row: dict) -> dict:
     """The columns that name a row's case."""
     return {column: row[column] for column in COLUMNS if column in row}
 
 
-def rows_of_this_machine(path: Path) -> list[dict]:
-    """The rows of a file that this machine and these versions measured."""
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return known["rows"] if known.get("machine") == json.loads(json.dumps(machine.description())) else []
+def rows_of_this_machine(path: Path, name: str) -> list[dict]:
+    """The rows of a benchmark that this machine and these versions measured."""
+    known = parts(path).get(name, {})
+    return known["rows"] if known.get("machine") == machine.description() else []
 
 
-def merge(path: Path, row: dict) -> None:
-    """Write ``row`` into a file, in place of the row of the same case.
+def merge(path: Path, name: str, row: dict) -> None:
+    """Write ``row`` of a benchmark into a file, in place of the row of the same case.
 
-    Rows that another machine or version measured are dropped: the rows of a file can be compared with one another.
+    Rows that another machine or version measured are dropped: the rows of a benchmark can be compared with one another.
     """
-    kept = [known for known in rows_of_this_machine(path) if case_of(known) != case_of(row)]
-    ordered = sorted([*kept, row], key=lambda row: tuple(case_of(row).values()))
-    write(path, {"machine": machine.description(), "rows": ordered})
+    kept = [known for known in rows_of_this_machine(path, name) if case_of(known) != case_of(row)]
+    write_part(path, name, {"rows": sorted([*kept, row], key=lambda row: tuple(case_of(row).values()))})
 
 
 def words(case: dict) -> str:

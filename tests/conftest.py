@@ -60,6 +60,19 @@ def poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def backend(request, monkeypatch, poisoned_memory):
+    """A backend by name, or a choice of its kernels by words; see :func:`tests.operators.backend.on`."""
+    from .operators.backend import CHOICES, opened, unusable
+
+    name = request.param.partition(",")[0]
+    if reason := unusable(name):
+        pytest.skip(f"no {name} kernels here: {reason}")
+    found = opened(name, monkeypatch)
+    with found.kernel_override(**CHOICES[name].get(request.param, {})):
+        yield found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):
     """Prepared data goes to a cache of this session."""

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 
-def events(rows, seed=0, **columns):
+def events(rows: int, seed: int = 0, **columns: object) -> pd.DataFrame:
     """Rows of a shop: ts, user_id, item_id, price, city, and the labels click and order, of which an order implies a click."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
@@ -13,7 +13,7 @@ def events(rows, seed=0, **columns):
             "user_id": rng.integers(0, 200, rows),
             "item_id": rng.integers(0, 60, rows),
             "price": rng.normal(size=rows).round(3),
-            "city": rng.choice(["Oslo", "Rome", "Lima", None], rows),
+            "city": rng.choice(np.array(["Oslo", "Rome", "Lima", None], dtype=object), rows),
         }
     )
     wanted = 1 / (1 + np.exp(2 - frame["price"] - (frame["item_id"] % 7) / 2))

@@ -31,7 +31,7 @@ def forks():
     The first test to ask starts that one, and it serves all tests of the session. So its modules are the same for all.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.fuzz.preload", "tests.fuzz.writer", "tests.training.ranks.rank_process"])
+    context.set_forkserver_preload(["tests.fuzz.preload", "tests.fuzz.test_kills", "tests.training.ranks.rank_process"])
     return context
 
 

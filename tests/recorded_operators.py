@@ -1,28 +1,55 @@
-"""A stand-in for a CUDA graph on a CPU: it records the operators of some work, and repeats them with the same tensors and numbers."""
+"""A stand-in for a CUDA graph on a CPU: it records the operators of some work, and repeats them with the same tensors and numbers.
+
+It refuses what reads a value of a tensor: on a GPU each read waits until all kernels before it have run.
+"""
 
 from contextlib import nullcontext
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.reads import OPERATORS
+from dcrnn_fast.nn import cpu_layers
+from dcrnn_fast.nn import optim as table_optim
+from dcrnn_fast.training.loop import optim as training_optim
 
+READS = ("tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
+CHECKING = {"index_add", "index_add_", "index_copy", "index_copy_", "index_put_", "scatter_add", "scatter_add_"}
+"""With deterministic algorithms, these check rows of a GPU on the CPU."""
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_coalesce", "_unique2", "unique_dim", "unique_consecutive"}
+"""The CPU has to know the result, or its size. So it is with an index that is a mask."""
 COPIES = {"lift_fresh", "lift_fresh_copy"}
 """What makes a tensor of Python's numbers, which a GPU would wait for."""
+
+
+def as_on_a_gpu(monkeypatch):
+    """Let a training step on a CPU take the operators that it takes on a GPU."""
+    for module in (table_optim, training_optim):
+        monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
+
+    def embedded(self, rows):
+        return torch.nn.functional.embedding(rows, self.weight, sparse=self.sparse)
+
+    monkeypatch.setattr(cpu_layers.Embedding, "forward", embedded)
+
+
+def refuse(what):
+    raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
 
 
 class Recording(TorchDispatchMode):
     """Lists each operator with its arguments and results. One that reads a value raises, as it does while a CUDA graph is recorded."""
 
-    def __init__(self, refused=OPERATORS):
+    def __init__(self):
         super().__init__()
-        self.calls, self.before, self.refused = [], [], refused
+        self.calls, self.before = [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func._schema.name.partition("::")[2] in self.refused:
-            raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
+        kwargs, name = kwargs or {}, func._schema.name.partition("::")[2]
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        if name in CHECKING | WAITING | COPIES or any(index is not None and index.dtype == torch.bool for index in indices):
+            refuse(func)
         for position, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 given = args[position] if position < len(args) else kwargs.get(argument.name)
@@ -48,7 +75,9 @@ class RecordedOperators:
     def record(self, work):
         """Unlike a GPU, this does the work, and then takes back what it wrote."""
         generator = torch.get_rng_state()
-        with Recording(OPERATORS | COPIES) as recording:
+        with pytest.MonkeyPatch.context() as patch, Recording() as recording:
+            for name in READS:
+                patch.setattr(torch.Tensor, name, lambda *_, name=name: refuse(name))
             work()
         torch.set_rng_state(generator)
         with torch.no_grad():

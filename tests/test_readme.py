@@ -15,6 +15,7 @@ from bench.results import COMMITTED
 from dcrnn_fast import DCRNN
 from dcrnn_fast.training.config import ModelConfig
 from dcrnn_fast.training.folder.weights import build_model
+from tests.page import Reader, blocks
 
 README = ROOT / "README.md"
 EXAMPLES = [ROOT / "docs" / f"{name}.md" for name in ("api", "guide/choosing", "guide/encoding", "guide/training")]
@@ -100,3 +101,20 @@ def test_a_pages_examples_run_and_print_what_it_shows(path, tmp_path):
     for number, (code, shown) in enumerate(found):
         printed = (tmp_path / f"printed-{number}").read_text(encoding="utf-8")
         assert not shown or printed == shown, code
+
+
+def test_your_own_data_runs_as_printed(tmp_path, monkeypatch, command, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DCRNN_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    reader = Reader(command, capsys)
+    for block in blocks("guide/your-own-data.md"):
+        reader.follow(block)
+
+
+def test_from_lightgbm_trains_both_on_one_table(capsys):
+    (code,) = [block.text for block in blocks("guide/from-lightgbm.md") if block.kind == "python"]
+    exec(compile(code, "from-lightgbm.md", "exec"), {})
+    found = re.findall(r"^(click|order) LightGBM (0\.\d+), DCRNN (0\.\d+)$", capsys.readouterr().out, re.MULTILINE)
+    assert [task for task, *_ in found] == ["click", "order"]
+    assert all(float(auc) > 0.7 for _, *aucs in found for auc in aucs)

@@ -1,7 +1,7 @@
-"""``make measure NAME=requests`` runs a measurement, on an idle machine, and replaces its file of bench/results/.
+"""``make measure NAME=requests`` runs a measurement, on an idle machine, and replaces its part of bench/results/measures.json.
 
-A measurement is a module here: ``run(options)`` measures, prints, and gives the content of the file but for the machine. It may have FILE,
-SECONDS (how long each case is measured), THREADS (PyTorch's; as many as it chooses without) and ``add_options``.
+A measurement is a module here: ``run(options)`` measures, prints, and gives that part without the machine, or None if nothing is kept.
+It may have SECONDS (how long each case is measured), THREADS (PyTorch's; as many as it chooses without) and ``add_options``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import torch
 
 from dcrnn_fast.errors import DcrnnFastError
 
-from .. import machine, results
+from .. import results
 
-NAMES = (
-    "compiled_step", "embedding_step", "host_cost", "load", "requests", "scale", "sizing", "spark", "step_parts", "training_step",
-)  # fmt: skip
+NAMES = ("compiled_step", "embedding_step", "load", "requests", "scale", "sizing", "spark", "step_parts", "training_step")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if hasattr(asked, "SECONDS"):
         parser.add_argument("--seconds", type=float, default=asked.SECONDS, help=f"of each case; default: {asked.SECONDS}")
-    if hasattr(asked, "FILE"):
-        parser.add_argument("--output", type=Path, default=results.COMMITTED / asked.FILE, help=f"default: bench/results/{asked.FILE}")
+    file = results.COMMITTED / results.MEASURES
+    parser.add_argument("--output", type=Path, default=file, help=f"where what is kept goes; default: bench/results/{file.name}")
     if hasattr(asked, "add_options"):
         asked.add_options(parser)
     options = parser.parse_args(given.options)
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DcrnnFastError as error:
         raise SystemExit(f"error: {error}") from None
     if content is not None:
-        results.write(options.output, {"machine": machine.description(), **content})
+        results.write_part(options.output, given.name, content)
         print(f"written to {options.output}")
 
 

@@ -27,11 +27,11 @@ from dcrnn_fast.training.folder.checkpoint import save_checkpoint
 from dcrnn_fast.training.loop.optim import Optimisers, build_optimiser
 from dcrnn_fast.training.loop.state import capture
 
+from ..interleave import compared
 from ..machine import memory_growth
 from ..steps import CPU, stepper
-from .measure import compared
 
-FILE, SECONDS, THREADS = "embedding_step_cpu.json", 8.0, 1
+SECONDS, THREADS = 8.0, 1
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 FIELDS, WIDTH, BATCH = 10, 16, 4096
 PEERS: dict[str, Any] = {"SparseAdam": torch.optim.SparseAdam, "Adagrad": torch.optim.Adagrad}

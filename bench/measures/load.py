@@ -20,11 +20,10 @@ from typing import Any
 from dcrnn_fast import Ranker
 from dcrnn_fast.errors import ConfigError
 
-from ..load.model_files import CANDIDATES, write_bodies, write_exports, write_run
-from ..load.servers import Command, Server, commands
-from .measure import told
+from ..interleave import told
+from ..load.servers import CANDIDATES, Command, Server, commands, write_bodies, write_exports, write_run
 
-FILE, SECONDS = "load_cpu.json", 3.0
+SECONDS = 3.0
 CONNECTIONS, ROWS = (1, 8, 64), (1, CANDIDATES)
 ROUNDS = 3
 SCRIPT, TIMEOUT = Path(__file__).parents[1] / "load" / "score.lua", 10

@@ -38,11 +38,10 @@ from dcrnn_fast.serving.export.export import Probabilities, traced
 from dcrnn_fast.serving.export.formats import PACKAGES, onnx_program, write_compiled, write_onnx
 from dcrnn_fast.serving.ranker import BATCH
 
-from ..interleave import figures, rounds
+from ..interleave import compared, figures, rounds, told
 from ..steps import default_model
-from .measure import compared, told
 
-FILE, SECONDS, THREADS = "requests_cpu.json", 20.0, 1
+SECONDS, THREADS = 20.0, 1
 DATA = "census-income"
 BATCHES, CANDIDATES, FILE_ROWS = (1, 64, 512), 500, 262_144
 OURS, BFLOAT16, ONNX = "prepared", "prepared in bfloat16", "ONNX Runtime"

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .measure import told
+from ..interleave import told
 
-FILE = "scale_prepare.json"
 CATEGORIES = (1_000_000, 300_000, 50_000, 10_000, 2_000, 1_000, 500, 200, 100, 50, 30, 24, 12, 7, 5, 3, 2, 2)
 NUMBERS = 18
 PART_ROWS = 500_000

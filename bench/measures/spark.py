@@ -14,7 +14,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from .measure import told
+from ..interleave import told
 from .scale import measure, measured, schema, write_table
 
 

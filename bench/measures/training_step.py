@@ -29,7 +29,7 @@ from ..quality.networks import Size
 from ..quality.rechub import Library, made
 from ..steps import CPU, Step, batches_of, default_model, default_step, stepper
 
-FILE, SECONDS = "training_step_cpu.json", 20.0
+SECONDS = 20.0
 DATA, OURS = "census-income", "DCRNN"
 SETTING = {
     "dense_bins": DENSE_BINS, "dropout": DROPOUT, "batch_norm": True, "experts": 8, "levels": 1, "own_experts": 2, "shared_experts": 1,

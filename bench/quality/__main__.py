@@ -70,7 +70,7 @@ def plan_of(given: argparse.Namespace, before: dict[str, Any]) -> Plan:
 def earlier(path: Path, protocol: Protocol) -> dict[str, Any]:
     """The report at ``path``, or an empty one. Raises ConfigError if another protocol made it: the results could not be compared."""
     now = json.loads(json.dumps(asdict(protocol)))
-    empty = {"machine": json.loads(json.dumps(machine.description())), "protocol": now, "constant": {}, "rows": []}
+    empty = {"machine": machine.description(), "protocol": now, "constant": {}, "rows": []}
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else empty
     if changed := [f"{key} was {before['protocol'].get(key)!r} and is {value!r}" for key, value in now.items()
                    if before["protocol"].get(key) != value]:  # fmt: skip
@@ -83,7 +83,7 @@ def gather(plan: Plan, before: dict[str, Any], resamples: int, seconds: float | 
     ``seconds`` is None: those of all models of these data sets, and those that another machine measured leave.
     """
     rows = {report.subject_of(row): row for row in before["rows"]}
-    here, constant = json.loads(json.dumps(machine.description())), dict(before["constant"])
+    here, constant = machine.description(), dict(before["constant"])
     if seconds is not None and before["machine"] != here:
         rows = {subject: {key: value for key, value in row.items() if key != "speed"} for subject, row in rows.items()}
     for data in plan.data:

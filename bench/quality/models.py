@@ -1,12 +1,14 @@
-"""The models by name: how each is built or fitted, and on which data it fits."""
+"""The models by name: how each is built or fitted, its search space, and on which data it fits."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import yaml
 from torch import nn
 
 import dcrnn_fast
@@ -14,9 +16,12 @@ from dcrnn_fast.data import PackedMeta
 
 from . import rechub
 from .networks import Apart, CrossTrunk, Setting, Size, dcrnn
-from .spaces import Space, space
 
 Build = Callable[[PackedMeta, Setting, Size], nn.Module]
+Space = dict[str, dict[str, Any]]
+SPACES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("spaces.yaml").read_text(encoding="utf-8"))
+WHOLE = ("epochs", "min_samples_leaf", "min_data_in_leaf")
+"""Numbers of a setting that are whole."""
 ONE_SIZE, TUNED_SIZE = "one", "medium"
 """The size of models that have no widths; and the one whose chosen setting all sizes take."""
 SHIPPED, TRAINED = "shipped", "trained"
@@ -45,6 +50,16 @@ class Model:
     title: str
     space: Space
     build: Build | None = None
+
+
+def space(name: str) -> Space:
+    """The search space of a model; empty where nothing is tuned."""
+    return SPACES["common"] | SPACES["networks"][name] if name in SPACES["networks"] else SPACES["others"].get(name, {})
+
+
+def defaults(space: Space) -> dict[str, Any]:
+    """The setting of trial 0."""
+    return {name: part["default"] for name, part in space.items()}
 
 
 def _single(meta: PackedMeta, setting: Setting, size: Size) -> nn.Module:

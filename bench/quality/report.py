@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..results import markdown
+from ..results import markdown, read, source
 from .data_sets import NAMES
 from .differences import over_seeds
 from .models import AGAINST, MODELS, ONE_SIZE, TUNED_SIZE, Subject
@@ -153,3 +153,28 @@ def _costs(data: str, rows: list[Row]) -> str:
         lines.append([title(row, rows), spread(by_seed(row), 4), *cells])
     header = [data, "mean test AUC", "parameters", *(f"training rows/s, {dtype}" for dtype in DTYPES), "request, µs"]
     return markdown(header, lines)
+
+
+def comparison(name: str = "quality") -> str:
+    """The committed report: mean test AUC of the tasks and costs of all models, by one protocol.
+
+    "quality_untuned" is that of ``make quality OPTIONS='--trials 1 --report quality_untuned --no-speeds'``.
+    """
+    result = read(f"{name}.json")
+    protocol, tuned = result["protocol"], "Each model has its defaults."
+    costs = ""
+    if protocol["trials"] > 1:
+        tuned = f"{protocol['trials']} tuning trials a model and data set."
+        costs = (
+            f" Costs are those on {result['rows'][0]['data']}: rows/s in training steps of {protocol['batch_size']} rows, and the latency "
+            "of a request of one row in float32."
+        )
+    about = f"Mean test AUC of the tasks ± standard deviation over {protocol['seeds']} seeds; bold: the best of a column.{costs} {tuned}"
+    return f"{headline(result)}\n\n{about} {source(result, f'{name}.json')}"
+
+
+def variants() -> str:
+    """What each variant of DCRNN costs, and its AUC."""
+    result = read("quality.json")
+    table = budget(result, result["rows"][0]["data"])
+    return f"{table}\n\nConditions as in the table of all models. {source(result, 'quality.json')}"

@@ -27,10 +27,9 @@ from dcrnn_fast.training.device import deterministic
 from ..processes import processes
 from . import data_sets
 from .data_sets import without_test
-from .models import MODELS, ONE_SIZE, TUNED_SIZE, Subject, fits
+from .models import MODELS, ONE_SIZE, TUNED_SIZE, WHOLE, Subject, defaults, fits
 from .networks import Setting
 from .protocol import Protocol, fit, metrics, score
-from .spaces import WHOLE, defaults
 
 TUNING_SEED, FINALIST_SEEDS = 0, (1001, 1002)
 """Of the trials, and of the runs that choose among the best trials, since one seed alone chooses by luck. Final runs count from 1."""

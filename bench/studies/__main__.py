@@ -32,7 +32,6 @@ from ..processes import processes
 from ..quality import models as harness
 from ..quality.data_sets import rows_of
 from ..quality.protocol import Protocol, fit, metrics
-from ..quality.spaces import defaults
 from . import real_logs, shop_log
 from .shop_log import Log, packed
 from .tables import section
@@ -97,7 +96,7 @@ def by_library(name: str, dataset: PackedDataset, seed: int) -> tuple[dict[str, 
     model = harness.MODELS[name]
     size = "medium" if model.build else harness.ONE_SIZE
     with deterministic(1):
-        fitted = fit(name, dataset, defaults(model.space), seed=seed, size=size, protocol=Protocol(max_rounds=3000))
+        fitted = fit(name, dataset, harness.defaults(model.space), seed=seed, size=size, protocol=Protocol(max_rounds=3000))
     return {"test": metrics(dataset, "test", fitted.logits(dataset.split("test")))}, fitted.seconds
 
 

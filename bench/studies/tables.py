@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import machine, results
+from .. import results
 
 Row = Mapping[str, Any]
 Table = tuple[Sequence[str], list[list[str]]]
@@ -109,5 +109,4 @@ def section(name: str, study: Mapping[str, Any], content: Mapping[str, Any]) -> 
     """The table of a study as Markdown; below it what it shows."""
     make, rows, first = TABLES[study["table"]], content["rows"], next(iter(study["settings"]))
     note = NOTES[make].format(seeds=len({row["seed"] for row in rows}), first=first)
-    source = f"{machine.line(content['machine'])}; `bench/results/{name}.json`."
-    return f"{results.markdown(*make(rows, first))}\n\n{note} One thread a run. {source}"
+    return f"{results.markdown(*make(rows, first))}\n\n{note} One thread a run. {results.source(content, f'{name}.json')}"

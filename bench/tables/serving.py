@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from .. import machine
-from ..results import markdown, ratio, read
+from ..results import MEASURES, markdown, ratio, read, source
 
 
 def requests() -> str:
     """The milliseconds of a request, and those of the prepared model over those of the others; and of one user's candidates."""
-    result = read("requests_cpu.json")
+    result = read(MEASURES)["requests"]
     ours, *others = [name.removesuffix(", ms") for name in result["rows"][0] if name.endswith(", ms")]
     lines = []
     for row in result["rows"]:
@@ -34,23 +33,20 @@ def requests() -> str:
         "Medians; after the semicolon, the median over the rounds of the prepared model's time over this one's (quartiles): below 1, the "
         f"prepared model is sooner.\n\n{markdown(header, ways)}\n\nThe user has every second column.\n\n{markdown(of_a_file, of_files)}\n\n"
         "The model alone scores rows that are encoded and in memory; `predict` reads and encodes ahead in a second thread. "
-        f"{machine.line(result['machine'])}; `bench/results/requests_cpu.json`."
+        f"{source(result)}"
     )
 
 
 def load() -> str:
     """Requests a second and the times to the answer, of each server."""
-    result = read("load_cpu.json")
+    result = read(MEASURES)["load"]
     lines = []
     for row in result["rows"]:
         times = " / ".join(f"{row[name]:,.1f}" for name in ("p50, ms", "p99, ms", "p99.9, ms"))
         rate = f"{row['requests/s']:,.0f} ({row['requests/s, low']:,.0f}-{row['requests/s, high']:,.0f})"
         lines.append([str(row["rows"]), str(row["connections"]), row["server"], rate, times, str(row["failed"])])
     header = ["rows", "connections", "server", "requests/s", "p50 / p99 / p99.9, ms", "failed"]
-    return (
-        f"{markdown(header, lines)}\n\nMedians of three rounds (least-most); wrk on the same cores. {machine.line(result['machine'])}; "
-        "`bench/results/load_cpu.json`."
-    )
+    return f"{markdown(header, lines)}\n\nMedians of three rounds (least-most); wrk on the same cores. {source(result)}"
 
 
 def _us(row: dict, name: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import abi
 
-LEFT_OUT = (".github/", ".ci/", ".gitignore", ".gitattributes", ".pre-commit-config.yaml", ".clang-format")
+LEFT_OUT = (".github/", ".ci/", ".gitignore", ".gitattributes", ".clang-format")
 """Files of the repository that serve no one who has no repository."""
 MADE = ("PKG-INFO", "setup.cfg", "dcrnn_fast.egg-info/")
 """Files that setuptools adds to a source distribution."""

@@ -14,9 +14,9 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from .. import tree
+from ..sources import ROOT, copy
 
-COPY = tree.ROOT / "build" / "sanitize"
+COPY = ROOT / "build" / "sanitize"
 FILES = ("refusals", "cross_rnn", "cross_rnn_cpp", "cross_rnn_saved", "param_gather")
 TESTS = ("tests/cpu", *(f"tests/operators/test_{name}.py" for name in FILES), "tests/ops/test_request.py")
 TESTS += ("-k", "cpp or test_isa or test_request")
@@ -166,7 +166,7 @@ def main(fuzz: bool) -> None:
     """Exit with 0 if the tests pass and the sanitizers find every planted defect; with ``fuzz``, if the fuzzers find nothing."""
     print("sanitize: building", flush=True)
     shutil.rmtree(COPY, ignore_errors=True)  # the object files of an earlier run contain the planted defects
-    tree.copy(COPY)
+    copy(COPY)
     (COPY / "guard.py").write_text(GUARD, encoding="utf-8")
     build()
     if fuzz:

@@ -30,9 +30,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import tree
+from ..sources import ROOT, copy
 
-FOLDER = tree.ROOT / "build" / "gpu"
+FOLDER = ROOT / "build" / "gpu"
 STAGES = ("smoke", "headline", "trainer", "tests", "sanitizer")
 GRACE, TAIL, WIDTH = 20, 30, 250
 """Seconds in which pytest, once interrupted, writes which tests failed; how many lines of a log are shown, and how much of each."""
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in only if name not in STAGES]:
         parser.error(f"--only {unknown[0]}: expected {','.join(STAGES)}")
     where = FOLDER / "tree"
-    sources = tree.copy(where)
+    sources = copy(where)
     asked = subprocess.run([*DEVICE, "facts"], cwd=where, capture_output=True, text=True, check=False)
     said = (asked.stderr if asked.returncode else asked.stdout).strip().rpartition("\n")[2]
     facts = {"no CUDA device": said} if asked.returncode else json.loads(said)

@@ -154,15 +154,3 @@ def test_resume_finds_the_run_in_the_default_folder_and_its_settings(command, tm
     code, _, err = command("train", "--data", "tiny.yaml", "--resume")
     assert code == 0, err
     assert "finished" in err
-
-
-def test_a_run_on_a_packed_folder_knows_it_from_every_working_directory(command, tmp_path, monkeypatch):
-    write_table(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert command("prepare", "--schema", "tiny.yaml", "--output", "packed")[0] == 0
-    options = ["--epochs", 1, "--threads", 1, "--device", "cpu", "--quiet"]
-    assert command("train", "--data", "packed", "--output", "run", *options) == (0, "", "")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    code, _, err = command("evaluate", "--run", tmp_path / "run")
-    assert code == 0, err

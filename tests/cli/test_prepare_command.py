@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 import yaml
 
-from dcrnn_fast.data import open_packed, prepare_folder
-from dcrnn_fast.errors import DataError
-from tests.processes import run_python
+from dcrnn_fast.data import open_packed
 
 
 def test_prepare_writes_a_folder_that_inspect_reads(table, command):
@@ -53,25 +49,3 @@ def test_inspect_drafts_a_schema_of_a_table(table, command):
     code, out, _ = command("inspect", "--input", table.folder / "train.csv")
     assert code == 0
     assert yaml.safe_load(out)["tasks"] == [{"name": "click", "column": "click"}]
-
-
-KILLED = """
-import os, signal, sys
-from dcrnn_fast.data import prepare_folder
-def progress(what, done, total):
-    if what == "encoding rows" and done:  # all arrays are written, and nothing is finished
-        os.kill(os.getpid(), signal.SIGKILL)
-prepare_folder(*sys.argv[1:], progress=progress)
-"""
-
-
-def test_a_killed_prepare_leaves_nothing_that_opens_and_goes_on(table):
-    table.write("all.csv", "city,price,click,day", [("a", i, i % 2, i) for i in range(90)])
-    schema, packed = table.save(files={"all": "all.csv"}, split={"time": "day", "valid": 0.1, "test": 0.2}), table.folder / "packed"
-    before = {path.name for path in table.folder.iterdir()}
-    assert run_python("-c", KILLED, schema, packed).returncode == -signal.SIGKILL
-    with pytest.raises(DataError):
-        open_packed(packed)
-    prepare_folder(schema, packed)
-    assert sum(open_packed(packed, verify=True).meta.rows.values()) == 90
-    assert {path.name for path in table.folder.iterdir()} - before == {"packed", ".packed.lock"}

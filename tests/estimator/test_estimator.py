@@ -225,13 +225,6 @@ def test_a_task_without_labels_of_both_classes_does_not_count_in_the_score(fitte
     assert quick(config=QUICK | {"valid_fraction": 0.5}).fit(frame).metrics_["click"]["rows"] == 1500
 
 
-def test_a_table_on_the_disk_is_named_by_its_path(frame, tmp_path):
-    for name, rows in (("train", frame[:2700]), ("valid", frame[2700:])):
-        rows.to_parquet(tmp_path / f"{name}.parquet")
-    model = quick().fit(tmp_path / "train.parquet", eval_set=tmp_path / "valid.parquet")
-    pd.testing.assert_frame_equal(model.predict_proba(frame), quick().fit(frame[:2700], eval_set=frame[2700:]).predict_proba(frame))
-
-
 WITHOUT_TABLES = [
     "fit_score_takes_y", "estimators_overwrite_params", "dont_overwrite_parameters", "estimators_fit_returns_self",
     "readonly_memmap_input", "n_features_in_after_fitting", "positive_only_tag_during_fit", "estimators_dtypes", "complex_data",

@@ -9,8 +9,7 @@ import torch
 from dcrnn_fast import DCRNN, reference
 
 from . import contents
-from .compare import differences
-from .write import FILES, GOLDEN
+from .write import FILES, GOLDEN, differences
 
 golden = json.loads(GOLDEN.read_text())
 

@@ -1,14 +1,11 @@
 """CrossRNN, sharing as a computation, and the towers' layer."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
 import torch
-from torch.autograd import gradcheck
-from torch.func import functional_call
 
-from dcrnn_fast import CrossRNN, SharingPlan, reference
+from dcrnn_fast import CrossRNN, SharingPlan
 from dcrnn_fast.nn.layers import TaskLinear
 from tests.operators.problems import DOUBLE
 
@@ -68,18 +65,6 @@ def test_each_task_computes_the_recurrence_of_its_own_full_matrices(plan):
             h = h + gate * x0 * (h @ w[0].T + b[0])
         expected.append(h)
     torch.testing.assert_close(module(x0), torch.stack(expected), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_gradients_of_a_plan_match_finite_differences(plan):
-    module = reference.CrossRNN(replace(plan, num_tasks=2, steps=2), dtype=DOUBLE)
-    parameters = {name: value for name, value in module.named_parameters() if value.numel()}
-    x0 = torch.randn(2, plan.dim, dtype=DOUBLE, requires_grad=True)
-
-    def run(x0, *values):
-        return functional_call(module, dict(zip(parameters, values, strict=True)), (x0,))
-
-    assert gradcheck(run, (x0, *parameters.values()), fast_mode=True)
 
 
 def test_updates_of_a_low_rank_cell_start_as_large_as_of_the_full_cell():

@@ -87,16 +87,6 @@ def test_a_restored_optimiser_goes_on_with_the_same_bits():
     assert torch.equal(whole, resumed)
 
 
-def test_a_gradient_that_lists_rows_twice_moves_a_table_as_its_sum_does():
-    listed = table_with_gradient([2, 1, 2, 2, 1, 5, 5, 2], torch.randn(8, 3))
-    added_up = nn.Parameter(listed.detach().clone())
-    added_up.grad = listed.grad.coalesce()
-    assert not listed.grad.is_coalesced()
-    for table in (listed, added_up):
-        RowWiseAdagrad([table], lr=0.3, weight_decay=0.2, prior=5.0).step()
-    torch.testing.assert_close(listed, added_up, rtol=1e-6, atol=1e-7)
-
-
 @pytest.mark.parametrize("prior", [0.0, 5.0])
 def test_a_dense_gradient_moves_a_table_as_the_sparse_one_of_its_rows_does(prior):
     sparse = table_with_gradient([1, 4], torch.randn(2, 3))

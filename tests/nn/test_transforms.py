@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, stack_module_state, vjp, vmap
 
-from dcrnn_fast import DCRNN, BackendUnavailable, Ranker, ScenarioCrossRNN, SharingPlan, UncertaintyWeighting, reference
+from dcrnn_fast import DCRNN, BackendUnavailable, Ranker, ScenarioCrossRNN, SharingPlan, reference
 from dcrnn_fast.data import Encoder
 from dcrnn_fast.ops import backends
 from tests.nn.models import PLAIN, SIZES, batch
@@ -220,44 +220,6 @@ def test_a_scenario_out_of_range_in_one_sample_is_refused():
     for stray in (-1, 4):
         with pytest.raises(IndexError, match=rf"scenario: got {stray}, expected values in \[0, 3\]"):
             vmap(layer)(x0, torch.tensor([[1], [stray]]))
-
-
-def test_dropout_draws_as_the_randomness_of_vmap_says():
-    model = DCRNN(SIZES, **OPTIONS | {"dropout": 0.5})
-    ids, dense, _ = batch(1, num_dense=2, dtype=torch.float64)
-    rows = ids.expand(8, -1), dense.expand(8, -1)
-
-    def logits(randomness):
-        return vmap(lambda ids, dense: model(ids[None], dense[None])[0], randomness=randomness)(*rows)
-
-    assert torch.equal(*logits("same")[:2])
-    assert len(logits("different").unique(dim=0)) > 1
-    with pytest.raises(RuntimeError, match="randomness"):
-        logits("error")
-
-
-def test_a_learned_weighting_has_a_gradient_for_each_sample():
-    problem, weighting = Problem("rows, chain"), UncertaintyWeighting(2).double()
-    state = {"log_variance": torch.tensor([0.5, -0.5], dtype=torch.float64)}
-    logits = problem.plain(problem.ids, problem.dense).detach()
-
-    def loss(state, z, labels):
-        return problem.fast.loss(z, labels, task_weight=Bound(weighting, state))
-
-    found = vmap(grad(lambda state, z, labels: loss(state, z[None], labels[None])), in_dims=(None, 0, 0))(state, logits, problem.labels)
-    alone = [grad(loss)(state, logits[i : i + 1], problem.labels[i : i + 1])["log_variance"] for i in range(3)]
-    torch.testing.assert_close(found["log_variance"], torch.stack(alone))
-
-
-class Bound(torch.nn.Module):
-    """A module with other parameters."""
-
-    def __init__(self, module, state):
-        super().__init__()
-        self.call = lambda losses: functional_call(module, state, (losses,))
-
-    def forward(self, losses):
-        return self.call(losses)
 
 
 def test_a_prepared_model_and_a_ranker_say_that_they_have_no_derivatives():

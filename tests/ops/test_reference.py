@@ -1,11 +1,11 @@
-"""The reference operators: the formulas of the design, written out element by element, and their derivatives."""
+"""The reference operators: the formulas of the design, written out element by element, and twice differentiable."""
 
 import math
 from itertools import product
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import gradgradcheck
 
 from dcrnn_fast.reference import cross_rnn, param_gather
 
@@ -65,40 +65,14 @@ def test_the_recurrence_is_the_formula_of_the_design_at_every_step(options, rank
     assert torch.equal(states[:, -1], cross_rnn(**arguments))
 
 
-def with_inputs(check, arguments, **options):
-    """A check of the derivatives by all tensors."""
-    inputs = differentiable(arguments)
-
-    def run(*values):
-        return cross_rnn(**{**arguments, **dict(zip(inputs, values, strict=True))}, **options)
-
-    return check(run, tuple(inputs.values()))
-
-
-@pytest.mark.parametrize("return_states", [False, True])
-@pytest.mark.parametrize("rank", [None, 2], ids=["full", "low rank"])
-@pytest.mark.parametrize("options", GRID, ids=str)
-def test_gradients_match_finite_differences(options, rank, return_states):
-    arguments = cross_arguments(batch=2, dim=3, steps=2, **options, rank=rank, projection_share_ratio=0.5)
-    assert with_inputs(gradcheck, arguments, return_states=return_states)
-
-
 @pytest.mark.parametrize("rank", [None, 1], ids=["full", "low rank"])
 @pytest.mark.parametrize("cell", ["gated", "cross"])
 def test_the_recurrence_is_twice_differentiable(cell, rank):
-    assert with_inputs(gradgradcheck, cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1, rank=rank))
-
-
-def test_the_gradient_check_catches_a_dropped_gate_derivative():
-    """Negative control: with the gate detached, finite differences disagree."""
-    arguments = cross_arguments(batch=2, dim=3, tasks=1, steps=1, share_ratio=0)
-    weight, bias, x0 = arguments["private_weight"][0, 0], arguments["private_bias"][0, 0], arguments["x0"].requires_grad_()
-
-    def gate_without_derivative(x0):
-        gate = torch.sigmoid(x0 @ weight[:, 1].T + bias[:, 1]).detach()
-        return x0 + gate * x0 * (x0 @ weight[:, 0].T + bias[:, 0])
-
-    assert not gradcheck(gate_without_derivative, (x0,), raise_exception=False)
+    """PyTorch derives all of the reference: there is no derivative of its own to check in more shapes."""
+    arguments = cross_arguments(batch=2, dim=2, steps=2, cell=cell, context_dim=1, rank=rank)
+    inputs = differentiable(arguments)
+    run = lambda *values: cross_rnn(**{**arguments, **dict(zip(inputs, values, strict=True))})  # noqa: E731
+    assert gradgradcheck(run, tuple(inputs.values()))
 
 
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 3)])

@@ -77,22 +77,3 @@ def test_a_low_rank_costs_two_thin_products_for_each_gate_vector():
     assert cost.kept_bytes == 4 * tasks * steps * gates * 32
     assert cost.parameters == gates * 32 * 320 + tasks * gates * 320 * (32 + 1), "one projection for all tasks"
     assert "rank 32" in str(plan)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"kind": "soft"}, ValueError, "sharing='soft'"),
-        ({"cell": "lstm"}, ValueError, "cell='lstm'"),
-        ({"num_tasks": 0}, ValueError, "num_tasks=0"),
-        ({"steps": 0}, ValueError, "steps=0"),
-        ({"steps": 2.0}, TypeError, "steps=2.0"),
-        ({"rank": 0}, ValueError, "rank=0"),
-        ({"rank": 2.5}, TypeError, "rank=2.5"),
-        ({"shared_units": (1, 0)}, ValueError, "shared_units"),
-        ({"shared_units": (8,)}, ValueError, "shared_units"),
-    ],
-)
-def test_arguments_out_of_range_are_refused_by_name(change, error, message):
-    with pytest.raises(error, match=message):
-        replace(SharingPlan.from_ratio("rows", 2, 8, 0.5), **change)

@@ -18,7 +18,7 @@ from dcrnn_fast.data import prepare
 from tests.test_readme import examples
 from tests.training.tiny import write_table
 
-from .ranks import on_two_ranks
+from .models import on_two_ranks
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guide" / "scale.md"

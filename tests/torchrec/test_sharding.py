@@ -16,8 +16,7 @@ from torchrec.distributed.types import ShardingPlan
 import dcrnn_fast
 from dcrnn_fast.torchrec import DCRNN, shard, to_keyed_jagged_tensor
 
-from .models import OPTIONS, SIZES, batch
-from .ranks import RANKS, on_two_ranks
+from .models import OPTIONS, RANKS, SIZES, batch, on_two_ranks
 
 ROWS, STEPS = 24, 5
 

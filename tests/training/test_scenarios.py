@@ -1,14 +1,9 @@
 """A run whose model has a trunk for each scenario."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-import torch
 
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import evaluate, load_model
-from dcrnn_fast.training.evaluate.predict import finite_predictions
 from dcrnn_fast.training.folder.weights import check_description, read_weights
 from tests.training.runs import SCENARIOS
 
@@ -25,19 +20,6 @@ def test_a_run_trains_a_trunk_for_each_id_of_the_field_and_its_model_loads(run, 
     assert model.cross.scenario_weight.detach()[:, :, 0].flatten(1).norm(dim=1).min() > 0, "training has moved every one"
     assert about["model"]["scenario"] == "shape"
     assert evaluate(run)["metrics"]["click"]["auc"] > 0.7
-
-
-def test_an_unseen_category_reads_no_scenarios_trunk(run, dataset):
-    model = load_model(run / "model.safetensors")[0]
-    split = dataset.split("test")
-    ids = np.array(split.ids)
-    ids[:, list(dataset.meta.fields).index("shape")] = 0
-    unseen = replace(split, ids=ids)
-    before = finite_predictions(model, unseen, dataset.meta, torch.device("cpu"))
-    with torch.no_grad():
-        model.cross.scenario_weight += 1
-    for name, values in finite_predictions(model, unseen, dataset.meta, torch.device("cpu")).items():
-        np.testing.assert_array_equal(values, before[name], err_msg=name)
 
 
 def test_a_small_weight_file_that_describes_many_scenarios_is_refused(run):

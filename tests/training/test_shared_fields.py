@@ -9,8 +9,6 @@ import torch
 from dcrnn_fast.data import prepare
 from dcrnn_fast.errors import DataError
 from dcrnn_fast.training import evaluate, load_model, train
-from dcrnn_fast.training.data import prepare_data
-from dcrnn_fast.training.loop.start import OOVDropout
 from tests.training.runs import HOUR, SHARED, config_of, write_log
 
 
@@ -65,13 +63,3 @@ def test_a_run_goes_on_with_new_items_and_known_ones_start_as_they_were(run, tmp
     apart = write_log(tmp_path / "apart", SHARED, categorical=["last_item", "hour", "item"])
     with pytest.raises(DataError, match=r"was trained with shared \{'last_item': 'item'\}, but log has \{\}"):
         train(config_of(SHARED, apart), tmp_path / "other", init=run.folder)
-
-
-def test_oov_dropout_counts_an_item_in_all_fields_that_share_it(run):
-    data = prepare_data(run.config)
-    dropout = OOVDropout(data, 10.0, device=torch.device("cpu"))
-    ids = data.split("train").ids
-    for item in range(1, data.meta.fields["item"]):
-        counts = int((ids[:, [0, 2]] == item).sum())
-        for column in (0, 2):
-            assert float(dropout.probability[item + dropout.offsets[column]]) == pytest.approx(10 / (10 + counts))

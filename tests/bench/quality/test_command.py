@@ -5,12 +5,11 @@ import json
 
 import pytest
 
-from bench.figure import distances
 from bench.quality import __main__ as quality
 from bench.quality import tune
-from bench.quality.models import MODELS, SHIPPED, Subject
+from bench.quality.models import MODELS, Subject
 from bench.quality.protocol import Protocol
-from bench.quality.report import mean_ranks, of_set, subject_of
+from bench.quality.report import of_set, subject_of
 from bench.quality.tune import Plan, run
 from bench.results import COMMITTED
 from dcrnn_fast.errors import ConfigError
@@ -80,16 +79,3 @@ def test_a_users_mistake_is_one_line(arguments, words, capsys, tmp_path):
     assert quality.main([*arguments, "--work", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
-
-
-def test_a_mean_rank_counts_the_models_ahead_of_those_that_every_set_has():
-    aucs = {"ple": [[0.7, 0.8], [0.6, 0.6]], "dcrnn": [[0.6, 0.9], [0.7, 0.7]], "trees": [[0.6, 0.5], []]}
-    assert mean_ranks(aucs) == {"ple": [1.5, 2.0], "dcrnn": [1.5, 1.0]}
-
-
-def test_a_distance_is_the_mean_difference_with_the_interval_of_students_t():
-    aucs = {"ple": [0.7, 0.8], SHIPPED: [0.6, 0.9]}
-    rows = [{"data": "a", "model": name, "size": "one", "test": {"click": {"auc": auc}}} for name, auc in aucs.items()]
-    mean, half = distances({"rows": rows})["a"]["PLE"]
-    assert mean == pytest.approx(0.0)
-    assert half == pytest.approx(12.706 * 0.1, rel=1e-4)  # of two differences, 0.1 and -0.1, the standard error is 0.1

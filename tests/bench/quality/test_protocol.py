@@ -9,10 +9,9 @@ import torch
 
 from bench.quality import tune
 from bench.quality.data_sets import without_test
-from bench.quality.models import LIBRARY, MODELS, ONE_SIZE, SHIPPED, TRAINED, Subject
+from bench.quality.models import LIBRARY, MODELS, ONE_SIZE, SHIPPED, SPACES, TRAINED, Subject, defaults
 from bench.quality.networks import SIZES
 from bench.quality.protocol import constant_scores, fit, mean_log_loss, metrics
-from bench.quality.spaces import COMMON, defaults
 from bench.quality.trees import KINDS
 from bench.quality.tune import Plan
 from dcrnn_fast.errors import ConfigError
@@ -95,7 +94,7 @@ def test_the_weights_kept_are_those_of_the_lowest_validation_loss(name, dataset)
 
 def test_all_networks_are_tuned_over_the_same_common_options():
     for name in NETWORKS:
-        assert COMMON.items() <= MODELS[name].space.items(), name
+        assert SPACES["common"].items() <= MODELS[name].space.items(), name
 
 
 def plan_in(folder, **options):

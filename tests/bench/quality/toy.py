@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.quality.models import LIBRARY, MODELS
+from bench.quality.models import LIBRARY, MODELS, defaults
 from bench.quality.protocol import Protocol
-from bench.quality.spaces import defaults
 from dcrnn_fast.data import PackedDataset, PackedMeta, PackedSplit
 
 FIELDS = {"colour": 9, "shape": 5, "size": 6}

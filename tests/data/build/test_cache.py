@@ -3,8 +3,6 @@
 import builtins
 import errno
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, partialmethod
 from pathlib import Path
@@ -64,30 +62,6 @@ def test_the_cache_folder_comes_from_the_environment_or_is_the_users(monkeypatch
     assert default_cache_dir() == tmp_path / "here"
     monkeypatch.delenv("DCRNN_FAST_CACHE")
     assert default_cache_dir().is_relative_to(Path.home())
-
-
-def test_processes_that_prepare_at_once_all_get_the_data(table):
-    table.write("train.csv", "city,price,click", [(f"c{i % 50}", i, i % 2) for i in range(5000)])
-    code = """
-import sys
-from pathlib import Path
-from dcrnn_fast.data import prepare
-import dcrnn_fast.data.build.build
-print("ready", flush=True)
-sys.stdin.readline()
-print(prepare(sys.argv[1], cache_dir=Path(sys.argv[2])).meta.digest)
-"""
-    command = [sys.executable, "-c", code, str(table.save()), str(table.folder / "cache")]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    digests = {process.communicate()[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len(digests) == 1
-    assert len(list((table.folder / "cache").glob("[!.]*"))) == 1
 
 
 def test_half_written_entries_of_killed_processes_alone_are_deleted(table):

@@ -5,10 +5,9 @@ import csv
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 
-from dcrnn_fast import DCRNN, Ranker
+from dcrnn_fast import Ranker
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import evaluate, load_config, load_model, train
 from dcrnn_fast.training.evaluate.metrics import unsampled_rates
@@ -74,20 +73,6 @@ def test_the_base_rates_of_a_sample_are_corrected_to_those_of_its_log():
     # Of 1,000 rows 100 have a click and 40 of these a purchase; the sample kept 90 of the other 900.
     found = unsampled_rates({"click": 100 / 190, "buy": 40 / 190, "buy_given_click": 0.4}, ["click", "buy"], 0.1)
     assert found == pytest.approx({"click": 0.1, "buy": 0.04, "buy_given_click": 0.4})
-
-
-def test_predict_corrects_the_first_event_and_the_chain_follows():
-    model = DCRNN([9, 5], tasks=("see", "click", "buy"), backend="reference").eval()
-    ids = torch.randint(0, 5, (64, 2))
-    before, logits = model.predict(ids), model(ids)
-    model.negative_rate = RATE
-    after, p = model.predict(ids), before["see"]
-    torch.testing.assert_close(after["see"], p / (p + (1 - p) / RATE))
-    for name in model.conditionals:
-        torch.testing.assert_close(after[name], before[name])
-    torch.testing.assert_close(after["buy"], after["see"] * before["click_given_see"] * before["buy_given_click"])
-    assert torch.equal(model(ids), logits), "logits and loss stay those of the sampled rows"
-    DCRNN([9], tasks=("click",), relation="independent").negative_rate = RATE  # a single task needs no chain
 
 
 def test_a_weight_file_with_a_wrong_rate_or_none_is_refused(copied):

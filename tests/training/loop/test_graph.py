@@ -1,20 +1,21 @@
 """A training step that is recorded once and launched again, as a CUDA graph is, trains the same bits as one that is not."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch
 
 from dcrnn_fast import CrossRNN
 from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.nn import optim as table_optim
+from dcrnn_fast.nn.optim import each_row_once
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import optim, trainer
 from dcrnn_fast.training.loop.job import Job
 from dcrnn_fast.training.loop.progress import Report
 from dcrnn_fast.training.loop.step import FIRST_STEPS, recorder_for
-from tests.reads import as_on_a_gpu
-from tests.recorded_operators import RecordedOperators, computing
+from tests.recorded_operators import RecordedOperators, as_on_a_gpu, computing
 from tests.training.runs import StoppedError, stop_at
 from tests.training.tiny import newest_checkpoint, tiny_config
 
@@ -40,11 +41,13 @@ def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
+FEW_ROWS = {"optimiser__batch_size": 8}
+"""A batch that reads fewer rows than the tables have."""
 RUNS = {
     "the defaults": {},
     "by plain PyTorch": {"backend": "reference"},
     "the full cell": {"model__rank": None},
-    "gradients that stay sparse": {"optimiser__batch_size": 8, "optimiser__clip_norm": 0.1},
+    "gradients that stay sparse": FEW_ROWS | {"optimiser__clip_norm": 0.1},
     "embeddings by AdamW": {"model__embedding": "dense", "optimiser__clip_norm": 0.1},
     "a learned weighting": {"loss__weighting": "uncertainty"},
     "weighted rows": {"loss__sample_weight": True, "loss__task_weight": [1.0, 2.0]},
@@ -85,10 +88,20 @@ def test_a_rate_that_is_no_tensor_is_found(trained, monkeypatch):
     assert differing(trained("one by one", None), trained("recorded", RecordedOperators()))
 
 
-def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch):
-    monkeypatch.setattr(CrossRNN, "_in_order", lambda self, x0: x0 + 0 * x0.sum().item())
+WAITING = {
+    "a sum is read": (CrossRNN, "_in_order", lambda self, x0: x0 + 0 * x0.sum().item()),
+    "the batch was not checked before": (trainer, "checked", lambda *_, **__: nullcontext()),
+    "the number of rows is read": (table_optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True)),
+    "rows are checked on the CPU": (table_optim, "added", lambda target, rows, values: target.index_add_(0, rows, values)),
+}
+
+
+@pytest.mark.parametrize("planted", WAITING.values(), ids=WAITING)
+def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch, planted):
+    monkeypatch.setattr(*planted)
+    options = FEW_ROWS if "each_row_once" in planted else {}
     with pytest.raises(ConfigError, match=r"cuda_graph is true, but the training step cannot be recorded: .*set cuda_graph: false"):
-        trained("run", RecordedOperators(), backend="reference")
+        trained("run", RecordedOperators(), backend="reference", **options)
 
 
 @pytest.mark.parametrize(

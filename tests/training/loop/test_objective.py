@@ -73,16 +73,6 @@ def test_a_model_that_diverged_has_a_loss_that_is_not_finite(schema, dataset, ba
     assert torch.isnan(gradients(config, objective, batch)[0])
 
 
-@pytest.mark.parametrize("embedding", ["sparse", "dense"])
-def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, batch, embedding):
-    found = []
-    for parts in (1, 3):
-        config, _, objective = objective_of(schema, dataset, loss__cvr="dr", optimiser__micro_batches=parts, model__embedding=embedding)
-        loss, by_name = gradients(config, objective, batch)
-        found.append((loss, {name: value.to_dense() if value.is_sparse else value for name, value in by_name.items()}))
-    torch.testing.assert_close(found[1], found[0])
-
-
 @pytest.fixture(scope="module")
 def run(run_of):
     """A run with doubly robust losses."""

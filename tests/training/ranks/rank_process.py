@@ -7,7 +7,11 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import matplotlib.figure  # noqa: F401 (what a run imports only when it needs it)
+import sklearn.metrics  # noqa: F401
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
 from torch.distributed import TCPStore
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -20,7 +24,6 @@ from dcrnn_fast.training import load_config, ranks, run, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.processes import forks
-from tests.training.ranks import late_imports  # noqa: F401
 from tests.training.tiny import write_numbers
 
 CACHE = "DCRNN_FAST_CACHE"

@@ -1,10 +1,13 @@
-"""What is said about a difference: over the seeds, and over resamples of the test rows."""
+"""What the report says about differences: over the seeds, over resamples of the test rows, and in ranks and distances."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from bench.figure import distances
 from bench.quality.differences import over_rows, over_seeds, weighted_auc
+from bench.quality.models import SHIPPED
+from bench.quality.report import mean_ranks
 
 
 def labels_and_scores(rows=400, seed=0):
@@ -41,3 +44,16 @@ def test_the_paired_difference_takes_each_seed_by_itself():
 
 def test_one_seed_has_no_standard_error():
     assert over_seeds([0.8], [0.7]) == (pytest.approx(0.1), None)
+
+
+def test_a_mean_rank_counts_the_models_ahead_of_those_that_every_set_has():
+    aucs = {"ple": [[0.7, 0.8], [0.6, 0.6]], "dcrnn": [[0.6, 0.9], [0.7, 0.7]], "trees": [[0.6, 0.5], []]}
+    assert mean_ranks(aucs) == {"ple": [1.5, 2.0], "dcrnn": [1.5, 1.0]}
+
+
+def test_a_distance_is_the_mean_difference_with_the_interval_of_students_t():
+    aucs = {"ple": [0.7, 0.8], SHIPPED: [0.6, 0.9]}
+    rows = [{"data": "a", "model": name, "size": "one", "test": {"click": {"auc": auc}}} for name, auc in aucs.items()]
+    mean, half = distances({"rows": rows})["a"]["PLE"]
+    assert mean == pytest.approx(0.0)
+    assert half == pytest.approx(12.706 * 0.1, rel=1e-4)  # of two differences, 0.1 and -0.1, the standard error is 0.1

@@ -1,10 +1,22 @@
-"""What the benchmarks time beside our kernels: plain PyTorch as strong as it can be, and floors that read as much as the cell does."""
+"""What ``pytest bench/`` times beside our kernels, and what pytest-benchmark gets of it.
+
+Plain PyTorch is as strong as it can be, and floors read as much as the cell does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from bench.candidates import Eager, OneProduct, products, step, thin_products
 from dcrnn_fast import SharingPlan
+from dcrnn_fast.ops import backends
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low rank"])
@@ -50,3 +62,24 @@ def test_no_two_forward_products_of_a_gpus_floor_read_the_same_rows(floor, forwa
     with Operands() as found:
         floor(*forward, training=True, **sizes)()
     assert len(found.read) == all_products
+
+
+def run(*options):
+    """The output of pytest on the quickest benchmark, that of param_gather."""
+    command = [sys.executable, "-m", "pytest", "bench/test_param_gather.py", "-p", "no:cacheprovider", *options]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"}  # in which nothing is timed
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.mark.skipif(backends.REASONS["cpp"] is not None, reason="nothing to measure without the extension")
+def test_pytest_benchmark_gets_our_candidate_with_the_ratios_to_its_peers(tmp_path):
+    storage = f"--benchmark-storage=file://{tmp_path / 'saved'}"
+    options = ("--benchmark", "--device", "cpu", "-k", "forward", "--seconds", "0", "--results", str(tmp_path), storage)
+    printed = run(*options, f"--benchmark-json={tmp_path / 'benchmark.json'}", "--benchmark-save=before")
+    (row,) = json.loads((tmp_path / "benchmarks_cpu.json").read_text())["param_gather"]["rows"]
+    (found,) = json.loads((tmp_path / "benchmark.json").read_text())["benchmarks"]
+    assert found["extra_info"] == {"candidate": "cpp", **row}
+    assert found["stats"]["rounds"] == row["rounds"] >= 7
+    assert "our time or memory over a peer's" in printed
+    assert "benchmark 'param_gather': 1 tests" in printed
+    assert len(list((tmp_path / "saved").rglob("0001_before.json"))) == 1

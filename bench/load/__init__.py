@@ -1,1 +1,0 @@
-"""What `make measure NAME=load` serves and how it asks."""

@@ -1,1 +1,0 @@
-"""Every model by one protocol: the same tuning, training, selection on validation rows and test. docs/evidence/quality.md describes it."""

@@ -1,1 +1,0 @@
-"""Studies that train models to answer one question each: ``make study NAME=ablation``. Their tables are in bench/results/."""

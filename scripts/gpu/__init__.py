@@ -1,1 +1,0 @@
-"""``python -m scripts.gpu``: everything that needs a GPU, in one command."""

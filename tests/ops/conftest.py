@@ -1,3 +1,0 @@
-from ..operators.conftest import backend
-
-__all__ = ["backend"]
