@@ -5,8 +5,8 @@ from functools import wraps
 
 import pytest
 
-from dcrnn_fast.nn import optim
-from dcrnn_fast.nn.optim import each_row_once
+from dcrnn_fast.nn import row_wise_adagrad
+from dcrnn_fast.nn.row_wise_adagrad import each_row_once
 from dcrnn_fast.training import train
 from dcrnn_fast.training.loop import trainer
 from dcrnn_fast.training.loop.step import TrainingStep
@@ -33,7 +33,7 @@ def reads(schema, tmp_path, monkeypatch):
 
         as_on_a_gpu(monkeypatch)
         if waiting:
-            monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True))
+            monkeypatch.setattr(row_wise_adagrad, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True))
         monkeypatch.setattr(TrainingStep, "work", recording(TrainingStep.work))
         config = tiny_config(schema, **{"optimiser__epochs": 1, **options})
         train(config, tmp_path / "run", on_step=lambda step: found.clear() if step == 1 else None)
@@ -72,5 +72,5 @@ def test_a_step_that_waits_for_the_number_of_rows_read_is_found(reads):
 
 
 def test_a_step_that_checks_the_rows_of_tables_on_the_cpu_is_found(reads, monkeypatch):
-    monkeypatch.setattr(optim, "added", lambda target, rows, values: target.index_add_(0, rows, values))
+    monkeypatch.setattr(row_wise_adagrad, "added", lambda target, rows, values: target.index_add_(0, rows, values))
     assert set(reads()) == {"index_add_"}
