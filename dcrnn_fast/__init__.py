@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .nn.layers import CrossRNN
     from .nn.losses import UncertaintyWeighting, counterfactual_losses
     from .nn.model import DCRNN
-    from .nn.optim import RowWiseAdagrad
+    from .nn.row_wise_adagrad import RowWiseAdagrad
     from .nn.scenarios import ScenarioCrossRNN
     from .serving.ranker import Ranker as Ranker  # nor this
     from .sharing import SharingPlan
@@ -55,7 +55,7 @@ _HOMES = {
     "FunnelTaskClassifier": "estimator",
     "GDCN": "nn.cross_networks",
     "Ranker": "serving.ranker",
-    "RowWiseAdagrad": "nn.optim",
+    "RowWiseAdagrad": "nn.row_wise_adagrad",
     "ScenarioCrossRNN": "nn.scenarios",
     "SharingPlan": "sharing",
     "UncertaintyWeighting": "nn.losses",

@@ -118,10 +118,10 @@ BACKENDS: dict[str, Backend] = {
 NAMES = ("auto", *BACKENDS)
 AUTO = {"cpu": ("cpp", "reference"), "cuda": ("reference",)}
 """The order in which ``auto`` tries backends, by device type, for every dtype and size. Other devices take the reference. On a CPU, the C++
-kernels were faster than the reference in every recorded benchmark. On a GPU this holds where :mod:`dcrnn_fast.ops.auto` may not
+kernels were faster than the reference in every recorded benchmark. On a GPU this holds where :mod:`dcrnn_fast.ops.auto_gpu` may not
 measure."""
 MEASURED = ("cuda",)
-"""The types of devices on which :mod:`dcrnn_fast.ops.auto` measures."""
+"""The types of devices on which :mod:`dcrnn_fast.ops.auto_gpu` measures."""
 
 REASONS: dict[str, str | None] = {
     "reference": None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import BackendUnavailable
 from ..support.checks import check_tensor
-from . import auto
+from . import auto_gpu
 from .backends import REASONS, extension, requested, resolve
 from .registry import CONTRACTS, Implementation, register, register_inference
 
@@ -46,8 +46,8 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
     """
     device = tensors[0].device
     name = resolve(backend, device=device)
-    if device.type in auto.DEVICES and requested(backend) == "auto":
-        name = auto.measured_backend(operator, tensors, options, implementation)
+    if device.type in auto_gpu.DEVICES and requested(backend) == "auto":
+        name = auto_gpu.measured_backend(operator, tensors, options, implementation)
     try:
         return implementation(name)[operator](*tensors, *options)
     except (RuntimeError, ValueError, AttributeError) as error:  # vmap takes a list apart before anything checks it

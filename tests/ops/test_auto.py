@@ -6,24 +6,24 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcrnn_fast import CrossRNN, SharingPlan, functional, reference
-from dcrnn_fast.ops import auto, backends, dispatch
+from dcrnn_fast.ops import auto_gpu, backends, dispatch
 from dcrnn_fast.ops.cross_rnn import INPUTS
 from tests.operators.problems import cross_arguments
 
 ALL, NONE, WITHOUT_X0 = (True,) * 5, (False,) * 5, (False, True, True, True, True)
 WEIGHTS = INPUTS[1:5]
 OPTIONS, SIZES = (3, "gated", False, False), (8, 1, 4, 2, 8, 2, 1, 4, 2, 8)
-KEY = auto.Key("cpu", "cross_rnn", "float32", WEIGHTS, OPTIONS, SIZES, 64)
+KEY = auto_gpu.Key("cpu", "cross_rnn", "float32", WEIGHTS, OPTIONS, SIZES, 64)
 KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
 
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
     """A process that knows nothing and has no Triton: its interpreter would take minutes."""
-    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
-    monkeypatch.setattr(auto, "known", {})
-    monkeypatch.setitem(auto.REASONS, "candidate", None)
-    monkeypatch.setitem(auto.REASONS, "triton", "taken away by the test")
+    monkeypatch.setattr(auto_gpu, "DEVICES", ("cpu",))
+    monkeypatch.setattr(auto_gpu, "known", {})
+    monkeypatch.setitem(auto_gpu.REASONS, "candidate", None)
+    monkeypatch.setitem(auto_gpu.REASONS, "triton", "taken away by the test")
     torch._dynamo.reset()
 
 
@@ -42,9 +42,9 @@ def measured(monkeypatch, arguments):
 
         runs = {"reference": plain, "candidate": lambda *tensors: change(plain, tensors)}
         timers = iter([lambda: seconds, lambda: 1.0])  # the candidate's is made first, if it is right
-        monkeypatch.setattr(auto, "timer_of", lambda call, device: next(timers))
+        monkeypatch.setattr(auto_gpu, "timer_of", lambda call, device: next(timers))
         tensors = [values.get(name, arguments[name]) for name in INPUTS[:5]]
-        return auto.measure(runs, auto.Call(tensors, [0, None, None, None, None], needs, "float32"))
+        return auto_gpu.measure(runs, auto_gpu.Call(tensors, [0, None, None, None, None], needs, "float32"))
 
     return measure
 
@@ -74,7 +74,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
 def test_a_wrong_candidate_is_refused_however_fast(measured, change, said, monkeypatch):
-    monkeypatch.setattr(auto, "CHECKED_ROWS", 8 if said == "wrong on all rows" else auto.CHECKED_ROWS)
+    monkeypatch.setattr(auto_gpu, "CHECKED_ROWS", 8 if said == "wrong on all rows" else auto_gpu.CHECKED_ROWS)
     choice = measured(change, seconds=0.0)
     assert choice.backend == "reference"
     assert said in choice.refused["candidate"]
@@ -105,20 +105,20 @@ def test_a_call_is_measured_once_and_gives_the_results_of_the_reference(rank):
     for _ in range(2):
         torch.testing.assert_close(functional.cross_rnn(**arguments), reference.cross_rnn(**arguments))
         functional.param_gather(torch.zeros(3, 2, 5, requires_grad=True), torch.zeros(1, 4, 2, 5), torch.tensor([[0, 3, 6]]).int())
-    assert [key.operator.removeprefix("low_rank_") for key in auto.known] == ["cross_rnn", "param_gather"]
+    assert [key.operator.removeprefix("low_rank_") for key in auto_gpu.known] == ["cross_rnn", "param_gather"]
 
 
 def test_a_measurement_that_fails_is_not_the_users_problem(arguments, monkeypatch):
-    monkeypatch.setattr(auto, "measure", lambda runs, call: [][0])
+    monkeypatch.setattr(auto_gpu, "measure", lambda runs, call: [][0])
     torch.testing.assert_close(functional.cross_rnn(**arguments), reference.cross_rnn(**arguments))
-    assert [choice.backend for choice in auto.known.values()] == ["reference"]
+    assert [choice.backend for choice in auto_gpu.known.values()] == ["reference"]
 
 
 def test_reentrant_checkpointing_measures_inference_and_then_training(arguments):
     """PyTorch runs the first pass without gradients and without hooks, so it looks like inference."""
     x0 = arguments["x0"].clone().requires_grad_()
     checkpoint(lambda x0: computed(arguments, x0=x0), x0, use_reentrant=True).sum().backward()
-    assert [key.needs for key in auto.known] == [(), ("x0",)]
+    assert [key.needs for key in auto_gpu.known] == [(), ("x0",)]
 
 
 def computed(arguments, **changed):
@@ -131,7 +131,7 @@ def counted(arguments):
 
 
 def beside_another_measurement(arguments):
-    with auto._measuring:
+    with auto_gpu._measuring:
         computed(arguments)
 
 
@@ -149,7 +149,7 @@ UNMEASURED = {
 @pytest.mark.parametrize("call", UNMEASURED.values(), ids=UNMEASURED)
 def test_nothing_is_measured_where_it_would_show_or_nothing_shows(call, arguments):
     call(arguments)
-    assert not auto.known
+    assert not auto_gpu.known
 
 
 @pytest.fixture
@@ -157,13 +157,13 @@ def model(monkeypatch):
     """Its expected results measure nothing."""
     if backends.REASONS["cpp"] is not None:
         pytest.skip("plants the C++ kernels as a choice, which are absent here")
-    monkeypatch.setattr(auto, "_choose", lambda *measurement: "reference")
+    monkeypatch.setattr(auto_gpu, "_choose", lambda *measurement: "reference")
     return CrossRNN(SharingPlan.from_ratio("rows", num_tasks=2, dim=8, share_ratio=0.5, steps=3))
 
 
 def plant(*choices, key=KEY):
     """Remember the choices, the first for batches up to 64 rows, the others for larger ones."""
-    auto.known.update({key._replace(batch=64 * 4**i): auto.Choice(name, 0.5, {}) for i, name in enumerate(choices)})
+    auto_gpu.known.update({key._replace(batch=64 * 4**i): auto_gpu.Choice(name, 0.5, {}) for i, name in enumerate(choices)})
 
 
 def by(graph):
@@ -218,13 +218,13 @@ def test_an_exported_graph_takes_the_choice_and_any_batch_size(model, strict, ne
 def test_a_captured_graph_takes_the_choice_of_its_batch_size(model, monkeypatch):
     """While a CUDA graph is captured no values can be read, as here."""
     taken = []
-    monkeypatch.setattr(auto, "may_read_values", lambda tensor: False)
+    monkeypatch.setattr(auto_gpu, "may_read_values", lambda tensor: False)
     monkeypatch.setattr(dispatch, "implementation", lambda name: taken.append(name) or dispatch.IMPLEMENTATIONS[name])
     plant("cpp", "reference")
     for rows in (40, 200, 2000):
         model(torch.randn(rows, 8))
     assert taken == ["cpp", "reference", "reference"], "no batch of 2000 was measured, and the others differ"
-    assert len(auto.known) == 2
+    assert len(auto_gpu.known) == 2
 
 
 def test_a_compiled_graph_in_a_checkpoint_or_transform_takes_the_reference(model):

@@ -18,7 +18,7 @@ from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
 from ...nn.towers import Towers
-from ...ops import auto
+from ...ops import auto_gpu
 from ...ops.backends import requested
 from ..config import RunConfig
 from ..device import autocast
@@ -157,9 +157,9 @@ def measured_backends(job: Job, model: nn.Module, loader: BlockLoader, precision
 
     "" where ``auto`` does not choose. The model's gradients and random states stay as they are.
     """
-    if job.device.type not in auto.DEVICES or requested(job.config.backend) != "auto":
+    if job.device.type not in auto_gpu.DEVICES or requested(job.config.backend) != "auto":
         return ""
-    before = set(auto.known)
+    before = set(auto_gpu.known)
     evaluated = [BlockLoader(rows, BATCH) for name in ("valid", "test") if (rows := job.dataset.splits.get(name))]
     calls = [(loader, precision, True), (loader, precision, False), *((one, "float32", False) for one in evaluated)]
     model.eval()  # no dropout: the sizes are the same, and no random number is drawn
@@ -168,7 +168,7 @@ def measured_backends(job: Job, model: nn.Module, loader: BlockLoader, precision
             for inputs in _first_and_last(batches, job.device):
                 model(*inputs)
     model.train()
-    choices = [choice for key, choice in auto.known.items() if key not in before] or list(auto.known.values())
+    choices = [choice for key, choice in auto_gpu.known.items() if key not in before] or list(auto_gpu.known.values())
     taken = sorted(Counter(choice.backend for choice in choices).items())
     job.report.note(f"auto takes {', '.join(f'{name} for {count} size' + 's' * (count != 1) for name, count in taken)}")
     return f"auto ({', '.join(name for name, _ in taken)})"

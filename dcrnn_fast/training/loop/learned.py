@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...data.inspect.oov import table_reads
 from ...nn.model import DCRNN
-from ...nn.optim import RowWiseAdagrad
+from ...nn.row_wise_adagrad import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
 from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known

@@ -14,7 +14,7 @@ import dcrnn_fast
 
 from ...errors import ConfigError
 from ...nn import features
-from ...nn.optim import each_row_once, on_gpu
+from ...nn.row_wise_adagrad import each_row_once, on_gpu
 from ..config import OptimiserConfig, RunConfig
 from ..device import pinned
 

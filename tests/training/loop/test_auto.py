@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dcrnn_fast.ops import auto, backends
+from dcrnn_fast.ops import auto_gpu, backends
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
 from tests.training.runs import Notes
@@ -14,8 +14,8 @@ from tests.training.tiny import tiny_config
 @pytest.fixture
 def on_gpu(monkeypatch):
     """A CPU that stands for a GPU, on which plain PyTorch and the C++ kernels are the candidates."""
-    monkeypatch.setattr(auto, "known", {})
-    monkeypatch.setattr(auto, "DEVICES", ("cpu",))
+    monkeypatch.setattr(auto_gpu, "known", {})
+    monkeypatch.setattr(auto_gpu, "DEVICES", ("cpu",))
     monkeypatch.setitem(backends.REASONS, "triton", "taken away by the test")
 
 

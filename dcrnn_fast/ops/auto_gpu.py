@@ -1,4 +1,5 @@
-"""Which backend ``auto`` takes on a GPU: checked and timed at the first call of a size, then remembered in this process.
+"""Which backend ``auto`` takes on a GPU: checked and timed at the first call of a size, then remembered in this process. On a CPU,
+:data:`.backends.AUTO` says it.
 
 Every backend that can run is a candidate. It must give the reference's results, as exactly as plain PyTorch computes them, and take at
 least a tenth less time than the reference, both as CUDA graphs; else the reference computes. In a graph that is traced or captured nothing

@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dcrnn_fast import DCRNN, RowWiseAdagrad
-from dcrnn_fast.nn import optim
-from dcrnn_fast.nn.optim import each_row_once
+from dcrnn_fast.nn import row_wise_adagrad
+from dcrnn_fast.nn.row_wise_adagrad import each_row_once
 from tests.nn.models import SIZES, batch
 
 
@@ -54,7 +54,7 @@ def test_a_step_that_does_not_wait_for_the_number_of_rows_moves_them_alike(rows,
     other.grad = table.grad.clone()
     options = {"lr": 0.1, "weight_decay": 0.5, "prior": 5.0}
     RowWiseAdagrad([table], **options).step()
-    monkeypatch.setattr(optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=False))
+    monkeypatch.setattr(row_wise_adagrad, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=False))
     RowWiseAdagrad([other], **options).step()
     torch.testing.assert_close(other.detach(), table.detach())
 
