@@ -25,7 +25,7 @@ from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.ranking import K
-from .evaluate.result import Result
+from .evaluate.report import Result
 from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.optimiser_file import write_known
 from .folder.run_files import write_file, write_json
