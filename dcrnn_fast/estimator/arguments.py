@@ -119,10 +119,10 @@ def with_column(table: Any, argument: str, name: str, values: Any) -> Any:
     return made.append_column(name, pa.array(cells))
 
 
-def _labels(path: Path, tasks: Sequence[str]) -> npt.NDArray[np.float32]:
+def _labels(path: Path, tasks: Sequence[str]) -> npt.NDArray[np.float64]:
     """The labels of a Parquet file [tasks, rows]. Raises DataError for a column that holds none."""
     batches = [np.stack([labels_of(batch.column(task), task, Place(path, 0)) for task in tasks]) for batch in _batches(path, tasks)]
-    return np.concatenate([np.empty((len(tasks), 0), np.float32), *batches], axis=1)
+    return np.concatenate([np.empty((len(tasks), 0)), *batches], axis=1)
 
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
