@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
-from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,6 +30,7 @@ from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.evaluate import importance_of, some_rows
+from ..training.evaluate.metrics import binary_metrics, mean_over_tasks
 from ..training.evaluate.report import Result
 from ..training.folder.layout import PAST, RunFolder
 from ..training.init import continued_data, read_earlier
@@ -303,23 +303,22 @@ class FunnelClassifier(BaseEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """The mean AUC of the tasks on labelled rows, without unknown labels. Raises DataError if no task has labels of both classes."""
         check_is_fitted(self, "_run")
-        columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
+        columns, metrics, place = [task["column"] for task in self.schema_["tasks"]], dict[str, dict[str, Any]](), Place(Path("X"), 0)
         table = arrow_table(X, "X", {*columns, *self.ranker_.columns})
         if missing := [column for column in columns if column not in table.column_names]:
             raise DataError(f"has no column {missing[0]!r}, which holds labels; it has {', '.join(table.column_names)}", table="X")
         scores = self._scores(table)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
             labels = labels_of(table.column(column).combine_chunks(), column, place)
-            known = ~np.isnan(labels)
-            for row in np.flatnonzero(known & (labels != 0) & (labels != 1))[:1]:
+            for row in np.flatnonzero(~np.isnan(labels) & (labels != 0) & (labels != 1))[:1]:
                 expected = f"expected 0 and 1 (empty: unknown) of task {task['name']!r}"
                 raise place.error(f"holds {labels[row]:g}, {expected}; make a column of 0 and 1 of it", row, column)
-            if len(np.unique(labels[known])) == 2:
-                found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
-        if not found:
+            metrics[task["name"]] = binary_metrics(labels, scores[task["name"]])
+        mean = mean_over_tasks(metrics, "auc", list(metrics))
+        if mean is None:
             said = f"has labels of one class alone in {', '.join(columns)}: there is no AUC; give rows of both classes"
             raise DataError(said, table="X")
-        return float(np.mean(found))
+        return mean
 
     def evaluate(self, X: Any, *, k: int = 10) -> dict[str, dict[str, Any]]:
         """All metrics of rows that hold the labels, by task: those of :func:`dcrnn_fast.training.evaluate`, within groups too.
