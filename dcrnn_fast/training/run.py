@@ -26,8 +26,8 @@ from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.ranking import K
 from .evaluate.report import Result
+from .folder.checkpoint import write_known
 from .folder.layout import OVERWRITE, RunFolder, enter_run
-from .folder.optimiser_file import write_known
 from .folder.run_files import write_file, write_json
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights

@@ -23,8 +23,7 @@ from ...support.model_inputs import checked
 from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
-from ..folder.checkpoint import load_checkpoint, save_checkpoint
-from ..folder.optimiser_file import READS, Known
+from ..folder.checkpoint import READS, Known, load_checkpoint, save_checkpoint
 from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
 from .gradient import BatchGradient, CounterfactualObjective, compiled, measured_backends
