@@ -28,7 +28,7 @@ from .evaluate.ranking import K
 from .evaluate.report import Result
 from .folder.checkpoint import write_known
 from .folder.layout import OVERWRITE, RunFolder, enter_run
-from .folder.run_files import write_file, write_json
+from .folder.run_files import write_file, write_json, write_with_digest
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
 from .init import (
@@ -279,7 +279,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     def write() -> dict[str, Any]:
         constants = {name: entry["constant_log_loss"] for name, entry in valid.items()}
         write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history, best["step"], constants)
-        folder.write_metrics(metrics)
+        write_with_digest(folder.metrics, metrics)  # from here on the run is finished
         return metrics
 
     return job.ranks.from_first(write)

@@ -27,11 +27,10 @@ class Groups(NamedTuple):
     undefined: int
 
 
-def check_k(k: Any) -> int:
+def check_k(k: Any) -> None:
     """Raise ConfigError unless ``k`` is a number of ranks."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ConfigError(f"k={shown(k)}: expected an integer of at least 1, the ranks that NDCG and the hit rate look at")
-    return k
 
 
 def per_group(labels: Array, scores: Array, group: Array, k: int) -> Groups:
