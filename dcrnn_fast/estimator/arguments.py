@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -75,21 +74,31 @@ def funnel_problem(paths: Sequence[Path], tasks: Sequence[str]) -> str | None:
     """
     if any(not set(tasks) <= set(pq.read_schema(path).names) for path in paths):
         return None
-    try:
-        by_table = {path: _labels(path, tasks) for path in paths}
-    except DataError:
+    without = np.zeros((len(tasks), len(tasks)), np.int64)  # [a, b]: rows with b and without a
+    first: tuple[str, int, int] | None = None
+    rows = 0
+    for path in paths:
+        before = 0
+        for batch in _batches(path, tasks):
+            try:
+                labels = np.stack([labels_of(batch.column(task), task, Place(path, before)) for task in tasks])
+            except DataError:
+                return None
+            without += (labels == 0).astype(np.int64) @ (labels == 1).T
+            broken = ((labels[1:] == 1) & (labels[:-1] == 0)).any(axis=0)
+            if first is None and broken.any():
+                row = int(broken.argmax())
+                first = path.stem, before + row + 1, int(((labels[1:, row] == 1) & (labels[:-1, row] == 0)).argmax())
+            before += len(batch)
+        rows += before
+    if first is None:
         return None
-    breaks = {path: (labels[1:] == 1) & (labels[:-1] == 0) for path, labels in by_table.items()}
-    path = next((path for path, broken in breaks.items() if broken.any()), None)
-    if path is None:
-        return None
-    row = int(breaks[path].any(axis=0).argmax())
-    at, labels = int(breaks[path][:, row].argmax()), np.concatenate(list(by_table.values()), axis=1)
-    without = (labels == 0).astype(np.int64) @ (labels == 1).T  # [a, b]: rows with b and without a
-    count = int(without.diagonal(1).max())
-    table = "X" if path.stem == "train" else path.stem
-    said = f"the tasks are taken for independent: row {row + 1:,} of {table} has {tasks[at + 1]} without {tasks[at]}"
-    said += f", as up to {count:,} of the {labels.shape[1]:,} rows have an event without the one before it"
+    table, row, at = first
+    count = int(max(without[place, place + 1] for place in range(len(tasks) - 1)))
+    said = (
+        f"the tasks are taken for independent: row {row:,} of {'X' if table == 'train' else table} has {tasks[at + 1]} without {tasks[at]}"
+    )
+    said += f", as up to {count:,} of the {rows:,} rows have an event without the one before it"
     order = sorted(range(len(tasks)), key=lambda task: (without[task] > 0).sum())
     if all(without[earlier, later] == 0 for earlier, later in pairwise(order)):
         return f"{said}; they are a funnel in the order {', '.join(tasks[task] for task in order)}: give tasks in this order"
@@ -117,12 +126,6 @@ def with_column(table: Any, argument: str, name: str, values: Any) -> Any:
     if cells.shape != (made.num_rows,):
         raise DataError(f"{name}: got shape {list(cells.shape)}, expected [{made.num_rows}], a value for each row of {argument}")
     return made.append_column(name, pa.array(cells))
-
-
-def _labels(path: Path, tasks: Sequence[str]) -> npt.NDArray[np.float64]:
-    """The labels of a Parquet file [tasks, rows]. Raises DataError for a column that holds none."""
-    batches = [np.stack([labels_of(batch.column(task), task, Place(path, 0)) for task in tasks]) for batch in _batches(path, tasks)]
-    return np.concatenate([np.empty((len(tasks), 0)), *batches], axis=1)
 
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
