@@ -73,8 +73,8 @@ def mean_in_place(module: nn.Module, mean: dict[str, Tensor], decay: float) -> I
         return
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     for name, newest in parameters.items():
-        on_cpu = newest.to("cpu", copy=True)
-        mean.setdefault(name, on_cpu).lerp_(on_cpu, 1 - decay)
+        on_cpu = newest.to("cpu")
+        mean[name] = mean[name].lerp_(on_cpu, 1 - decay) if name in mean else on_cpu.clone()
 
     def change_places() -> None:
         for name, parameter in parameters.items():
