@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ..errors import ConfigError, check_installed
 from .options import AsJson, Data, Quiet
-
-if TYPE_CHECKING:
-    from ..data.packed.meta import PackedMeta
 
 
 def prepare(
@@ -38,7 +35,7 @@ def prepare(
 
     from ..data import data_report, prepare_folder
     from .progress import row_progress
-    from .tables import output_console, print_lines
+    from .tables import output_console, print_lines, rows_line
 
     if engine == "spark":
         if (seed, valid_fraction, workers) != (0, 0.1, None):
@@ -49,7 +46,7 @@ def prepare(
 
         meta = spark.prepare(frame_of_files(schema, inputs or ()), schema, output)
         if not quiet:
-            print_lines(output_console(), [_rows(meta), f"Packed folder: {output}, in {len(meta.shards):,} parts"])
+            print_lines(output_console(), [rows_line(meta.name, meta.rows), f"Packed folder: {output}, in {len(meta.shards):,} parts"])
         return
     with row_progress(quiet=quiet) as progress:
         data = prepare_folder(
@@ -57,16 +54,12 @@ def prepare(
         )
     if quiet:
         return
-    lines = [_rows(data.meta)]
+    lines = [rows_line(data.meta.name, data.meta.rows)]
     rejects = data.path / "rejects.parquet"
     if rejects.is_file():
         lines.append(f"Rejected CSV rows: {pq.read_metadata(rejects).num_rows:,}, in {rejects}")
     warnings = [f"warning: {line}" for line in data_report(data)["warnings"]]
     print_lines(output_console(), [*lines, *warnings, f"Packed folder: {output}"])
-
-
-def _rows(meta: PackedMeta) -> str:
-    return f"{meta.name}: {', '.join(f'{count:,} {split}' for split, count in meta.rows.items())} rows"
 
 
 def inspect(

@@ -188,8 +188,9 @@ def report(
     from .tables import output_console, print_lines
 
     with row_progress(patience=SECONDS) as progress:
-        options: dict[str, Any] = {"backend": backend, "device": device, "as_served": as_served, "k": k}
-        training.write_report(runs, output, data=data, split=split, progress=progress, **options)
+        training.write_report(
+            runs, output, data=data, split=split, device=device, backend=backend, as_served=as_served, k=k, progress=progress
+        )
     print_lines(output_console(), [f"Report: {output}"])
 
 
@@ -208,8 +209,7 @@ def compare(
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
     with row_progress(patience=SECONDS) as progress:
-        options: dict[str, Any] = {"backend": backend, "device": device, "as_served": as_served, "k": k}
-        found = training.compare(runs, data=data, split=split, progress=progress, **options)
+        found = training.compare(runs, data=data, split=split, device=device, backend=backend, as_served=as_served, k=k, progress=progress)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
     sheet = Sheet(f"{found['data']}, {split} rows; differences from {found['runs'][0]['name']}", columns)
     metrics = {name: None for run in found["runs"][1:] for task in run["differences"].values() for name in task}

@@ -164,13 +164,17 @@ def number(value: float | None) -> str:
 
 def print_report(console: Console, report: Mapping[str, Any]) -> None:
     """The tables of a report of :func:`dcrnn_fast.data.data_report`, and below them its warnings."""
-    rows = ", ".join(f"{count:,} {split}" for split, count in report["rows"].items())
-    print_lines(console, [f"{report['name']}: {rows} rows"])
+    print_lines(console, [rows_line(report["name"], report["rows"])])
     for make in (labels_sheet, fields_sheet, dense_sheet, groups_sheet, features_sheet):
         if sheet := make(report):
             print_lines(console, [""])
             print_sheet(console, sheet)
     print_lines(console, ["", *([f"warning: {line}" for line in report["warnings"]] or ["No warnings."])])
+
+
+def rows_line(name: str, rows: Mapping[str, int]) -> str:
+    """How many rows each split of a data set has."""
+    return f"{name}: {', '.join(f'{count:,} {split}' for split, count in rows.items())} rows"
 
 
 def labels_sheet(report: Mapping[str, Any]) -> Sheet:

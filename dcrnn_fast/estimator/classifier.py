@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.base import BaseEstimator
-from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state, estimator_html_repr
 from sklearn.utils.validation import check_is_fitted
 
@@ -31,7 +30,8 @@ from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.evaluate import importance_of, some_rows
-from ..training.evaluate.result import Result
+from ..training.evaluate.metrics import binary_metrics, mean_over_tasks
+from ..training.evaluate.report import Result
 from ..training.folder.layout import PAST, RunFolder
 from ..training.init import continued_data, read_earlier
 from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
@@ -164,7 +164,7 @@ class FunnelClassifier(BaseEstimator):
         return self
 
     def _train(self, root: Path, X: Any, eval_set: Any, init: Any, tasks: list[str], given: Mapping[str, Any]) -> None:
-        run, report = root / "run", choose_report() if self.verbose else Quiet()
+        run, report = RunFolder(root / "run"), choose_report() if self.verbose else Quiet()
         report.keeps_interrupted, self.history_ = True, list[dict[str, Any]]()
         report.evaluation = self._noting(report.evaluation)  # type: ignore[method-assign]
         is_seed = isinstance(self.random_state, (int, np.integer))
@@ -197,12 +197,13 @@ class FunnelClassifier(BaseEstimator):
         else:  # no rows are for a test: each one teaches, or tells when to stop
             pq.write_table(pq.read_schema(root / rows["train"]).empty_table(), root / "test.parquet")
             of_files = {"files": rows | {"test": "test.parquet"}}
+        seen = None if before is None or not schema.get("histories") else RunFolder(before).past
+        if seen is not None and seen.is_file():
+            of_files["files"] |= {"past": seen.name}
+            paths = [root / seen.name, *paths]
         read_by = schema_of(schema | of_files, "of these arguments")
-        if read_by.histories and before is not None and (seen := RunFolder(before).past).is_file():
-            past = root / seen.name
-            pq.write_table(with_all_columns(read_rows(seen), read_by), past)
-            read_by = schema_of(schema | of_files | {"files": of_files["files"] | {"past": past.name}}, "of these arguments")
-            paths = [past, *paths]
+        if seen is not None and seen.is_file():
+            pq.write_table(with_all_columns(read_rows(seen), read_by), paths[0])
         dataset = root / f"{NAME}.yaml"
         dataset.write_text(read_by.to_yaml(), "utf-8")
 
@@ -211,13 +212,15 @@ class FunnelClassifier(BaseEstimator):
             return prepare(dataset, cache_dir=root / "cache", encoding=encoding, progress=report.preparing, **draw)
 
         data = prepared() if earlier is None else continued_data(config, earlier, prepared)
-        result = train(config, run, init=before, dataset=data, report=report)
-        shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)  # an interrupted run may have none
+        result = train(config, run.root, init=before, dataset=data, report=report)
         if read_by.histories:
-            pq.write_table(kept_rows(read_by, paths), RunFolder(run).past)
-        self._run = files_of(run)
+            pq.write_table(kept_rows(read_by, paths), run.past)
         self._valid = some_rows(data.split("valid"), np.random.default_rng(0)), data.meta
-        self._placement: dict[str, Any] = {"device": config.device, "backend": config.backend}
+        self._take(run, schema, result, device=config.device, backend=config.backend)
+
+    def _take(self, run: RunFolder, schema: dict[str, Any], result: Result, **placement: Any) -> None:
+        """Become the model of a run, whose files this then holds."""
+        self._run, self._placement = files_of(run), placement
         for name in ("ranker_", "_falls"):  # those of an earlier fit
             self.__dict__.pop(name, None)
         self.schema_, self.metrics_, self._result = schema, result["valid"], result
@@ -240,12 +243,11 @@ class FunnelClassifier(BaseEstimator):
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> FunnelClassifier:
         """A fitted estimator from a saved run, without ``history_`` and ``feature_importances_``. Raises what :meth:`Ranker.load` does."""
         folder = RunFolder(path_of("path", path))
-        files, result = files_of(folder.root, without=folder.checkpoints), Result(folder.read_metrics())
+        result = Result(folder.read_metrics())
         schema, arguments = arguments_of(folder, result)
         model = cls(**arguments)
-        model._run, model._placement = files, {"device": device, "backend": backend}
-        model.schema_, model.metrics_, model._result, model.history_ = schema, result["valid"], result, []
-        model.feature_names_in_ = np.array(model.ranker_.columns, dtype=object)
+        model._take(folder, schema, result, device=device, backend=backend)
+        model.history_ = []
         return model
 
     def calibrate(self, X: Any, *, method: str = "platt") -> FunnelClassifier:
@@ -253,7 +255,7 @@ class FunnelClassifier(BaseEstimator):
         with scratch_folder() as folder:
             run = self._write(folder / "run")
             calibrate(run, data=X, method=method)
-            self._run = files_of(run)
+            self._run = files_of(RunFolder(run))
         self.__dict__.pop("ranker_", None)
         return self
 
@@ -301,23 +303,22 @@ class FunnelClassifier(BaseEstimator):
     def score(self, X: Any, y: Any = None) -> float:
         """The mean AUC of the tasks on labelled rows, without unknown labels. Raises DataError if no task has labels of both classes."""
         check_is_fitted(self, "_run")
-        columns, found, place = [task["column"] for task in self.schema_["tasks"]], list[float](), Place(Path("X"), 0)
+        columns, metrics, place = [task["column"] for task in self.schema_["tasks"]], dict[str, dict[str, Any]](), Place(Path("X"), 0)
         table = arrow_table(X, "X", {*columns, *self.ranker_.columns})
         if missing := [column for column in columns if column not in table.column_names]:
             raise DataError(f"has no column {missing[0]!r}, which holds labels; it has {', '.join(table.column_names)}", table="X")
         scores = self._scores(table)
         for task, column in zip(self.schema_["tasks"], columns, strict=True):
             labels = labels_of(table.column(column).combine_chunks(), column, place)
-            known = ~np.isnan(labels)
-            for row in np.flatnonzero(known & (labels != 0) & (labels != 1))[:1]:
+            for row in np.flatnonzero(~np.isnan(labels) & (labels != 0) & (labels != 1))[:1]:
                 expected = f"expected 0 and 1 (empty: unknown) of task {task['name']!r}"
                 raise place.error(f"holds {labels[row]:g}, {expected}; make a column of 0 and 1 of it", row, column)
-            if len(np.unique(labels[known])) == 2:
-                found.append(roc_auc_score(labels[known], scores[task["name"]][known]))
-        if not found:
+            metrics[task["name"]] = binary_metrics(labels, scores[task["name"]])
+        mean = mean_over_tasks(metrics, "auc", list(metrics))
+        if mean is None:
             said = f"has labels of one class alone in {', '.join(columns)}: there is no AUC; give rows of both classes"
             raise DataError(said, table="X")
-        return float(np.mean(found))
+        return mean
 
     def evaluate(self, X: Any, *, k: int = 10) -> dict[str, dict[str, Any]]:
         """All metrics of rows that hold the labels, by task: those of :func:`dcrnn_fast.training.evaluate`, within groups too.

@@ -28,10 +28,10 @@ OWN_KEYS = {"data", "init", "seed", "split_seed", "loss.sample_weight"}
 """The keys of a run's configuration that are no setting of an estimator."""
 
 
-def files_of(run: Path, *, without: Path | None = None) -> dict[str, bytes]:
-    """By path in a run folder the content of its files, but for those in a folder below it."""
-    files = [file for file in run.rglob("*") if file.is_file() and (without is None or without not in file.parents)]
-    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+def files_of(run: RunFolder) -> dict[str, bytes]:
+    """By path in a run folder the content of its files, but for checkpoints."""
+    files = [file for file in run.root.rglob("*") if file.is_file() and run.checkpoints not in file.parents]
+    return {str(file.relative_to(run.root)): file.read_bytes() for file in files}
 
 
 def arguments_of(run: RunFolder, result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

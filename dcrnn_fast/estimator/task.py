@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
@@ -13,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from ..data.encoder.memory import arrow_table
 from ..errors import DataError
 from ..support.checks import label_columns
+from .arguments import only_eval_set
 from .classifier import FunnelClassifier
 
 
@@ -90,8 +92,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         if y is None and not is_named:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
         if is_named:
-            names = [column for column in (X if isinstance(X, Mapping) else X.columns) if column not in tasks]
-            self._checked_names(X if isinstance(X, Mapping) else X[names], reset=True)
+            names = self._features(X, tasks, reset=True)
         else:
             X, y = validate_data(self, X, y, dtype="numeric", ensure_all_finite="allow-nan", ensure_min_samples=2)
             names, tasks = [f"x{place}" for place in range(X.shape[1])], [name]
@@ -106,12 +107,12 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             sample_weight = _check_sample_weight(sample_weight, given)
             if not (sample_weight > 0).any():
                 raise ValueError("sample_weight: every weight is zero, expected at least two rows with a weight above it")
-            if len(np.unique(labels[sample_weight > 0])) < 2 == len(self.classes_):
+            if len(np.unique(labels[sample_weight > 0])) < 2:
                 raise ValueError("sample_weight: the rows with a weight above zero are of one class, expected two")
         self._tasks, self._names = tasks, names
-        if eval_set is not None and not (hasattr(eval_set, "columns") or isinstance(eval_set, (Mapping, str))):
-            ((table, of_table),) = eval_set
-            eval_set = self._table(table, None if of_table is None else np.searchsorted(self.classes_, column_or_1d(of_table)))
+        eval_set = only_eval_set(eval_set)
+        table, of_table = eval_set if isinstance(eval_set, tuple) else (eval_set, None)
+        eval_set = self._table(table, None if of_table is None else np.searchsorted(self.classes_, column_or_1d(of_table)))
         shown, self.tasks = self.tasks, tasks
         try:
             super().fit(self._table(X, labels), None, sample_weight, eval_set=eval_set, init=init)
@@ -126,7 +127,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         """The probabilities [N, 2] of both classes."""
         check_is_fitted(self, "classes_")
         if _is_named(X):
-            self._checked_names(X if isinstance(X, Mapping) else X[[one for one in X.columns if one not in self._tasks]], reset=False)
+            self._features(X, self._tasks, reset=False)
         else:
             X = validate_data(self, X, dtype="numeric", ensure_all_finite="allow-nan", reset=False)
         p = self._scores(self._table(X, None))[self._name].astype(np.float64)
@@ -146,9 +147,12 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
     def _name(self) -> str:
         return str(self._tasks[-1] if self.task is None else self.task)
 
-    def _checked_names(self, X: Any, *, reset: bool) -> None:
+    def _features(self, X: Any, tasks: list[str], *, reset: bool) -> list[str]:
+        """The names of a table's features, which scikit-learn remembers, or compares with those that it remembers."""
+        names = [column for column in (X if isinstance(X, Mapping) else X.columns) if column not in tasks]
         if not isinstance(X, Mapping):
-            validate_data(self, X, skip_check_array=True, reset=reset)
+            validate_data(self, X[names], skip_check_array=True, reset=reset)
+        return names
 
     def _column(self, X: Any, name: str) -> Any:
         table = arrow_table(X, "X", {name})
@@ -165,10 +169,8 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         if isinstance(X, Mapping):
             return {**X, self._name: labels}
         table = arrow_table(X, "X")
-        at = table.column_names.index(self._name) if self._name in table.column_names else None
-        import pyarrow as pa
-
-        return table.append_column(self._name, pa.array(labels)) if at is None else table.set_column(at, self._name, pa.array(labels))
+        table = table.drop_columns(self._name) if self._name in table.column_names else table
+        return table.append_column(self._name, pa.array(labels))
 
 
 def _is_named(X: Any) -> bool:

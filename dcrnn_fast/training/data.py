@@ -15,7 +15,7 @@ from ..data import PackedDataset, PackedMeta, known_data_sets, prepare
 from ..data.catalog import table_schema
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.base_rates import label_warnings
-from ..data.inspect.oov import id_shares, lost_fields
+from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
 from ..data.packed.arrays import Progress, no_progress
 from ..data.packed.remote import is_remote
 from ..data.schema.table import TableSchema
@@ -155,19 +155,24 @@ def _counted_labels(dataset: PackedDataset, split: str, config: RunConfig) -> np
 
 
 def _check_funnel(dataset: PackedDataset) -> None:
-    labels, tasks = np.asarray(dataset.split("train").labels), dataset.meta.tasks
-    # The least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
-    least = np.minimum.accumulate(np.nan_to_num(labels, nan=1.0), axis=1)[:, :-1]
-    broken = np.argwhere(labels[:, 1:] > least)
-    if len(broken):
-        row, later = broken[0][0], broken[0][1] + 1
-        earlier = np.flatnonzero(labels[row, :later] == least[row, later - 1])[-1]
-        events = " and ".join(f"{tasks[task]}={labels[row, task]:g}" for task in (later, earlier))
+    rows, tasks = dataset.split("train"), dataset.meta.tasks
+    broken, example = 0, ""
+    for start in range(0, len(rows), BLOCK_ROWS):
+        labels = np.asarray(rows.labels[start : start + BLOCK_ROWS])
+        # The least of all known labels before: an unknown label between two known ones must not hide a broken funnel.
+        least = np.minimum.accumulate(np.nan_to_num(labels, nan=1.0), axis=1)[:, :-1]
+        found = np.argwhere(labels[:, 1:] > least)
+        broken += len(np.unique(found[:, 0]))
+        if len(found) and not example:
+            row, later = found[0][0], found[0][1] + 1
+            earlier = np.flatnonzero(labels[row, :later] == least[row, later - 1])[-1]
+            events = (f"{tasks[task]}={labels[row, task]:g}" for task in (later, earlier))
+            example = f"the first is row {start + row + 1:,}, with {' and '.join(events)}"
+    if broken:
         raise DataError(
-            f"{dataset.meta.name}: {len(np.unique(broken[:, 0])):,} of the {len(labels):,} train rows break the funnel "
-            f"{' -> '.join(tasks)}; the first is row {row + 1:,}, with {events}. Under model.relation: chain a later event implies the "
-            "earlier one: correct the labels, choose --set model.relation=independent, or train on the labels as they are with --set "
-            "loss.strict_funnel=false"
+            f"{dataset.meta.name}: {broken:,} of the {len(rows):,} train rows break the funnel {' -> '.join(tasks)}; {example}. Under "
+            "model.relation: chain a later event implies the earlier one: correct the labels, choose --set model.relation=independent, or "
+            "train on the labels as they are with --set loss.strict_funnel=false"
         )
 
 

@@ -28,8 +28,8 @@ from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant
 from .evaluate.predict import evaluate_split
 from .evaluate.ranking import K
+from .folder.checkpoint import IDLE, Known, moved, read_known
 from .folder.layout import RunFolder, stored_config
-from .folder.optimiser_file import IDLE, Known, moved, read_known
 from .folder.tensors import load_tensors
 from .folder.weights import load_model, read_weights
 from .ranks import ONE, Ranks

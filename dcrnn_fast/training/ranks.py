@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -154,25 +154,20 @@ def joined() -> Iterator[Ranks]:
     own = not dist.is_initialized()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, group = None, None
-    try:
-        with _reaching_others(here.rank):
-            if own:
-                shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
-                store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
-                dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
-            else:
-                group = dist.new_group(backend=backend, timeout=TIMEOUT)
-    except RanksError as error:  # another rank has met this one, failed, and ended already
-        error.shown_by_another_rank = not _is_first_to_fail(store)
-        raise
-    try:
-        yield Ranks(here, group)
-    except DcrnnFastError as error:
-        error.shown_by_another_rank = not _is_first_to_fail(store)
-        raise
-    finally:
-        # Whoever still waits for this rank then fails at once.
-        dist.destroy_process_group(group)
+    with ExitStack() as stack:
+        try:
+            with _reaching_others(here.rank):
+                if own:
+                    shared, *_ = next(rendezvous("env://", here.rank, here.count, timeout=TIMEOUT))
+                    store = dist.PrefixStore(f"dcrnn_fast/{_attempt()}", shared)
+                    dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.count, timeout=TIMEOUT)
+                else:
+                    group = dist.new_group(backend=backend, timeout=TIMEOUT)
+            stack.callback(dist.destroy_process_group, group)  # whoever still waits for this rank then fails at once
+            yield Ranks(here, group)
+        except DcrnnFastError as error:  # another rank may have failed, and even ended, before this one
+            error.shown_by_another_rank = not _is_first_to_fail(store)
+            raise
 
 
 def _attempt() -> str:

@@ -25,10 +25,10 @@ from .evaluate.metrics import with_constant
 from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.ranking import K
-from .evaluate.result import Result
+from .evaluate.report import Result
+from .folder.checkpoint import write_known
 from .folder.layout import OVERWRITE, RunFolder, enter_run
-from .folder.optimiser_file import write_known
-from .folder.run_files import write_file, write_json
+from .folder.run_files import write_file, write_json, write_with_digest
 from .folder.tensors import load_tensors
 from .folder.weights import read_weights
 from .init import (
@@ -279,7 +279,7 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
     def write() -> dict[str, Any]:
         constants = {name: entry["constant_log_loss"] for name, entry in valid.items()}
         write_curves(folder.curves, f"DCRNN on {meta.name}", at.curve, at.history, best["step"], constants)
-        folder.write_metrics(metrics)
+        write_with_digest(folder.metrics, metrics)  # from here on the run is finished
         return metrics
 
     return job.ranks.from_first(write)

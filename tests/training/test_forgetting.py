@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from dcrnn_fast.training import evaluate, load_model, train
+from dcrnn_fast.training.folder.checkpoint import IDLE, READS
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.folder.optimiser_file import IDLE, READS
 from dcrnn_fast.training.init import continued_data, grown_encoding, read_earlier
 from tests.training.runs import SEVERAL, SHARED, Notes, StoppedError, outcome, stop_at, write_log
 from tests.training.runs import config_of as config_of_log

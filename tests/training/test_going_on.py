@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from dcrnn_fast.errors import CheckpointError
 from dcrnn_fast.training import load_model, train
 from dcrnn_fast.training.data import prepare_data
+from dcrnn_fast.training.folder.checkpoint import KNOWN_KEY, READS
 from dcrnn_fast.training.folder.layout import RunFolder
-from dcrnn_fast.training.folder.optimiser_file import KEY, READS
 from dcrnn_fast.training.folder.tensors import write_sealed
 from dcrnn_fast.training.loop.start import OOVDropout
 from tests.damage import truncate
@@ -64,7 +64,7 @@ def test_reads_steps_and_sums_add_up_over_runs(sparse, tmp_path):
     assert torch.equal(after[READS], 2 * before[READS])
     assert (after[SUMS] >= before[SUMS]).all()
     assert after[SUMS].sum() > before[SUMS].sum()
-    steps, before = (json.loads(metadata_of(RunFolder(run).optimiser)[KEY])["about"]["steps"] for run in (tmp_path / "run", first))
+    steps, before = (json.loads(metadata_of(RunFolder(run).optimiser)[KNOWN_KEY])["about"]["steps"] for run in (tmp_path / "run", first))
     assert steps == before + found["train"]["steps"]
 
 
@@ -118,8 +118,8 @@ def changed(path):
 
 
 def of_another_version(path):
-    known, about = load_file(path), json.loads(metadata_of(path)[KEY])["about"]
-    write_sealed(path, known, about | {"format": 1}, KEY)
+    known, about = load_file(path), json.loads(metadata_of(path)[KNOWN_KEY])["about"]
+    write_sealed(path, known, about | {"format": 1}, KNOWN_KEY)
 
 
 def without_metadata(path):

@@ -11,7 +11,8 @@ from ...data.inspect.base_rates import event_labels, label_counts
 from ...data.packed.arrays import Progress, no_progress
 from ...errors import ConfigError, DataError, shown
 from ..data import MORE_ROWS, evaluation_warnings, is_table
-from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits, write_calibration
+from ..folder.run_files import write_with_digest
+from .calibration_file import Array, Calibration, Isotonic, Platt, calibrated_names, logits
 from .evaluate import open_run, predictions_of
 from .predict import metrics_of
 
@@ -120,7 +121,7 @@ def calibrate(
         "after": metrics_of(calibration.apply(before, tasks), test, meta, weighted=weighted),
         "warnings": evaluation_warnings(opened.about, opened.dataset, split, metrics_of(fitted_to, rows, meta, weighted=weighted)),
     }
-    write_calibration(opened.folder.calibration, calibration)
+    write_with_digest(opened.folder.calibration, calibration.model_dump(), "calibrate again")
     return result
 
 

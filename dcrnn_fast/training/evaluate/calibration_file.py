@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ...data.inspect.base_rates import Array
 from ...errors import CheckpointError
 from ..config import in_words
-from ..folder.run_files import read_with_digest, write_with_digest
+from ..folder.run_files import read_with_digest
 
 Count = Annotated[int, Field(ge=0)]
 SMALLEST, LARGEST = 1e-30, 1 - 2**-25
@@ -111,11 +111,6 @@ def calibrated_names(about: Mapping[str, Any]) -> list[str]:
     if about["relation"] != "chain":
         return list(tasks)
     return [tasks[0], *(f"{task}_given_{before}" for before, task in pairwise(tasks))]
-
-
-def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Replace the file in one step, with a digest over its content. Raises :class:`dcrnn_fast.errors.RunFolderError`."""
-    write_with_digest(path, calibration.model_dump(), "calibrate again")
 
 
 def read_calibration(path: Path, about: Mapping[str, Any], weights: str) -> Calibration | None:

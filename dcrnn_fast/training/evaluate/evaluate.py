@@ -19,7 +19,7 @@ from ...nn.model import DCRNN
 from ...support.files import output_path, path_of, writing_output
 from ..config import RunConfig
 from ..data import check_same_columns, data_to_evaluate, evaluation_warnings
-from ..device import deterministic, select_backend, select_device
+from ..device import deterministic, select_device
 from ..folder.layout import RunFolder, stored_config
 from ..folder.weights import load_sealed
 from .calibration_file import read_calibration
@@ -167,7 +167,6 @@ def open_run(
     chosen = {"device": device, "backend": backend}
     config = config.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     place = select_device(config.device)
-    select_backend(config.backend, place)
     model, about, weights = load_sealed(folder.weights, device=place, backend=config.backend)
     dataset = data_to_evaluate(config, folder, about, data, progress)
     meta = dataset.meta

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.inspect.base_rates import Array, constant_log_loss
+from ...data.inspect.base_rates import Array, constant_log_loss, event_labels
 from ...data.packed.arrays import Progress, no_progress
 
 FEWEST = 100
@@ -64,15 +64,13 @@ def binary_metrics(labels: Array, probabilities: Array, group: Array | None = No
 def group_aucs(labels: Array, scores: Array, group: Array) -> tuple[Array, Array]:
     """The AUC of each group that holds both classes, in the order of the groups' numbers, and its rows.
 
-    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N]. A group's AUC comes from the rank sum of its positives (Mann-Whitney) with ties
-    at their mean rank, which equals scikit-learn's trapezoid rule.
+    ``labels`` [N] in {0, 1}, ``scores`` [N], ``group`` [N] at least 0. A group's AUC comes from the rank sum of its positives
+    (Mann-Whitney) with ties at their mean rank, which equals scikit-learn's trapezoid rule.
     """
-    if not len(labels):
-        return np.empty(0), np.empty(0)
     order = np.lexsort((scores, group))
     labels, scores, group = labels[order].astype(np.float64), scores[order], group[order]
-    new_group = np.append(True, group[1:] != group[:-1])
-    new_tie = new_group | np.append(True, scores[1:] != scores[:-1])
+    new_group = np.diff(group, prepend=-1) != 0
+    new_tie = new_group | (np.diff(scores, prepend=-np.inf) != 0)
     starts = np.flatnonzero(new_group)
     sizes = np.diff(np.append(starts, labels.size)).astype(np.float64)
     tie_starts = np.flatnonzero(new_tie)
@@ -101,18 +99,16 @@ def task_metrics(
     has a ``role``: ``CTR`` (the first event over all impressions), ``CTCVR`` (a later event over all impressions) and, if the model
     predicts it, ``CVR`` under the key ``{task}_given_{previous}`` (the later event over the rows in which the previous one happened).
     """
+    events = event_labels(labels, tasks, funnel=funnel)
     result: dict[str, dict[str, Any]] = {}
     for position, task in enumerate(tasks):
-        result[task] = binary_metrics(labels[:, position], predictions[task], group, weight)
+        result[task] = binary_metrics(events[task], predictions[task], group, weight)
         if not funnel:
             continue
         result[task]["role"] = "CTCVR" if position else "CTR"
         conditional = f"{task}_given_{tasks[position - 1]}" if position else ""
         if conditional in predictions:
-            before = labels[:, position - 1] == 1
-            within, each = (None if values is None else values[before] for values in (group, weight))
-            found = binary_metrics(labels[before, position], predictions[conditional][before], within, each)
-            result[conditional] = found | {"role": "CVR"}
+            result[conditional] = binary_metrics(events[conditional], predictions[conditional], group, weight) | {"role": "CVR"}
     return result
 
 

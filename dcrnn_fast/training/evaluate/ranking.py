@@ -27,11 +27,10 @@ class Groups(NamedTuple):
     undefined: int
 
 
-def check_k(k: Any) -> int:
+def check_k(k: Any) -> None:
     """Raise ConfigError unless ``k`` is a number of ranks."""
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ConfigError(f"k={shown(k)}: expected an integer of at least 1, the ranks that NDCG and the hit rate look at")
-    return k
 
 
 def per_group(labels: Array, scores: Array, group: Array, k: int) -> Groups:
@@ -47,11 +46,9 @@ def per_group(labels: Array, scores: Array, group: Array, k: int) -> Groups:
     """
     kept = (group >= 0) & ~np.isnan(labels)
     labels, scores, group = labels[kept].astype(np.float64), scores[kept], group[kept]
-    if not len(labels):
-        return Groups({name: np.empty(0) for name in names_of(k)}, {name: np.empty(0) for name in names_of(k)}, 0)
     order = np.lexsort((np.random.default_rng(0).permutation(len(labels)), -scores.astype(np.float64), group))
     labels, group = labels[order], group[order]
-    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
     sizes = np.diff(np.append(starts, len(labels)))
     rank = np.arange(1, len(labels) + 1) - np.repeat(starts, sizes)
     positives = np.add.reduceat(labels, starts).astype(np.int64)

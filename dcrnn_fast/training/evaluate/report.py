@@ -1,4 +1,5 @@
-"""Runs as one page of HTML, which opens without a network, :func:`write_report`; and how they differ, in numbers: :func:`compare`."""
+"""Runs as one page of HTML, which opens without a network, :func:`write_report`; how they differ, in numbers: :func:`compare`; and what a
+run gives back, which a notebook shows as a table: :class:`Result`."""
 
 from __future__ import annotations
 
@@ -34,6 +35,28 @@ small { color: #666; display: block; white-space: nowrap } img { max-width: 100%
 """
 MOST = 20
 """Inputs that the picture of their importance shows."""
+
+
+class Result(dict[str, Any]):
+    """What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``.
+
+    >>> metrics = {"click": {"auc": 0.75, "log_loss": 0.5, "constant_log_loss": None}}
+    >>> about = {"best_step": 9, "steps": 20, "stopped": "all epochs are trained"}
+    >>> print(Result(valid=metrics, test={}, train=about, data={"name": "shop"})._repr_html_())  # doctest: +ELLIPSIS
+    <div class="wide"><table>...<tr><td>click</td><td>0.7500</td><td>0.5000</td><td>-</td></tr></table></div>
+    """
+
+    def _repr_html_(self) -> str:
+        splits = [split for split in ("valid", "test") if self[split]]
+        heads = [f"{split}: {name}" for split in splits for name in ("AUC (the constant has 0.5)", "log loss", "the constant's log loss")]
+        rows = []
+        for task in self["valid"]:
+            found = [self[split].get(task, {}).get(name) for split in splits for name in ("auc", "log_loss", "constant_log_loss")]
+            rows.append([escape(task), *("-" if value is None else f"{value:.4f}" for value in found)])
+        at = self["train"]
+        about = f"{self['data']['name']}: the weights of step {at['best_step']} of {at['steps']} are kept; "
+        about += f"the run ended, as {at['stopped']}"
+        return _table(["task", *heads], rows, escape(about))
 
 
 class _Seen(NamedTuple):
@@ -82,14 +105,14 @@ def write_report(
     pictures = [
         _picture(reliability_plot("", seen.predicted, seen.labels), "reliability plots and counts of predictions") for seen in (first, *own)
     ]
-    run, rows = first.opened, first.opened.dataset.split(split)
+    run, rows, curves = first.opened, first.opened.dataset.split(split), first.opened.folder.curves
     falls, intervals = importance_of(run.model, rows, run.dataset.meta, run.device, run.config.threads, progress)
     parts = [
         *_about(first, split),
         "<h2>Metrics</h2>",
         _metrics_table([first, *own], k),
         *_comparison(first, others, k),
-        *_curves(run.folder.curves),
+        *(["<h2>Learning curves</h2>", _picture(curves.read_bytes(), "learning curves")] if curves.is_file() else []),  # no result needs it
         "<h2>Calibration</h2>",
         "<p>Before calibration:</p>".join(pictures),
         "<h2>What the predictions rest on</h2>",
@@ -202,12 +225,6 @@ def _metrics_table(several: Sequence[_Seen], k: int) -> str:
     return _table([*heads, *(title_of(name) or "" for name in grouped)], rows) + note + "</p>"
 
 
-def _curves(path: Path) -> Iterable[str]:
-    if path.is_file():  # no result needs it
-        yield "<h2>Learning curves</h2>"
-        yield _picture(path.read_bytes(), "learning curves")
-
-
 def _comparison(first: _Seen, others: Sequence[_Seen], k: int) -> Iterable[str]:
     if not others:
         return
@@ -238,8 +255,9 @@ def _picture(svg: bytes, what: str) -> str:
     return f'<img alt="{what}" src="data:image/svg+xml;base64,{b64encode(svg).decode()}">'
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     lines = [
+        f"<caption>{caption}</caption>" if caption else "",
         f"<tr>{''.join(f'<th>{cell}</th>' for cell in heads)}</tr>",
         *(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows),
     ]

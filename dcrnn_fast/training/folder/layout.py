@@ -15,7 +15,7 @@ from ...support.files import leftovers
 from ...support.locks import locked
 from ..config import RunConfig, describe_differences, load_config, located, read_config
 from .checkpoint import checkpoint_files
-from .run_files import read_with_digest, run_folder_errors, write_file, write_with_digest
+from .run_files import read_with_digest, run_folder_errors, write_file
 
 # Keys that a user may edit in a run's folder. The rows of the data are compared by their digest; threads and backend may change the last
 # bits, of which the run says so in a note; the others decide how steps are launched and when something is written, not what is trained.
@@ -54,10 +54,6 @@ class RunFolder:
         with _readable(self.checkpoints):
             found = checkpoint_files(self.checkpoints)
         return found[-1] if found else None
-
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Write the results, with a digest over them. From then on the run is finished."""
-        write_with_digest(self.metrics, metrics)
 
     def read_metrics(self) -> dict[str, Any]:
         """The results of a finished run. Raises :class:`CheckpointError` if the file is missing or not as it was written."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointError, RunFolderError
+from ...errors import CheckpointError, RunFolderError, shown
 from ...support import files, strict_json
 
 _REMEDIES = {
@@ -61,11 +61,12 @@ def read_with_digest(path: Path, remedy: str) -> dict[str, Any]:
     """The values that :func:`write_with_digest` wrote. Raises :class:`CheckpointError` if the file is missing or not as it was written."""
     try:
         values = strict_json.load(path)
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds {shown(values)}")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {remedy}") from error
-    digest = values.pop("digest", None) if isinstance(values, dict) else None
-    if digest is None:
+    if (digest := values.pop("digest", None)) is None:
         raise CheckpointError(f"{path} has no digest, so nothing shows that it is as it was written; {remedy}")
     if digest != strict_json.json_digest(values):
         raise CheckpointError(f"{path} was changed after it was written: its digest does not match; {remedy}")
-    return dict(values)
+    return values

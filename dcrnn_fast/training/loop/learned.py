@@ -17,7 +17,7 @@ from ...nn.model import DCRNN
 from ...nn.row_wise_adagrad import RowWiseAdagrad
 from ..evaluate.calibration_file import logits
 from ..evaluate.predict import finite_predictions, losses_after_intercepts
-from ..folder.optimiser_file import IDLE, OF_FIRST_ORDER, READS, Known
+from ..folder.checkpoint import IDLE, OF_FIRST_ORDER, READS, Known
 from .first_order import Start, fields_of, head_names, start_of
 from .job import Job
 from .optim import Optimisers

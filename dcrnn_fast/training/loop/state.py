@@ -59,40 +59,34 @@ class EarlyStopping:
         return self.waited >= self.patience * (1 if self.best_step else 3)
 
 
-class MeanWeights:
-    """A running mean of a module's parameters: ``values``, by their names and on the CPU, empty before the first update.
+@contextmanager
+def mean_in_place(module: nn.Module, mean: dict[str, Tensor], decay: float) -> Iterator[None]:
+    """Update the running mean of a module's parameters, and let the module have it for the block; then it has its own again, bit by bit.
 
-    A parameter and its mean change places, so that a table needs no more memory on its device.
+    ``mean`` has the values by name, on the CPU, and is empty before the first update. ``decay`` in [0, 1] is the part that the mean before
+    keeps in the new one; with 0 there is no mean. A parameter and its mean change places, so that a table needs no more memory on its
+    device.
     """
+    if not decay:
+        mean.clear()
+        yield
+        return
+    parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    for name, newest in parameters.items():
+        on_cpu = newest.to("cpu")
+        mean[name] = mean[name].lerp_(on_cpu, 1 - decay) if name in mean else on_cpu.clone()
 
-    def __init__(self) -> None:
-        self.values: dict[str, Tensor] = {}
+    def change_places() -> None:
+        for name, parameter in parameters.items():
+            before = parameter.to("cpu", copy=True)
+            parameter.copy_(mean[name])
+            mean[name] = before
 
-    @contextmanager
-    def in_place_of(self, module: nn.Module, decay: float) -> Iterator[None]:
-        """Update the mean, and let the module have it for the block. Afterwards the module has its own parameters again, bit by bit.
-
-        ``decay`` in [0, 1] is the part that the mean before keeps in the new one; with 0 there is no mean.
-        """
-        if not decay:
-            self.values = {}
-            yield
-            return
-        newest = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        self.values = self.values or {name: value.to("cpu", copy=True) for name, value in newest.items()}
-        for name, value in newest.items():
-            self.values[name].lerp_(value.to("cpu"), 1 - decay)
-        self._change_places(module)
-        try:
-            yield
-        finally:
-            self._change_places(module)
-
-    def _change_places(self, module: nn.Module) -> None:
-        for name, parameter in module.named_parameters():
-            before = parameter.detach().to("cpu", copy=True)
-            parameter.detach().copy_(self.values[name])
-            self.values[name] = before
+    change_places()
+    try:
+        yield
+    finally:
+        change_places()
 
 
 def capture(modules: nn.ModuleDict, optimiser: Optimisers, device: torch.device) -> dict[str, Tensor]:

@@ -23,8 +23,7 @@ from ...support.model_inputs import checked
 from ..device import select_backend, select_precision
 from ..evaluate.metrics import mean_over_tasks
 from ..evaluate.predict import evaluate_split
-from ..folder.checkpoint import load_checkpoint, save_checkpoint
-from ..folder.optimiser_file import READS, Known
+from ..folder.checkpoint import READS, Known, load_checkpoint, save_checkpoint
 from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
 from .gradient import BatchGradient, CounterfactualObjective, compiled, measured_backends
@@ -33,7 +32,7 @@ from .learned import Learned
 from .optim import build_optimiser, build_weighting, learning_rate
 from .progress import Scalars
 from .start import OOVDropout, dense_edges
-from .state import EarlyStopping, MeanWeights, Position, capture, restore, select
+from .state import EarlyStopping, Position, capture, mean_in_place, restore, select
 from .step import TrainingStep, recorder_for
 
 EVALUATIONS = 4
@@ -93,7 +92,7 @@ class Trainer:
         self.stopping = EarlyStopping(config.early_stopping.monitor == "auc", config.early_stopping.patience)
         self.paused_until, self.scalars = 0.0, Scalars(job.folder.tensorboard, writes=ranks.is_first)
         self.init: dict[str, Any] | None = None
-        self.at, self.best, self.mean = Position(), dict[str, Tensor](), MeanWeights()
+        self.at, self.best, self.mean = Position(), dict[str, Tensor](), dict[str, Tensor]()
         self.started = time.perf_counter()  # when the run would have started without a stop
 
     @classmethod
@@ -117,7 +116,7 @@ class Trainer:
                 job.report.note(f"note: {key} was {was} and is {now}: the weights may differ {by} from an uninterrupted run")
         trainer.at, trainer.stopping = Position(**state["position"]), EarlyStopping(**state["stopping"])
         trainer.init, trainer.learned.first_order = state.get("start"), select(tensors, "known.")
-        trainer.best, trainer.mean.values = select(tensors, "best."), select(tensors, "mean.")
+        trainer.best, trainer.mean = select(tensors, "best."), select(tensors, "mean.")
         restore(tensors, trainer.modules, trainer.training_step.optimiser, job.device, source)
         return trainer
 
@@ -225,7 +224,7 @@ class Trainer:
         since = self.at.step - self.at.history[-1]["step"] if self.at.history else 0
         longest = self.job.config.early_stopping.ema_half_life * len(self.loader)
         half_life = min(longest, (self.at.step + self.learned.steps_before) / HALF_LIVES)
-        with self.mean.in_place_of(self.model, decay=0.5 ** (since / half_life) if half_life else 0.0):
+        with mean_in_place(self.model, self.mean, 0.5 ** (since / half_life) if half_life else 0.0):
             self._evaluate()
         self.model.train()
 
@@ -250,17 +249,17 @@ class Trainer:
             self.scalars.add(at.step, {f"valid/{task}/{name}": value for name, value in entry.items() if isinstance(value, float)})
         job.report.evaluation(record, epochs=self.epochs, rows_per_second=self.rows_per_second, best=best)
 
-    def save(self) -> Path | None:
+    def save(self) -> None:
         """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""
         job = self.job
         self._check_weights()
         job.ranks.check_same(self.where)
         self.at.seconds = time.perf_counter() - self.started
         if not job.ranks.is_first:
-            return None
+            return
         self.scalars.flush()
         tensors = capture(self.modules, self.training_step.optimiser, job.device) | self.learned.tensors()
-        for prefix, own in (("best", self.best), ("mean", self.mean.values)):
+        for prefix, own in (("best", self.best), ("mean", self.mean)):
             tensors |= {f"{prefix}.{name}": value for name, value in own.items()}
         state = {
             "position": asdict(self.at),
@@ -272,9 +271,8 @@ class Trainer:
             **self.learned.state(),
         }
         begin = time.monotonic()
-        saved = save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
+        save_checkpoint(job.folder.checkpoints, self.at.step, tensors, state)
         self.paused_until = time.monotonic() + PAUSE * (time.monotonic() - begin)
-        return saved
 
     def where(self) -> dict[str, Any]:
         """The values that must be the same on all ranks. Equal weights have equal sums, other weights hardly ever."""

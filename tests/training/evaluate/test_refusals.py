@@ -59,7 +59,7 @@ TABLE = [
         lambda damage, copied: (calibrate(copied), damage(copied / "calibration.json"), Ranker.load(copied)),
         CheckpointError, within=r"calibration\.json {}.*; write it again with dcrnn-fast calibrate, or delete it", cases=[
         (lambda path: path.write_text("{"), "cannot be read"),
-        (lambda path: path.write_text("[1]"), "has no digest"),
+        (lambda path: path.write_text("[1]"), r"cannot be read \(it holds \[1\]\)"),
         (edit_json(lambda values: values["maps"]["click"].update(slope=9.0)), "was changed after it was written"),
     ]),
     *rows("a sealed calibration that does not fit", a_sealed_calibration_that_does_not_fit, CheckpointError, cases=[

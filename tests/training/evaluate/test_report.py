@@ -156,6 +156,6 @@ def test_a_notebook_shows_the_tasks_and_why_the_run_ended_in_escaped_text(schema
     page, click = result._repr_html_(), result["test"]["click"]
     assert f"the weights of step {result['train']['best_step']} of 24 are kept; the run ended, as all epochs are trained" in page
     assert "".join(f"<td>{click[name]:.4f}</td>" for name in ("auc", "log_loss", "constant_log_loss")) in page
-    assert re.findall("<tr><td>(.*?)<", page) == ["task", "click", "buy", "buy_given_click", "&lt;b&gt;"]
+    assert re.findall("<tr><t[hd]>(.*?)<", page) == ["task", "click", "buy", "buy_given_click", "&lt;b&gt;"]
     assert "&lt;i&gt;" in page
     assert "<b>" not in page
