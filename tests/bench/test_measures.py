@@ -9,8 +9,7 @@ import torch
 from bench import machine
 from bench.interleave import compared
 from bench.measures import __main__ as command
-from bench.measures.sizing import Inputs, Needs, line, needs
-from bench.measures.step_parts import medians
+from bench.measures.sizing import Inputs, Needs, needs
 from dcrnn_fast import DCRNN
 
 
@@ -38,11 +37,6 @@ def test_candidates_take_turns_and_the_ratio_is_ours_over_the_other():
     assert row["ours/theirs"] < 1
 
 
-def test_the_recurrence_is_taken_off_the_whole_step():
-    found = medians([{"whole": 5.0, "recurrence, forward": 1.0, "recurrence, backward": 2.0}])
-    assert found["outside the recurrence"] == pytest.approx(2.0)
-
-
 # 1000 rows x 2 in 4 bytes: a row is 8 bytes. 10 rows of data with 3 ids exchange 10 * 3 * (8 + 2 * 8) = 720 bytes.
 SMALL = Inputs(
     rows=1000, width=2, value_bytes=4, ids=3, batch=10, node=2, hbm_gbs=1e-6, nvlink_gbs=1e-7, network_gbs=1e-8, tflops=1e-9,
@@ -64,10 +58,6 @@ def test_what_a_rank_needs_is_what_was_computed_by_hand():
     assert fast_network.exchange == pytest.approx(1.8), "720 / 4 bytes stay in the node, at 100 a second"
     alone, both = needs(SMALL, 1), needs(SMALL, 2)
     assert (alone.sent, alone.exchange, both.sent, both.exchange, both.dense) == pytest.approx((0, 0, 360, 3.6, 0.21 + 0.2))
-
-
-def test_a_table_that_does_not_fit_is_said_to_be_too_much():
-    assert line(Inputs(**{**vars(SMALL), "memory_gb": 5e-6}), 4)[1:3] == ["0.0 GB", "0.0 GB (too much)"]
 
 
 def test_the_dense_part_is_that_of_the_default_configuration():

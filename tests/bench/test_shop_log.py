@@ -37,13 +37,6 @@ def test_a_seed_draws_the_same_log_again_and_another_seed_another_one():
     assert not np.array_equal(first.labels[:1000], other.labels[:1000])
 
 
-def test_a_title_is_one_to_one_with_an_item_and_a_session_is_nearly_unique():
-    ids = draw_log(0, Scope(title=True, session=True)).ids
-    pairs = len(np.unique(np.stack([ids["item"], ids["title"]]), axis=1).T)
-    assert pairs == len(np.unique(ids["item"])) == len(np.unique(ids["title"]))
-    assert len(np.unique(ids["session"])) > 150_000
-
-
 def test_later_days_keep_the_numbers_of_known_ids_and_add_new_ones():
     log = draw_log(0, SMALL)
     base = packed(log, {"train": range(10), "valid": range(10, 11)})
@@ -52,9 +45,3 @@ def test_later_days_keep_the_numbers_of_known_ids_and_add_new_ones():
     assert later.meta.fields["user"] > base.meta.fields["user"]
     raw, number = log.ids["user"][log.day == 11][0], later.split("train").ids[0, 0]
     assert later.meta.vocabulary["user"][number] == str(raw)
-
-
-def test_drift_moves_the_rate_of_clicks_from_day_to_day():
-    by_day = [log.labels[log.day == day, 0].mean() for log in (draw_log(3, Scope(rows=60_000, drift=0.2)),) for day in range(30)]
-    still = [log.labels[log.day == day, 0].mean() for log in (draw_log(3, Scope(rows=60_000)),) for day in range(30)]
-    assert np.std(by_day) > 2 * np.std(still)

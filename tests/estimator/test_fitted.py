@@ -16,10 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:dcrnn_fast")  # of 
 
 
 FUNNELS = {
-    "an order without a click": (
-        {},
-        "the tasks are taken for independent: row 1 of X has order without click, as up to 1 of the 3,000",
-    ),
+    "an order without a click": ({}, "the tasks are taken for independent: row 1 of X has order without click, as up to 1 of the 3,000"),
     "another order": ({"tasks": ["order", "cart", "click"]}, "they are a funnel in the order click, cart, order: give tasks in this order"),
     "a funnel": ({"tasks": ["click", "cart"]}, None),
     "no funnel": ({"tasks": ["cart", "click"], "funnel": False}, None),

@@ -91,10 +91,7 @@ def test_a_calibration_reads_rows_without_the_columns_of_histories(model):
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [
-        (NEXT.assign(seen=[[]] * len(NEXT)), "has the history 'seen' and lacks 'bought'; give all, or none"),
-        (NEXT.drop(columns="ts"), "ts"),
-    ],
+    [(NEXT.assign(seen=[[]] * len(NEXT)), "has the history 'seen' and lacks 'bought'; give all, or none"), (NEXT.drop(columns="ts"), "ts")],
 )
 def test_rows_that_make_no_history_are_refused(model, rows, said):
     with pytest.raises(DataError, match=said):

@@ -22,10 +22,7 @@ CONFIGURATIONS = {
     "several values": {
         "num_embeddings": SEVERAL,
         "shared_embeddings": {"tag[0]": "tag", "tag[1]": "tag"},
-        "pooled": {
-            "tags": {"columns": ["tag[0]", "tag[1]"], "pooling": "mean"},
-            "lasts": {"columns": ["last[0]"], "pooling": "sum"},
-        },
+        "pooled": {"tags": {"columns": ["tag[0]", "tag[1]"], "pooling": "mean"}, "lasts": {"columns": ["last[0]"], "pooling": "sum"}},
     },
     "a field of the first-order term alone": {"first_order_only": ["item"]},
     "funnel of sampled rows": {"negative_rate": 0.1},

@@ -65,10 +65,7 @@ def test_the_gradient_has_the_expectation_of_that_over_all_rows_too(propensity, 
     z = LOG.z.clone().requires_grad_()
     over_all, found = (
         torch.autograd.grad(loss, z)[0]
-        for loss in (
-            LOG.mean_loss(z),
-            counterfactual_losses(z, LOG.labels(LOG.p), propensity, imputed, propensity_floor=0.0)[0],
-        )
+        for loss in (LOG.mean_loss(z), counterfactual_losses(z, LOG.labels(LOG.p), propensity, imputed, propensity_floor=0.0)[0])
     )
     torch.testing.assert_close(found, over_all)
 

@@ -1,12 +1,29 @@
-"""DCNv2 and GDCN: the formulas of the cross networks for one task, and a DCNv2 of weights that another library trained."""
+"""Cross networks: where CrossRNN starts, the formula of GDCN for one task, and a DCNv2 of weights that another library trained."""
 
 import pytest
 import torch
 from torch import nn
 
-from dcrnn_fast import GDCN, DCNv2
+from dcrnn_fast import GDCN, CrossRNN, DCNv2, SharingPlan
+from dcrnn_fast.nn.layers import TaskLinear
 from tests.operators.problems import DOUBLE
 from tests.refusals import refused, row
+
+
+def test_updates_of_a_low_rank_cell_start_as_large_as_of_the_full_cell():
+    x0, sizes = torch.randn(500, 64), []
+    for rank in (None, 8, 32):
+        modules = [CrossRNN(SharingPlan.from_ratio("rows", 2, 64, 0.5, steps=1, rank=rank)) for _ in range(8)]
+        sizes.append(sum(float((module(x0) - x0).square().mean()) for module in modules) / 8)
+    assert max(sizes) < 1.3 * min(sizes)
+
+
+def test_modules_move_between_dtypes_and_devices_as_a_whole():
+    for module in (CrossRNN(SharingPlan.from_fields("trunk", 2, [4, 4], [1])), TaskLinear(4, 5, 2)):
+        module.to(torch.float64)
+        assert all(p.dtype == torch.float64 for p in module.parameters())
+        assert not list(module.buffers())
+        assert all(t.device.type == "meta" for t in module.to("meta").parameters())
 
 
 @pytest.mark.parametrize("rank", [None, 2])

@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from dcrnn_fast import DCRNN, UncertaintyWeighting
+from dcrnn_fast import UncertaintyWeighting
 from dcrnn_fast.nn.losses import expectation_calibrator, task_losses
-from dcrnn_fast.nn.relations import InformationTransfer, chain_logits
-from tests.nn.models import SIZES
+from dcrnn_fast.nn.relations import chain_logits
 from tests.operators.problems import DOUBLE
 
 NAN = float("nan")
@@ -88,30 +87,7 @@ def test_a_later_event_of_the_chain_is_never_likelier():
     assert (logits.diff(dim=1) <= 0).all()
 
 
-def test_transfer_is_attention_between_the_handed_over_and_the_own_state():
-    width = 3
-    transfer = InformationTransfer(3, width, dtype=DOUBLE)
-    states = torch.randn(3, 4, width, dtype=DOUBLE)
-    expected = [states[0]]
-    for t in (0, 1):
-        rows = []
-        for i in range(4):
-            u = [torch.relu(transfer.info[t](expected[-1][i])), states[t + 1, i]]
-            scores = torch.stack([transfer.query[t](v) @ transfer.key[t](v) / math.sqrt(width) for v in u])
-            share = scores.exp() / scores.exp().sum()
-            rows.append(share[0] * transfer.value[t](u[0]) + share[1] * transfer.value[t](u[1]))
-        expected.append(torch.stack(rows))
-    torch.testing.assert_close(transfer(states), torch.stack(expected))
-
-
 def test_the_calibrator_is_the_mean_excess_of_a_later_event():
     p = torch.tensor([[0.2, 0.5], [0.6, 0.1]], dtype=DOUBLE)
     assert expectation_calibrator(torch.logit(p)).item() == pytest.approx(0.15)
     assert expectation_calibrator(torch.logit(p), torch.tensor([1.0, 3.0])).item() == pytest.approx(0.075)
-
-
-def test_the_transfer_loss_adds_six_tenths_of_the_calibrator():
-    model = DCRNN(SIZES, embedding_dim=4, relation="transfer")
-    logits, labels = torch.randn(6, 2), torch.zeros(6, 2)
-    expected = task_losses(logits, labels).sum() + 0.6 * expectation_calibrator(logits)
-    torch.testing.assert_close(model.loss(logits, labels), expected)

@@ -14,18 +14,6 @@ YEARS = torch.arange(2018.0, 2027.0)
 LAYERS = pytest.mark.parametrize("layer", [PiecewiseLinearEmbedding, reference.PiecewiseLinearEmbedding], ids=["fast", "reference"])
 
 
-def test_a_value_reads_whole_bins_below_it_and_a_part_of_its_own():
-    """Edges 0, 1, 3: 2 lies in the middle of the second bin."""
-    layer = PiecewiseLinearEmbedding(num_dense=1, embedding_dim=2, bins=2)
-    layer.set_edges([torch.tensor([0.0, 1.0, 3.0])])
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[[1.0, 10.0], [2.0, 20.0]]]))
-        layer.bias.copy_(torch.tensor([[0.5, 0.5]]))
-    values = torch.tensor([[-5.0], [0.0], [0.25], [2.0], [3.0], [1e30]])
-    expected = [[0.5, 0.5], [0.5, 0.5], [0.75, 3.0], [2.5, 20.5], [3.5, 30.5], [3.5, 30.5]]
-    torch.testing.assert_close(layer(values), torch.tensor(expected))
-
-
 @LAYERS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, DOUBLE])
 def test_a_cast_leaves_the_edges_as_they_are(layer, dtype):

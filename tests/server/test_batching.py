@@ -87,12 +87,6 @@ def test_a_full_queue_and_a_deadline_that_passed_refuse():
     assert (late.reason, timely, slow.batches[1:]) == ("deadline", [1], [[1]])
 
 
-def test_closed_it_refuses_what_waits_and_ends_what_is_being_scored():
-    waiting = []
-    (refused,) = score([(0, 3)], at_once=lambda batcher, _: batcher.close(), waiting=waiting.append)
-    assert (refused.reason, waiting) == ("stopping", [1, 0, 3, 0])
-
-
 def test_a_job_that_fails_or_that_nobody_waits_for_leaves_the_others_alone():
     gone, kept = score([(0,), (1,)], at_once=lambda _, done: done[1].cancel())
     assert (type(gone), kept) == (asyncio.CancelledError, [1])

@@ -120,23 +120,6 @@ def test_no_choice_depends_on_the_labels_of_the_test_rows(subject, dataset, tmp_
     assert rows[0]["test"] != rows[1]["test"]
 
 
-@pytest.fixture
-def seen(monkeypatch):
-    """The data sets that models are fitted on."""
-    found, real = [], tune.fit
-    monkeypatch.setattr(tune, "fit", lambda name, data, *given, **more: (found.append(data), real(name, data, *given, **more))[1])
-    return found
-
-
-@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.model)
-def test_no_run_holds_the_test_rows_while_it_trains(subject, dataset, tmp_path, seen):
-    pytest.importorskip("optuna")
-    needs_package(subject.model)
-    plan = plan_in(tmp_path, trials=2)
-    tune.final_runs(plan, subject, dataset, tune.tune(plan, subject, dataset))
-    assert [set(data.splits) for data in seen] == [{"train", "valid"}] * (2 + 2 * len(tune.FINALIST_SEEDS) + 1)
-
-
 def test_a_killed_search_goes_on_as_it_would_have(dataset, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     settings, real, calls = [], tune.fit, []

@@ -1,14 +1,11 @@
 """Histories: the last items of a row's user, before the row's time. An oracle in plain Python says what each row may see."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dcrnn_fast.data.build import histories
 from dcrnn_fast.errors import DataError
 from tests.data.event_logs import HISTORY, drawn, histories_of, oracle, split_log
 
@@ -37,21 +34,6 @@ def test_random_tables_with_many_ties_get_what_the_oracle_says(log, seed, change
         wanted = oracle(shuffled, last=changes.get("last", 3), lag=changes.get("lag", 0), clicked="where" in changes)
         assert histories_of(log.with_history(**changes)) == wanted
         assert any(wanted)
-
-
-def items_of_the_present_or_future(data, rows):
-    """Items in histories of rows that are not later; every item is that of one row alone."""
-    times = {item: time for _, item, time, _ in rows}
-    return [(row, item) for row, items in zip(rows, histories_of(data), strict=True) for item in items if times[item] >= row[2]]
-
-
-def test_no_history_holds_an_item_of_the_present_or_the_future(log, monkeypatch):
-    """And the check finds them where events stand before the rows of their time that ask: with <= in the place of <."""
-    rows = [(user or "u", f"i{number}", time, click) for number, (user, _, time, click) in enumerate(drawn(0))]
-    log.fill(rows)
-    assert items_of_the_present_or_future(log.with_history(last=100), rows) == []
-    monkeypatch.setattr(histories, "_IN_ORDER", histories._IN_ORDER.replace('event, "time"', 'event DESC, "time"'))
-    assert items_of_the_present_or_future(log.with_history(last=99), rows)
 
 
 def test_a_history_has_the_items_ids_and_counts_for_no_vocabulary(log):
@@ -131,13 +113,6 @@ def test_users_and_columns_may_have_any_name(log):
         pq.write_table(table.rename_columns([names.get(name, name) for name in table.column_names]), log.folder / f"{file}.parquet")
     data = log.with_history(name="möre/..", by=names["user"], time="select")
     assert histories_of(data, name="möre/..") == [[], ["a"], []]
-
-
-def test_the_second_row_of_each_pair_sees_the_first_in_any_chunk(log, monkeypatch):
-    """Users of two rows each: every chunk ends behind some user's first row."""
-    monkeypatch.setattr(histories, "_ENTRIES_AT_ONCE", 3)
-    log.fill(list(itertools.chain.from_iterable([(f"u{n}", f"i{n}", 1, 0), (f"u{n}", "x", 2, 0)] for n in range(60))))
-    assert histories_of(log.prepare()) == [items for n in range(60) for items in ([], [f"i{n}"])]
 
 
 SPLITS = {

@@ -71,10 +71,7 @@ def test_missing_cells_are_told_by_the_code_and_need_no_buckets(tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "split"),
-    [
-        (np.arange(ROWS) // 60, {"time": pd.date_range("2024-01-01", periods=ROWS, freq="min")}),
-        (USER, {"user_id": USER}),
-    ],
+    [(np.arange(ROWS) // 60, {"time": pd.date_range("2024-01-01", periods=ROWS, freq="min")}), (USER, {"user_id": USER})],
     ids=["period", "user"],
 )
 def test_what_a_number_tells_of_its_own_period_or_user_alone_is_no_code(tmp_path, own, split):

@@ -24,17 +24,6 @@ def test_arrays_are_memory_mapped_with_the_documented_types(table):
     assert (split.ids.shape, split.dense.shape, split.labels.shape, len(split)) == ((8, 2), (8, 1), (8, 1), 8)
 
 
-def test_two_builds_are_identical_byte_for_byte(table):
-    first = table.prepare()
-    content = {path.name: path.read_bytes() for path in first.path.iterdir()}
-    os.rename(first.path, table.folder / "aside")
-    second = table.prepare()
-    assert second.meta.digest == first.meta.digest
-    assert {path.name: path.read_bytes() for path in second.path.iterdir()} == content
-    table.write("test.csv", "city,price,click", [("a", 2, 0), ("d", 9, 0)])
-    assert table.prepare().meta.digest != first.meta.digest
-
-
 @pytest.mark.parametrize(
     "damage",
     [

@@ -62,11 +62,7 @@ def test_a_task_of_weight_zero_does_not_move_its_own_parameters(schema, tmp_path
 
 
 def test_the_embeddings_have_a_learning_rate_and_a_decay_of_their_own(schema, dataset):
-    options = {
-        "optimiser__lr": 0.02,
-        "optimiser__embedding_lr": 0.005,
-        "optimiser__embedding_weight_decay": 0.7,
-    }
+    options = {"optimiser__lr": 0.02, "optimiser__embedding_lr": 0.005, "optimiser__embedding_weight_decay": 0.7}
     config, cpu = tiny_config(schema, model__first_order=True, **options), torch.device("cpu")
     model = build_model(describe(config, dataset), device=cpu, backend="reference")
     groups = build_optimiser(config, torch.nn.ModuleDict({"model": model}), cpu).param_groups
