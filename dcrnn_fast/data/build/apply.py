@@ -87,7 +87,7 @@ class FittedSchema:
         finally:
             for one in numeric:  # after an error nobody wants them
                 one.cancel()
-        entries = {name: category.entries() for name, category in categories.items()}
+        entries = {name: category.entries for name, category in categories.items()}
         sizes = {name: category.num_embeddings for name, category in categories.items()}
         for name, id_ in constant_ids(sizes, entries, schema.derived_features).items():
             if not id_:
@@ -123,7 +123,7 @@ class FittedSchema:
         for numeric in (n for n in schema.numeric if n.buckets is not None):
             if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
                 raise _foreign(schema, numeric.column, "bucketed")
-            fields.append(BucketCode(numeric.column, np.asarray(vocabulary[numeric.column], dtype=np.float64)))
+            fields.append(BucketCode(numeric.column, list(map(float, vocabulary[numeric.column]))))
         dense = []
         for numeric in (n for n in schema.numeric if n.dense is not None):
             scale = scaling.get(numeric.column)
@@ -171,20 +171,17 @@ class EncodedRows:
         ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
         for columns, source in self._ids:
             ids[:, columns] = source(batch)
-        scaled = np.empty((batch.rows, len(dense)), np.float32)
-        for position, scale in enumerate(dense):
-            scaled[:, position] = scale.transform(staged, batch)
-        labels = np.column_stack([label(batch) for label in self._labels])
+        arrays: dict[str, npt.NDArray[Any]] = {"ids": ids}
+        if dense:
+            arrays["dense"] = np.column_stack([scale.transform(staged, batch) for scale in dense])
+        arrays["labels"] = np.column_stack([label(batch) for label in self._labels])
         if schema.funnel:
-            check_funnel(schema, labels, batch.place)
-        arrays = {
-            "ids": ids,
-            "dense": scaled if dense else None,
-            "labels": labels,
-            "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
-            "group": self._group(batch) if self._group is not None else None,
-        }
-        return {kind: array for kind, array in arrays.items() if array is not None}
+            check_funnel(schema, arrays["labels"], batch.place)
+        if schema.weight is not None:
+            arrays["weight"] = _weight(staged, batch, schema.weight)
+        if self._group is not None:
+            arrays["group"] = self._group(batch)
+        return arrays
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:

@@ -139,7 +139,7 @@ def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) ->
         group=schema.group,
         has_weight=schema.weight is not None,
         rows=rows,
-        vocabulary={field.column: field.entries() for field in encoder.fields},
+        vocabulary={field.column: field.entries for field in encoder.fields},
         scaling={scale.column: {"treatment": scale.treatment, "mean": scale.mean, "std": scale.std} for scale in encoder.dense},
         checksums={},
         format_version=FORMAT_VERSION,

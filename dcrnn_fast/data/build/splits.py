@@ -89,7 +89,7 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -
 
 
 def _by_time(data_set: str, split: Split, column: str, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
-    times = staged.times[column].read(past, staged.rows - past)
+    times = staged.times[column].rows(past, staged.rows - past)
     missing = np.isnan(times)
     if missing.any():
         row = past + int(missing.argmax())
