@@ -52,8 +52,7 @@ class Derived(Strict):
                 raise ValueError(f"derived column {self.name!r}: `constant` and `{given[0]}` exclude each other")
             return self
         if self.cross is not None:
-            given = [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]
-            if given:
+            if given := [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]:
                 raise ValueError(f"derived column {self.name!r}: `cross` and {', '.join(given)} exclude each other")
             if len(self.cross) < 2 or len(set(self.cross)) < len(self.cross):
                 raise ValueError(f"derived column {self.name!r}: `cross` is {list(self.cross)}, expected two or more different columns")
