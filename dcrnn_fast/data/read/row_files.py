@@ -123,11 +123,10 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
         role: tuple(file for given in paths for file in expand(f"data set {schema.name!r}: the {role}", folder / given, in_schema=True))
         for role, paths in schema.files.roles().items()
     }
+    past = set(found.get("past", ()))
     for role, files in found.items():
         if twice := named_twice(files):
             raise DataError(f"data set {schema.name!r}: the {role} files name {twice} twice; name each file once")
-    past = set(found.get("past", ()))
-    for role, files in found.items():
         if role != "past" and (both := next((file for file in files if file in past), None)):
             raise DataError(f"data set {schema.name!r}: the past files and the {role} files name {both}; its rows are one or the other")
     return found
