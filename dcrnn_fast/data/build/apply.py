@@ -112,24 +112,20 @@ class FittedSchema:
         for c in (c for c in schema.id_columns if c.same_ids_as is None):
             entries = vocabulary.get(c.column)
             if c.hash_buckets is not None:
-                if entries != []:
-                    raise _foreign(schema, c.column, "hashed")
+                _check_kind(schema, c.column, "hashed", there=entries == [])
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             else:
-                if not entries or entries[0] != OOV:
-                    raise _foreign(schema, c.column, "categorical")
+                _check_kind(schema, c.column, "categorical", there=bool(entries) and entries[0] == OOV)
                 categories[c.column] = CategoryCode(c.column, entries)
-        fields = _with_shared(schema, categories)
-        for numeric in (n for n in schema.numeric if n.buckets is not None):
-            if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
-                raise _foreign(schema, numeric.column, "bucketed")
-            fields.append(BucketCode(numeric.column, list(map(float, vocabulary[numeric.column]))))
-        dense = []
-        for numeric in (n for n in schema.numeric if n.dense is not None):
-            scale = scaling.get(numeric.column)
-            if scale is None or scale["treatment"] != numeric.dense:
-                raise _foreign(schema, numeric.column, f"dense ({numeric.dense})")
-            dense.append(DenseScale(numeric.column, **scale))
+        fields, dense = _with_shared(schema, categories), []
+        for n in schema.numeric:
+            entries, scale = vocabulary.get(n.column), scaling.get(n.column)
+            if n.buckets is not None:
+                _check_kind(schema, n.column, "bucketed", there=entries is not None and entries[:1] != [OOV])
+                fields.append(BucketCode(n.column, list(map(float, entries))))
+            if n.dense is not None:
+                _check_kind(schema, n.column, f"dense ({n.dense})", there=scale is not None and scale["treatment"] == n.dense)
+                dense.append(DenseScale(n.column, **scale))
         return cls(schema, tuple(fields), tuple(dense), zoned_columns(encoding.get("derived", {})))
 
 
@@ -227,8 +223,9 @@ def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, An
             )
 
 
-def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
-    return DataError(
-        f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
-        "give a schema of the same columns"
-    )
+def _check_kind(schema: TableSchema, column: str, kind: str, *, there: bool) -> None:
+    if not there:
+        raise DataError(
+            f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
+            "give a schema of the same columns"
+        )
