@@ -139,7 +139,7 @@ class EncodedRows:
         self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect | None = None
     ) -> None:
         schema = encoder.schema
-        self._encoder, self._staged = encoder, staged
+        self.encoder, self.staged = encoder, staged
         self._labels = [label_values(staged, task) for task in schema.tasks]
         named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
@@ -163,8 +163,8 @@ class EncodedRows:
 
     def arrays(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
-        schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
-        ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
+        schema, staged, dense = self.encoder.schema, self.staged, self.encoder.dense
+        ids = np.empty((batch.rows, len(self.encoder.fields)), np.int32)
         for columns, source in self._ids:
             ids[:, columns] = source(batch)
         arrays: dict[str, npt.NDArray[Any]] = {"ids": ids}

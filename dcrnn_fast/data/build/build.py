@@ -31,7 +31,7 @@ from .apply import EncodedRows, FittedSchema
 from .histories import collected
 from .journal import FILE as READ
 from .splits import PAST, SplitArray, split_rows
-from .staging import StagedTable, read_tables
+from .staging import read_tables
 from .train_rows import StagedTrainRows
 
 MOST_WORKERS = 8
@@ -76,24 +76,17 @@ def build(
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {one_line(error, 500)}") from error
-        write_rows(folder, encoder, rows, staged, splits, workers, progress)
+        write_rows(folder, rows, splits, workers, progress)
         rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
     return len(rejects)
 
 
-def write_rows(
-    folder: Path,
-    encoder: FittedSchema,
-    rows: EncodedRows,
-    staged: StagedTable,
-    splits: SplitArray,
-    workers: int = 1,
-    progress: Progress = no_progress,
-) -> PackedMeta:
+def write_rows(folder: Path, rows: EncodedRows, splits: SplitArray, workers: int = 1, progress: Progress = no_progress) -> PackedMeta:
     """Encode the rows of a staged table into a folder, by so many of its workers, and return the folder's meta.json."""
+    encoder, staged = rows.encoder, rows.staged
     counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
-    writer = PackedWriter(folder, meta_of(encoder.schema, encoder, counts))
+    writer = PackedWriter(folder, meta_of(encoder, counts))
     batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
     encoded = _ahead(staged.pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
     for batch, parts in zip(batches, encoded, strict=True):
@@ -127,8 +120,9 @@ def _by_split(arrays: Mapping[str, npt.NDArray[Any]], splits: SplitArray) -> dic
     return {SPLITS[split]: {kind: array[splits == split] for kind, array in arrays.items()} for split in np.unique(splits)}
 
 
-def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
+def meta_of(encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
     """What meta.json says of so many rows of each split, but for the checksums and the digest."""
+    schema = encoder.schema
     return PackedMeta(
         name=schema.name,
         tasks=tuple(task.name for task in schema.tasks),

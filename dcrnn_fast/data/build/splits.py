@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...errors import DataError
 from ..codes.numbers import Place
 from ..packed.meta import MISSING, SPLITS
-from ..read.columns import Times, check_one_unit
+from ..read.columns import check_one_unit
 from ..read.text_queries import hashes
 from ..schema.files import Split
 from ..schema.table import TableSchema
@@ -96,7 +96,8 @@ def _by_time(data_set: str, split: Split, column: str, staged: StagedTable, past
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         raise no_time(batch.place, row - batch.start, column)
     table, used = f"data set {data_set!r}", "splits the rows by time"
-    check_one_unit(Times(times, bool(staged.times[column].moments)), used, column, table)
+    if not staged.times[column].moments:
+        check_one_unit(times, used, column, table)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
     for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):

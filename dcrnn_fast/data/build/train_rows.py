@@ -15,7 +15,7 @@ from ...errors import DataError
 from ..codes.numbers import FloatArray
 from ..read.text_queries import answer
 from .splits import TRAIN, SplitArray
-from .staging import StagedTable, TextColumn
+from .staging import Batch, StagedTable, TextColumn
 
 TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
 
@@ -101,10 +101,11 @@ class StagedTrainRows:
 
     def _largest(self, name: str) -> DataError:
         """The error of the number that is farthest from 0."""
-        best, found = -1.0, DataError(TOO_LARGE)
-        for batch in self.staged.batches:
-            values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
-            if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
-                row = int(np.nanargmax(np.abs(values)))
-                best, found = size, batch.place.error(f"holds {values[row]:g}, which is {TOO_LARGE}", row, name)
-        return found
+
+        def largest(batch: Batch) -> tuple[float, int, Batch]:
+            values = np.where(self.train[batch.here], np.nan_to_num(self.staged.numbers[name].values(batch)), 0.0)
+            row = int(np.abs(values).argmax())
+            return float(values[row]), row, batch
+
+        value, row, batch = max(map(largest, self.staged.batches), key=lambda one: abs(one[0]))
+        return batch.place.error(f"holds {value:g}, which is {TOO_LARGE}", row, name)
