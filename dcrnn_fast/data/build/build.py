@@ -48,8 +48,8 @@ def build(
     encoding: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
-) -> int:
-    """Encode the files of each role in `paths` into the folder `target`, and return how many rows were rejected.
+) -> None:
+    """Encode the files of each role in `paths` into the folder `target`.
 
     Memory does not grow with the files, but for a few bytes a row; meanwhile the disk of `target` holds the columns once more. Raises
     DataError for what :func:`dcrnn_fast.data.prepare` says.
@@ -57,7 +57,7 @@ def build(
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
     with writing_packed(target, goes_on=READ) as folder, ThreadPoolExecutor(workers) as pool:
         if open_whole(target) is not None:  # another process was faster
-            return 0
+            return
         shutil.rmtree(target, ignore_errors=True)  # a damaged entry of the cache
         staging = folder / STAGING
         staging.mkdir(exist_ok=True)
@@ -79,7 +79,6 @@ def build(
         write_rows(folder, rows, splits, workers, progress)
         rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
-    return len(rejects)
 
 
 def write_rows(folder: Path, rows: EncodedRows, splits: SplitArray, workers: int = 1, progress: Progress = no_progress) -> PackedMeta:

@@ -48,7 +48,7 @@ def split_rows(
         if rule.time is not None:
             splits = _by_time(schema.name, rule, rule.time, staged, past, learns=learns)
         else:
-            splits = _of(staged, staged.texts[str(rule.hash)].map(lambda texts: splits_by_hash(rule, texts, database), np.int8))[past:]
+            splits = _of_rows(staged, staged.texts[str(rule.hash)].map(lambda texts: splits_by_hash(rule, texts, database), np.int8))[past:]
         has_valid = rule.valid is not None
     elif schema.files.split_column is not None:
         splits = _by_column(schema, staged, schema.files.split_column, past)
@@ -78,7 +78,7 @@ def _draw(splits: SplitArray, fraction: float, seed: int, to: int) -> None:
 def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -> SplitArray:
     column = staged.texts[name]
     found = set(column.texts().unique().to_pylist())
-    splits = _of(staged, column.map(splits_by_name, np.int8))[past:]
+    splits = _of_rows(staged, column.map(splits_by_name, np.int8))[past:]
     if (splits < 0).any() or not {TRAIN, TEST} <= set(np.unique(splits).tolist()):
         names = sorted(found - {MISSING})[:10] + ([MISSING] if (splits < 0).any() and MISSING in found else [])
         raise DataError(
@@ -89,7 +89,7 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -
 
 
 def _by_time(data_set: str, split: Split, column: str, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
-    times = staged.times[column].rows(past, staged.rows - past)
+    times = _of_rows(staged, staged.times[column].values)[past:]
     missing = np.isnan(times)
     if missing.any():
         row = past + int(missing.argmax())
@@ -134,5 +134,5 @@ def splits_by_name(texts: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts.to_pylist()])
 
 
-def _of(staged: StagedTable, splits: BatchValues) -> SplitArray:
-    return np.concatenate([splits(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
+def _of_rows(staged: StagedTable, values: BatchValues) -> npt.NDArray[Any]:
+    return np.concatenate([values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
