@@ -87,7 +87,7 @@ class FittedSchema:
         finally:
             for one in numeric:  # after an error nobody wants them
                 one.cancel()
-        entries = {name: category.entries() for name, category in categories.items()}
+        entries = {name: category.entries for name, category in categories.items()}
         sizes = {name: category.num_embeddings for name, category in categories.items()}
         for name, id_ in constant_ids(sizes, entries, schema.derived_features).items():
             if not id_:
@@ -112,24 +112,20 @@ class FittedSchema:
         for c in (c for c in schema.id_columns if c.same_ids_as is None):
             entries = vocabulary.get(c.column)
             if c.hash_buckets is not None:
-                if entries != []:
-                    raise _foreign(schema, c.column, "hashed")
+                _check_kind(schema, c.column, "hashed", there=entries == [])
                 categories[c.column] = HashCode(c.column, c.hash_buckets)
             else:
-                if not entries or entries[0] != OOV:
-                    raise _foreign(schema, c.column, "categorical")
+                _check_kind(schema, c.column, "categorical", there=bool(entries) and entries[0] == OOV)
                 categories[c.column] = CategoryCode(c.column, entries)
-        fields = _with_shared(schema, categories)
-        for numeric in (n for n in schema.numeric if n.buckets is not None):
-            if vocabulary.get(numeric.column, [OOV])[:1] == [OOV]:
-                raise _foreign(schema, numeric.column, "bucketed")
-            fields.append(BucketCode(numeric.column, np.asarray(vocabulary[numeric.column], dtype=np.float64)))
-        dense = []
-        for numeric in (n for n in schema.numeric if n.dense is not None):
-            scale = scaling.get(numeric.column)
-            if scale is None or scale["treatment"] != numeric.dense:
-                raise _foreign(schema, numeric.column, f"dense ({numeric.dense})")
-            dense.append(DenseScale(numeric.column, **scale))
+        fields, dense = _with_shared(schema, categories), []
+        for n in schema.numeric:
+            entries, scale = vocabulary.get(n.column), scaling.get(n.column)
+            if n.buckets is not None:
+                _check_kind(schema, n.column, "bucketed", there=entries is not None and entries[:1] != [OOV])
+                fields.append(BucketCode(n.column, list(map(float, entries))))
+            if n.dense is not None:
+                _check_kind(schema, n.column, f"dense ({n.dense})", there=scale is not None and scale["treatment"] == n.dense)
+                dense.append(DenseScale(n.column, **scale))
         return cls(schema, tuple(fields), tuple(dense), zoned_columns(encoding.get("derived", {})))
 
 
@@ -143,7 +139,7 @@ class EncodedRows:
         self, encoder: FittedSchema, staged: StagedTable, database: duckdb.DuckDBPyConnection, collect: Collect | None = None
     ) -> None:
         schema = encoder.schema
-        self._encoder, self._staged = encoder, staged
+        self.encoder, self.staged = encoder, staged
         self._labels = [label_values(staged, task) for task in schema.tasks]
         named = {one.by for one in schema.histories} | ({schema.group} if schema.group is not None else set())
         groups = {name: _groups(staged.texts[name], database) for name in sorted(named)}
@@ -167,24 +163,21 @@ class EncodedRows:
 
     def arrays(self, batch: Batch) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a batch by kind, as the packed format holds them. Raises DataError for rows that break the schema."""
-        schema, staged, dense = self._encoder.schema, self._staged, self._encoder.dense
-        ids = np.empty((batch.rows, len(self._encoder.fields)), np.int32)
+        schema, staged, dense = self.encoder.schema, self.staged, self.encoder.dense
+        ids = np.empty((batch.rows, len(self.encoder.fields)), np.int32)
         for columns, source in self._ids:
             ids[:, columns] = source(batch)
-        scaled = np.empty((batch.rows, len(dense)), np.float32)
-        for position, scale in enumerate(dense):
-            scaled[:, position] = scale.transform(staged, batch)
-        labels = np.column_stack([label(batch) for label in self._labels])
+        arrays: dict[str, npt.NDArray[Any]] = {"ids": ids}
+        if dense:
+            arrays["dense"] = np.column_stack([scale.transform(staged, batch) for scale in dense])
+        arrays["labels"] = np.column_stack([label(batch) for label in self._labels])
         if schema.funnel:
-            check_funnel(schema, labels, batch.place)
-        arrays = {
-            "ids": ids,
-            "dense": scaled if dense else None,
-            "labels": labels,
-            "weight": _weight(staged, batch, schema.weight) if schema.weight is not None else None,
-            "group": self._group(batch) if self._group is not None else None,
-        }
-        return {kind: array for kind, array in arrays.items() if array is not None}
+            check_funnel(schema, arrays["labels"], batch.place)
+        if schema.weight is not None:
+            arrays["weight"] = _weight(staged, batch, schema.weight)
+        if self._group is not None:
+            arrays["group"] = self._group(batch)
+        return arrays
 
 
 def _with_shared(schema: TableSchema, categories: Mapping[str, Field]) -> list[Field]:
@@ -230,8 +223,9 @@ def _check_alike(schema: TableSchema, what: str, by: str, there: Mapping[str, An
             )
 
 
-def _foreign(schema: TableSchema, column: str, kind: str) -> DataError:
-    return DataError(
-        f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
-        "give a schema of the same columns"
-    )
+def _check_kind(schema: TableSchema, column: str, kind: str, *, there: bool) -> None:
+    if not there:
+        raise DataError(
+            f"data set {schema.name!r}: column {column!r} is {kind} in its schema, and not in the data whose encoding is asked for; "
+            "give a schema of the same columns"
+        )

@@ -31,7 +31,7 @@ from .apply import EncodedRows, FittedSchema
 from .histories import collected
 from .journal import FILE as READ
 from .splits import PAST, SplitArray, split_rows
-from .staging import StagedTable, read_tables
+from .staging import read_tables
 from .train_rows import StagedTrainRows
 
 MOST_WORKERS = 8
@@ -48,8 +48,8 @@ def build(
     encoding: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Progress = no_progress,
-) -> int:
-    """Encode the files of each role in `paths` into the folder `target`, and return how many rows were rejected.
+) -> None:
+    """Encode the files of each role in `paths` into the folder `target`.
 
     Memory does not grow with the files, but for a few bytes a row; meanwhile the disk of `target` holds the columns once more. Raises
     DataError for what :func:`dcrnn_fast.data.prepare` says.
@@ -57,7 +57,7 @@ def build(
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
     with writing_packed(target, goes_on=READ) as folder, ThreadPoolExecutor(workers) as pool:
         if open_whole(target) is not None:  # another process was faster
-            return 0
+            return
         shutil.rmtree(target, ignore_errors=True)  # a damaged entry of the cache
         staging = folder / STAGING
         staging.mkdir(exist_ok=True)
@@ -76,24 +76,16 @@ def build(
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {one_line(error, 500)}") from error
-        write_rows(folder, encoder, rows, staged, splits, workers, progress)
+        write_rows(folder, rows, splits, workers, progress)
         rejects.write_file(folder / FILE)
         shutil.rmtree(staging)
-    return len(rejects)
 
 
-def write_rows(
-    folder: Path,
-    encoder: FittedSchema,
-    rows: EncodedRows,
-    staged: StagedTable,
-    splits: SplitArray,
-    workers: int = 1,
-    progress: Progress = no_progress,
-) -> PackedMeta:
+def write_rows(folder: Path, rows: EncodedRows, splits: SplitArray, workers: int = 1, progress: Progress = no_progress) -> PackedMeta:
     """Encode the rows of a staged table into a folder, by so many of its workers, and return the folder's meta.json."""
+    encoder, staged = rows.encoder, rows.staged
     counts = {name: int((splits == split).sum()) for split, name in enumerate(SPLITS)}
-    writer = PackedWriter(folder, meta_of(encoder.schema, encoder, counts))
+    writer = PackedWriter(folder, meta_of(encoder, counts))
     batches = [batch for batch in staged.batches if (splits[batch.here] != PAST).any()]  # a batch is of one file
     encoded = _ahead(staged.pool, lambda batch: _by_split(rows.arrays(batch), splits[batch.here]), batches, workers)
     for batch, parts in zip(batches, encoded, strict=True):
@@ -127,8 +119,9 @@ def _by_split(arrays: Mapping[str, npt.NDArray[Any]], splits: SplitArray) -> dic
     return {SPLITS[split]: {kind: array[splits == split] for kind, array in arrays.items()} for split in np.unique(splits)}
 
 
-def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
+def meta_of(encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
     """What meta.json says of so many rows of each split, but for the checksums and the digest."""
+    schema = encoder.schema
     return PackedMeta(
         name=schema.name,
         tasks=tuple(task.name for task in schema.tasks),
@@ -139,7 +132,7 @@ def meta_of(schema: TableSchema, encoder: FittedSchema, rows: dict[str, int]) ->
         group=schema.group,
         has_weight=schema.weight is not None,
         rows=rows,
-        vocabulary={field.column: field.entries() for field in encoder.fields},
+        vocabulary={field.column: field.entries for field in encoder.fields},
         scaling={scale.column: {"treatment": scale.treatment, "mean": scale.mean, "std": scale.std} for scale in encoder.dense},
         checksums={},
         format_version=FORMAT_VERSION,

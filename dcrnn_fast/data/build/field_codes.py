@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import duckdb
 import numpy as np
@@ -32,50 +33,43 @@ from .train_rows import NumberQuestion
 
 @dataclass(frozen=True)
 class CategoryCode:
-    """A categorical field: `vocabulary[id]` is its text, `vocabulary[0]` the out-of-vocabulary entry.
+    """A categorical field: `entries[id]` is its text, `entries[0]` the out-of-vocabulary entry. So it stands in meta.json.
 
-    `several` says that the column holds one of several values: a missing one has id 0, even if the vocabulary, of another field, has it.
+    `several` says that the column holds one of several values: a missing one has id 0, even if the entries, of another field, have it.
     """
 
     column: str
-    vocabulary: list[str]
+    entries: list[str]
     several: bool = False
 
     @property
     def num_embeddings(self) -> int:
         """The number of ids."""
-        return len(self.vocabulary)
-
-    def entries(self) -> list[str] | list[float]:
-        """The field's entry in meta.json."""
-        return self.vocabulary
+        return len(self.entries)
 
     def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
-        entries: list[str | None] = list(self.vocabulary[1:])
+        entries: list[str | None] = list(self.entries[1:])
         if self.several and MISSING in entries:
             entries[entries.index(MISSING)] = None
-        alike = truth_ids(self.vocabulary)
+        alike = truth_ids(self.entries)
         known = pa.array([*entries, *alike], pa.string())
-        ids = pa.array([*range(1, len(self.vocabulary)), *alike.values()], pa.int32())
+        ids = pa.array([*range(1, len(self.entries)), *alike.values()], pa.int32())
         return staged.texts[self.column].map(lambda texts: pc.fill_null(ids.take(pc.index_in(texts, known)), 0).to_numpy(), np.int32)
 
 
 @dataclass(frozen=True)
 class HashCode:
-    """A categorical field without a vocabulary: id 0 is missing, id 1 + b is hash bucket b."""
+    """A categorical field without a vocabulary: id 0 is missing, id 1 + b is hash bucket b. It has no entries in meta.json."""
 
     column: str
     buckets: int
+    entries: ClassVar[list[str]] = []
 
     @property
     def num_embeddings(self) -> int:
         """The number of ids."""
         return self.buckets + 1
-
-    def entries(self) -> list[str] | list[float]:
-        """The field's entry in meta.json."""
-        return []
 
     def bound(self, staged: StagedTable, database: duckdb.DuckDBPyConnection) -> BatchValues:
         """The ids of a staged table's rows."""
@@ -88,23 +82,20 @@ class HashCode:
 
 @dataclass(frozen=True)
 class BucketCode:
-    """A numeric column as a field: id 0 is missing, id 1 + b is bucket b."""
+    """A numeric column as a field: id 0 is missing, id 1 + b is bucket b. Its entries in meta.json are the edges."""
 
     column: str
-    edges: FloatArray
+    entries: list[float]
 
     @property
     def num_embeddings(self) -> int:
         """The number of ids."""
-        return len(self.edges) + 2
-
-    def entries(self) -> list[str] | list[float]:
-        """The field's entry in meta.json."""
-        return [float(edge) for edge in self.edges]
+        return len(self.entries) + 2
 
     def bound(self, staged: StagedTable) -> BatchValues:
         """The ids of a staged table's rows."""
-        return lambda batch: bucket_ids(staged.numbers[self.column].values(batch), self.edges).astype(np.int32)
+        edges = np.array(self.entries, np.float64)
+        return lambda batch: bucket_ids(staged.numbers[self.column].values(batch), edges).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ def number_question(numeric: Numeric) -> NumberQuestion:
 
 def _counted(column: str, buckets: int, treatment: str | None, numbers: NumberCounts) -> Numbers | NumberQuestion:
     """The field; and the scale, if the numbers are exact. Otherwise the rows are asked for that."""
-    code = BucketCode(column, steady_edges(edges_of(numbers, buckets), numbers))
+    code = BucketCode(column, steady_edges(edges_of(numbers, buckets), numbers).tolist())
     if treatment is None:
         return code, None
     if numbers.bits:

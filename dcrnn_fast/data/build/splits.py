@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...errors import DataError
 from ..codes.numbers import Place
 from ..packed.meta import MISSING, SPLITS
-from ..read.columns import Times, check_one_unit
+from ..read.columns import check_one_unit
 from ..read.text_queries import hashes
 from ..schema.files import Split
 from ..schema.table import TableSchema
@@ -48,7 +48,7 @@ def split_rows(
         if rule.time is not None:
             splits = _by_time(schema.name, rule, rule.time, staged, past, learns=learns)
         else:
-            splits = _of(staged, staged.texts[str(rule.hash)].map(lambda texts: splits_by_hash(rule, texts, database), np.int8))[past:]
+            splits = _of_rows(staged, staged.texts[str(rule.hash)].map(lambda texts: splits_by_hash(rule, texts, database), np.int8))[past:]
         has_valid = rule.valid is not None
     elif schema.files.split_column is not None:
         splits = _by_column(schema, staged, schema.files.split_column, past)
@@ -78,7 +78,7 @@ def _draw(splits: SplitArray, fraction: float, seed: int, to: int) -> None:
 def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -> SplitArray:
     column = staged.texts[name]
     found = set(column.texts().unique().to_pylist())
-    splits = _of(staged, column.map(splits_by_name, np.int8))[past:]
+    splits = _of_rows(staged, column.map(splits_by_name, np.int8))[past:]
     if (splits < 0).any() or not {TRAIN, TEST} <= set(np.unique(splits).tolist()):
         names = sorted(found - {MISSING})[:10] + ([MISSING] if (splits < 0).any() and MISSING in found else [])
         raise DataError(
@@ -89,14 +89,15 @@ def _by_column(schema: TableSchema, staged: StagedTable, name: str, past: int) -
 
 
 def _by_time(data_set: str, split: Split, column: str, staged: StagedTable, past: int, *, learns: bool) -> SplitArray:
-    times = staged.times[column].read(past, staged.rows - past)
+    times = _of_rows(staged, staged.times[column].values)[past:]
     missing = np.isnan(times)
     if missing.any():
         row = past + int(missing.argmax())
         batch = next(batch for batch in staged.batches if row < batch.start + batch.rows)
         raise no_time(batch.place, row - batch.start, column)
     table, used = f"data set {data_set!r}", "splits the rows by time"
-    check_one_unit(Times(times, bool(staged.times[column].moments)), used, column, table)
+    if not staged.times[column].moments:
+        check_one_unit(times, used, column, table)
     splits = np.zeros(len(times), np.int8)
     in_order = np.sort(times)
     for place, to in zip(first_places(split, len(times)), (VALID, TEST), strict=True):
@@ -133,5 +134,5 @@ def splits_by_name(texts: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts.to_pylist()])
 
 
-def _of(staged: StagedTable, splits: BatchValues) -> SplitArray:
-    return np.concatenate([splits(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)
+def _of_rows(staged: StagedTable, values: BatchValues) -> npt.NDArray[Any]:
+    return np.concatenate([values(batch) for batch in staged.batches]) if staged.batches else np.zeros(0, np.int8)

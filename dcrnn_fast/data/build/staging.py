@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..packed.arrays import Progress, raw_bytes
-from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
+from ..read.columns import FloatArray, Place, labels_of, numbers_of, texts_of, times_of
 from ..read.csv_files import Reject, Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
@@ -45,22 +45,22 @@ class Batch(NamedTuple):
 class NumberColumn:
     """A column of numbers, NaN where missing."""
 
-    def __init__(self, file: Path) -> None:
-        self.files = (file,)
+    def __init__(self, file: Path, parse: Callable[[pa.Array, str, Place], FloatArray] = numbers_of) -> None:
+        self.files, self._parse = (file,), parse
         file.touch()
+
+    def read(self, cells: pa.Array, name: str, place: Place) -> None:
+        """Add the cells of a batch. Raises DataError for one that is not what the column is used as."""
+        self.append(self._parse(cells, name, place))
 
     def append(self, values: FloatArray) -> None:
         """Add cells."""
         with self.files[0].open("ab") as stream:
             stream.write(raw_bytes(values, np.float64))
 
-    def read(self, start: int, rows: int) -> FloatArray:
-        """Some rows."""
-        return np.fromfile(self.files[0], np.float64, rows, offset=start * 8)
-
     def values(self, batch: Batch) -> FloatArray:
         """The batch's cells."""
-        return self.read(batch.start, batch.rows)
+        return np.fromfile(self.files[0], np.float64, batch.rows, offset=batch.start * 8)
 
 
 class TimeColumn(NumberColumn):
@@ -69,8 +69,9 @@ class TimeColumn(NumberColumn):
     moments: bool | None = None
     """Whether the cells are dates or times, or numbers; None while all are missing."""
 
-    def append_times(self, times: Times, name: str, place: Place) -> None:
-        """Add cells. Raises DataError for numbers behind dates or times, and the other way around."""
+    def read(self, cells: pa.Array, name: str, place: Place) -> None:
+        """Add the cells of a batch. Raises DataError for what is no time, and for numbers behind dates or times, or before them."""
+        times = times_of(cells, name, place)
         if not np.isnan(times.values).all():
             if self.moments not in (None, times.moments):
                 here, before = ("times", "numbers") if times.moments else ("numbers", "times")
@@ -92,6 +93,10 @@ class TextColumn:
             file.touch()
         self.positions = [0]
         self._maps = 0
+
+    def read(self, cells: pa.Array, name: str, place: Place) -> None:
+        """Add the cells of a batch. Raises DataError for cells that have no text."""
+        self.append(*texts_of(cells, name, place))
 
     def append(self, codes: npt.NDArray[np.int32], texts: pa.StringArray) -> None:
         """Add a batch: cell i is `texts[codes[i]]`."""
@@ -146,11 +151,11 @@ class StagedTable:
         self.batches: list[Batch] = []
         self.zoned: dict[str, bool] = {}
         """By column from which parts of times are derived: whether its times have a zone, or are numbers."""
-        self.pool, self._labels = pool, schema.label_columns()
+        self.pool, labels = pool, schema.label_columns()
         for number, name in enumerate(sorted(schema.text_columns())):  # numbered: a name may hold what no file name may
             self.texts[name] = TextColumn(folder / f"texts-{number}.codes", folder / f"texts-{number}.arrow")
         for number, name in enumerate(sorted(schema.number_columns())):
-            self.numbers[name] = NumberColumn(folder / f"numbers-{number}")
+            self.numbers[name] = NumberColumn(folder / f"numbers-{number}", labels_of if name in labels else numbers_of)
         for number, name in enumerate(sorted(schema.time_columns())):
             self.times[name] = TimeColumn(folder / f"times-{number}")
 
@@ -161,15 +166,8 @@ class StagedTable:
 
     def append(self, batch: pa.RecordBatch, place: Place) -> None:
         """Add rows. Raises DataError for a cell that is not what its column is used as."""
-        work: list[Callable[[], None]] = []
-        for name, texts in self.texts.items():
-            work.append(lambda name=name, texts=texts: texts.append(*texts_of(batch.column(name), name, place)))  # type: ignore[misc]
-        for name, column in self.numbers.items():
-            parse = labels_of if name in self._labels else numbers_of
-            work.append(lambda name=name, column=column, parse=parse: column.append(parse(batch.column(name), name, place)))  # type: ignore[misc]
-        for name, times in self.times.items():
-            work.append(lambda name=name, times=times: times.append_times(times_of(batch.column(name), name, place), name, place))  # type: ignore[misc]
-        list(self.pool.map(lambda job: job(), work))
+        columns = [*self.texts.items(), *self.numbers.items(), *self.times.items()]
+        list(self.pool.map(lambda one: one[1].read(batch.column(one[0]), one[0], place), columns))
         self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))
 
     def end_file(self, journal: Journal, first: int, **more: Any) -> None:

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from ...errors import DataError
 from ..codes.numbers import FloatArray
-from ..read.text_queries import counted
+from ..read.text_queries import answer
 from .splits import TRAIN, SplitArray
-from .staging import StagedTable, TextColumn
+from .staging import Batch, StagedTable, TextColumn
 
 TOO_LARGE = "too large to standardise; correct it, or use `dense: log1p` or `buckets`"
 
@@ -60,15 +60,17 @@ class StagedTrainRows:
 
     def texts(self, questions: Sequence[TextQuestion]) -> Iterator[list[str]]:
         """As :class:`TrainRows` says."""
+        query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
         for question in questions:
-            yield counted(self._database, *self.text_counts(question), question.min_count)
+            found = answer(self._database, self.text_counts(question), query, question.min_count)
+            yield [text for batch in found for text in batch.column(0).to_pylist()]
 
-    def text_counts(self, question: TextQuestion) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-        """The texts of a question's columns, a text more than once, and how many cells hold each, which may be none."""
-        columns = [self.staged.texts[name] for name in question.columns]
-        missing = [name not in question.several for name in question.columns]
-        counts = [self._counts(column, missing=counts) for column, counts in zip(columns, missing, strict=True)]
-        return pa.chunked_array([chunk for column in columns for chunk in column.texts().chunks], pa.string()), pa.chunked_array(counts)
+    def text_counts(self, question: TextQuestion) -> pa.Table:
+        """As `text` the texts of a question's columns, a text more than once, and as `n` how many cells hold each, which may be none."""
+        columns = {name: self.staged.texts[name] for name in question.columns}
+        texts = [chunk for column in columns.values() for chunk in column.texts().chunks]
+        counts = [self._counts(column, missing=name not in question.several) for name, column in columns.items()]
+        return pa.table({"text": pa.chunked_array(texts, pa.string()), "n": pa.chunked_array(counts)})
 
     def _counts(self, column: TextColumn, *, missing: bool) -> npt.NDArray[np.int32]:
         counts = np.zeros(column.positions[-1], np.int32)
@@ -99,10 +101,11 @@ class StagedTrainRows:
 
     def _largest(self, name: str) -> DataError:
         """The error of the number that is farthest from 0."""
-        best, found = -1.0, DataError(TOO_LARGE)
-        for batch in self.staged.batches:
-            values = np.where(self.train[batch.here], self.staged.numbers[name].values(batch), np.nan)
-            if not np.isnan(values).all() and (size := np.nanmax(np.abs(values))) > best:
-                row = int(np.nanargmax(np.abs(values)))
-                best, found = size, batch.place.error(f"holds {values[row]:g}, which is {TOO_LARGE}", row, name)
-        return found
+
+        def largest(batch: Batch) -> tuple[float, int, Batch]:
+            values = np.where(self.train[batch.here], np.nan_to_num(self.staged.numbers[name].values(batch)), 0.0)
+            row = int(np.abs(values).argmax())
+            return float(values[row]), row, batch
+
+        value, row, batch = max(map(largest, self.staged.batches), key=lambda one: abs(one[0]))
+        return batch.place.error(f"holds {value:g}, which is {TOO_LARGE}", row, name)

@@ -171,7 +171,7 @@ class Encoder:
                 known = {*same}
                 own = [one for one in left if known.issuperset(one.sources()) and not known.add(one.name)]  # type: ignore[func-returns-value]
                 left = [one for one in left if one not in own]
-                same = derived_too(Piece(same, 1, Place(Path("table"), 0)), own).columns
+                same = derived_too(Piece(same, 1, Place(Path("table"), 0)), own, {}).columns
             done = [self._encoded(derived_too(piece, left, same), shared is not None) for piece in pieces]
         except DataError as error:
             if error.column in same:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -141,7 +141,7 @@ def number_cells(piece: Piece, name: str) -> FloatArray:
     return numbers_of(array, name, piece.place)
 
 
-def derived_too(piece: Piece, derived: Sequence[Derived], same: Mapping[str, Any] = MappingProxyType({})) -> Piece:
+def derived_too(piece: Piece, derived: Sequence[Derived], same: Mapping[str, Any]) -> Piece:
     """The piece with its derived columns, and with the columns `same`, which have one cell for all rows.
 
     Each derived column reads columns of the piece, of `same` and earlier derived ones.

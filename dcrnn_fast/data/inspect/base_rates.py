@@ -40,18 +40,13 @@ def label_counts(labels: Array) -> tuple[int, int]:
     return int(labels.size - np.count_nonzero(np.isnan(labels))), int(np.count_nonzero(labels == 1))
 
 
-def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool, weight: Array | None = None) -> dict[str, float]:
+def base_rates(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[str, float]:
     """The part of positive labels among the known ones, of everything that :func:`event_labels` names. A rate over no rows is left out.
-
-    ``weight`` [N]: what each row counts; None: 1.
 
     >>> base_rates(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, np.nan]]), ("click", "buy"), funnel=True)
     {'click': 0.5, 'buy': 0.3333333333333333, 'buy_given_click': 0.5}
     """
-    counts: dict[str, tuple[float, float]] = {}
-    for name, column in event_labels(labels, tasks, funnel=funnel).items():
-        known, of_events = ~np.isnan(column), column == 1
-        counts[name] = label_counts(column) if weight is None else (float(weight[known].sum()), float(weight[of_events].sum()))
+    counts = {name: label_counts(column) for name, column in event_labels(labels, tasks, funnel=funnel).items()}
     return {name: positives / rows for name, (rows, positives) in counts.items() if rows}
 
 

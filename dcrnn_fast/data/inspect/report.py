@@ -98,22 +98,19 @@ def _kind(meta: PackedMeta, field: str) -> str:
 
 
 def _tasks(data: PackedDataset) -> dict[str, dict[str, Any]]:
-    counts: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, split in data.splits.items():
-        for task, labels in event_labels(np.asarray(split.labels), data.meta.tasks, funnel=data.meta.funnel).items():
-            counts.setdefault(task, {})[name] = label_counts(labels)
     tasks: dict[str, dict[str, Any]] = {}
-    for task, by_split in counts.items():
-        rows, positives = by_split.get("train", (0, 0))
-        rate = positives / rows if rows else None
+    labels = {name: event_labels(np.asarray(split.labels), data.meta.tasks, funnel=data.meta.funnel) for name, split in data.splits.items()}
+    for task in dict.fromkeys(task for columns in labels.values() for task in columns):
+        counts = {name: label_counts(columns[task]) for name, columns in labels.items()}
+        rates = {name: positives / rows if rows else None for name, (rows, positives) in counts.items()}
         tasks[task] = {
             name: {
                 "rows": rows,
                 "positives": positives,
-                "base_rate": positives / rows if rows else None,
-                "constant_log_loss": constant_log_loss(rows, positives, rate),
+                "base_rate": rates[name],
+                "constant_log_loss": constant_log_loss(rows, positives, rates.get("train")),
             }
-            for name, (rows, positives) in by_split.items()
+            for name, (rows, positives) in counts.items()
         }
     return tasks
 

@@ -123,7 +123,7 @@ class BlockLoader:
         blocks = np.stack([begins, np.minimum(begins + self.block_rows, len(self.split))], axis=1)
         return [blocks[i : i + self.window_blocks] for i in range(0, len(blocks), self.window_blocks)]
 
-    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int, begin: int) -> list[npt.NDArray[Any] | None]:
+    def _read(self, window: npt.NDArray[np.int64], epoch: int, number: int, begin: int) -> list[Any]:
         """This shard's rows of a window, which starts at row `begin` of the order."""
         rows = int((window[:, 1] - window[:, 0]).sum())
         own = self._own(begin, begin + rows)
@@ -160,10 +160,8 @@ def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt
     return out
 
 
-def _batch(arrays: list[npt.NDArray[Any] | None]) -> Batch:
+def _batch(arrays: list[Any]) -> Batch:
     ids, dense, labels, weight = arrays
-    assert ids is not None
-    assert labels is not None
     return Batch(
         # NumPy widens in the calling thread; PyTorch would use its thread pool and compete with the training step.
         torch.from_numpy(ids.astype(np.int64)),

@@ -147,11 +147,9 @@ def times_of(column: pa.Array, name: str, place: Place) -> Times:
     return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
 
 
-def check_one_unit(times: Times, used: str, column: str, table: str) -> None:
+def check_one_unit(numbers: FloatArray, used: str, column: str, table: str) -> None:
     """Raise DataError if all numbers above 0 can be times by their size, but of several of SPANS. ``used`` is what the column does."""
-    if times.moments:
-        return
-    values = times.values[times.values > 0]
+    values = numbers[numbers > 0]
     found = {unit: np.flatnonzero((low <= values) & (values <= high)) for unit, (low, high) in SPANS.items()}
     found = {unit: rows for unit, rows in found.items() if len(rows)}
     if len(found) > 1 and sum(map(len, found.values())) == len(values):

@@ -35,13 +35,12 @@ TEXT_CHARACTERS = 10_000
 class CsvFile:
     """A CSV file with a header: its column names, and its rows in the order of the file.
 
-    A compressed file, or one in another encoding than UTF-8, is written to `scratch` first, as plain UTF-8. Raises DataError for a file
-    that cannot be read or has no header.
+    A cell that is empty or holds a text of `missing` is missing. A compressed file, or one in another encoding than UTF-8, is written to
+    `scratch` first, as plain UTF-8. Raises DataError for a file that cannot be read or has no header.
     """
 
-    def __init__(self, path: Path, written: Csv, scratch: Path) -> None:
-        self.path, self._written = path, written
-        self._plain = path
+    def __init__(self, path: Path, written: Csv, missing: Sequence[str], scratch: Path, database: duckdb.DuckDBPyConnection) -> None:
+        self.path, self._plain, self._written, self._missing, self._database = path, path, written, missing, database
         try:
             if path.suffix == ".gz" or written.encoding_name != "utf-8":
                 self._plain = scratch / "plain.csv"
@@ -68,21 +67,19 @@ class CsvFile:
             raise DataError(f"{self.path} cannot be read: its header is no UTF-8; save it as UTF-8, or name its `csv: encoding`") from error
         raise DataError(f"{self.path} cannot be read: it is empty; expected a header line with the column names")
 
-    def batches(
-        self, database: duckdb.DuckDBPyConnection, types: Mapping[str, str], missing: tuple[str, ...], rejects: Rejects
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches of the columns in `types` (column to SQL type), null for an empty cell or one in `missing`; `rejects` gets the others.
+    def batches(self, types: Mapping[str, str], rejects: Rejects) -> Iterator[pa.RecordBatch]:
+        """Batches of the columns in `types` (column to SQL type), null for a missing cell; `rejects` gets the rows that cannot be read.
 
         Raises DataError for more of them than `rejects` allows, and for a file that cannot be read.
         """
         stored = {"store_rejects": "true", "rejects_limit": str((rejects.left + 1) * len(self.columns))}  # A row has at most one a column.
         wanted = ", ".join(f'{self._alias(name)} AS "{name.replace(chr(34), chr(34) * 2)}"' for name in types)
-        query = f"SELECT {wanted} FROM {self._source(types, missing, stored)}"
+        query = f"SELECT {wanted} FROM {self._source(types, self._missing, stored)}"
         try:
-            database.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
-            yield from database.sql(query).arrow(BATCH_ROWS)
+            self._database.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+            yield from self._database.sql(query).arrow(BATCH_ROWS)
             query = "SELECT DISTINCT ON (line) line, column_idx, error_type, csv_line FROM reject_errors ORDER BY line, column_idx"
-            found = database.execute(query).fetchall()
+            found = self._database.execute(query).fetchall()
         except duckdb.Error as error:
             said = one_line(error)
             if "invalid state" in said:  # what DuckDB says of the end of a line that is not like the first one's
@@ -91,31 +88,31 @@ class CsvFile:
         rejects.found += [self._reject(line, column, kind, row.lstrip("\r\n"), types) for line, column, kind, row in found]
         rejects.check()
 
-    def truth_columns(self, database: duckdb.DuckDBPyConnection, labels: Collection[str], missing: tuple[str, ...]) -> set[str]:
+    def truth_columns(self, labels: Collection[str]) -> set[str]:
         """The columns of `labels` whose first cell that is not missing is a truth value in words; the others hold numbers."""
-        found, source = set(), self._source({}, missing, {"ignore_errors": "true"})
+        found, source = set(), self._source({}, self._missing, {"ignore_errors": "true"})
         for name in labels:
             alias = self._alias(name)
             try:
-                first = database.execute(f"SELECT {alias} FROM {source} WHERE {alias} IS NOT NULL LIMIT 1").fetchone()
+                first = self._database.execute(f"SELECT {alias} FROM {source} WHERE {alias} IS NOT NULL LIMIT 1").fetchone()
             except duckdb.Error:  # Reading the rows tells what is wrong with the file.
                 continue
             if first is not None and any(first[0].lower() in words for words in TRUTHS.values()):
                 found.add(name)
         return found
 
-    def missing_among(self, database: duckdb.DuckDBPyConnection, names: Sequence[str], missing: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Columns whose cells include a text of `missing`, and that text."""
-        texts = ", ".join(map(sql_text, missing))
+    def missing_among(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Columns whose cells include a text that counts as missing, other than the empty one, and that text."""
+        texts = ", ".join(sql_text(text) for text in self._missing if text)
         asked = ", ".join(f"min({cell}) FILTER (WHERE {cell} IN ({texts}))" for cell in map(self._alias, names))
         with suppress(duckdb.Error):  # Reading the rows tells what is wrong with the file.
-            found = database.execute(f"SELECT {asked} FROM {self._source({}, (), {'ignore_errors': 'true'})}").fetchone()
+            found = self._database.execute(f"SELECT {asked} FROM {self._source({}, (), {'ignore_errors': 'true'})}").fetchone()
             yield from ((name, text) for name, text in zip(names, found or (), strict=True) if text is not None)
 
     def _alias(self, name: str) -> str:
         return f"c{self.columns.index(name)}"
 
-    def _source(self, types: Mapping[str, str], missing: tuple[str, ...], more: Mapping[str, str]) -> str:
+    def _source(self, types: Mapping[str, str], missing: Sequence[str], more: Mapping[str, str]) -> str:
         """The file as a table in SQL, with a column for each name's :meth:`_alias`, of the types in `types` or else text."""
         columns = ", ".join(f"'c{number}': {sql_text(types.get(name, 'VARCHAR'))}" for number, name in enumerate(self.columns))
         options = {

@@ -78,15 +78,15 @@ class RowReader:
     def _read(self, path: Path) -> Iterator[pa.RecordBatch]:
         wanted = sorted(self.text | self.numbers)
         if path.suffix != ".parquet":
-            file = CsvFile(path, self.csv, self.scratch)
+            file = CsvFile(path, self.csv, self.missing_values, self.scratch, self.database)
             self._check(path, wanted, file.columns)
-            words = file.truth_columns(self.database, self.truths & self.numbers, self.missing_values)
+            words = file.truth_columns(self.truths & self.numbers)
             types = {name: "VARCHAR" if name in self.text else "BOOLEAN" if name in words else "DOUBLE" for name in wanted}
-            keys, texts = [key for key in self.keys if key in self.text], [text for text in self.missing_values if text]
-            for key, text in file.missing_among(self.database, keys, texts) if keys and texts else ():
+            keys = [key for key in self.keys if key in self.text]
+            for key, text in file.missing_among(keys) if keys and any(self.missing_values) else ():
                 said = "which `missing_values` names: such cells are empty in the output; to keep the text, take it out of `missing_values`"
                 warnings.warn(f"{path}: key column {key!r} holds {shown(text)}, {said}", stacklevel=2)
-            yield from file.batches(self.database, types, self.missing_values, self.rejects)
+            yield from file.batches(types, self.rejects)
             return
         try:
             self._check(path, wanted, pq.read_schema(path).names)
@@ -123,11 +123,10 @@ def source_paths(schema: TableSchema, folder: Path) -> dict[str, tuple[Path, ...
         role: tuple(file for given in paths for file in expand(f"data set {schema.name!r}: the {role}", folder / given, in_schema=True))
         for role, paths in schema.files.roles().items()
     }
+    past = set(found.get("past", ()))
     for role, files in found.items():
         if twice := named_twice(files):
             raise DataError(f"data set {schema.name!r}: the {role} files name {twice} twice; name each file once")
-    past = set(found.get("past", ()))
-    for role, files in found.items():
         if role != "past" and (both := next((file for file in files if file in past), None)):
             raise DataError(f"data set {schema.name!r}: the past files and the {role} files name {both}; its rows are one or the other")
     return found

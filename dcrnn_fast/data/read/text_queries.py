@@ -45,13 +45,6 @@ def answer(database: duckdb.DuckDBPyConnection, rows: Any, query: str, *values: 
         database.unregister("source")
 
 
-def counted(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, counts: pa.ChunkedArray, min_count: int) -> list[str]:
-    """The texts whose `counts` sum to at least `min_count`: the most frequent first, then in the order of their code points."""
-    query = "SELECT text FROM source GROUP BY text HAVING sum(n) >= $1 ORDER BY sum(n) DESC, text"
-    found = answer(database, pa.table({"text": texts, "n": counts}), query, min_count)
-    return [text for batch in found for text in batch.column(0).to_pylist()]
-
-
 def hashes(database: duckdb.DuckDBPyConnection, texts: pa.ChunkedArray, prefix: str = "") -> npt.NDArray[np.uint64]:
     """A number for each text: the last 8 bytes, little-endian, of the MD5 of prefix and text in UTF-8."""
     found = answer(database, pa.table({"text": texts}), "SELECT md5_number_lower($1 || text) FROM source", prefix)

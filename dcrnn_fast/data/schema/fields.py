@@ -52,8 +52,7 @@ class Derived(Strict):
                 raise ValueError(f"derived column {self.name!r}: `constant` and `{given[0]}` exclude each other")
             return self
         if self.cross is not None:
-            given = [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]
-            if given:
+            if given := [f"`{key}`" for key in ("column", *_KEYS) if self._is_given(key)]:
                 raise ValueError(f"derived column {self.name!r}: `cross` and {', '.join(given)} exclude each other")
             if len(self.cross) < 2 or len(set(self.cross)) < len(self.cross):
                 raise ValueError(f"derived column {self.name!r}: `cross` is {list(self.cross)}, expected two or more different columns")
@@ -198,10 +197,6 @@ class Categorical(Strict):
             Derived(name=name, column=self.column, value=place, separator=self.separator) for place, name in enumerate(self.value_columns)
         )
 
-    def pooled(self) -> dict[str, Any]:
-        """The entry of a field with several values in `pooled`: its columns and its pooling."""
-        return {"columns": list(self.value_columns), "pooling": self.pooling or "mean"}
-
 
 def _positives(value: Any) -> Any:
     values = value if isinstance(value, list) else [value]
@@ -288,7 +283,3 @@ class History(Strict):
                 f"history {self.name!r}: `unit` says what numbers in `time` count where there is a `lag`, and there is none: leave it out"
             )
         return self
-
-    def field(self, owner: str) -> Categorical:
-        """The field that it is, one of several values with the ids of the column `owner`."""
-        return Categorical(column=self.name, max_values=self.last, same_ids_as=owner, pooling=self.pooling)

@@ -191,7 +191,10 @@ class TableSchema(Strict):
     @property
     def _of_histories(self) -> list[Categorical]:
         owners = {c.column: c.same_ids_as or c.column for c in self.categorical}
-        return [one.field(owners.get(one.of, one.of)) for one in self.histories]
+        return [
+            Categorical(column=one.name, max_values=one.last, same_ids_as=owners.get(one.of, one.of), pooling=one.pooling)
+            for one in self.histories
+        ]
 
     @property
     def _rules(self) -> list[Rule]:
@@ -233,7 +236,8 @@ class TableSchema(Strict):
     @property
     def pooled(self) -> dict[str, dict[str, Any]]:
         """By field with several values: its columns of ids, and its pooling."""
-        return {c.column: c.pooled() for c in (*self._several, *self._of_histories)}
+        fields = (*self._several, *self._of_histories)
+        return {c.column: {"columns": list(c.value_columns), "pooling": c.pooling or "mean"} for c in fields}
 
     @property
     def shared(self) -> dict[str, str]:

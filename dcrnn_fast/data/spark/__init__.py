@@ -46,7 +46,7 @@ def learn(frame: DataFrame, schema: str | Path | Mapping[str, Any], output: str 
     with new_folder(output) as folder:
         with kept(staged(frame, table, lambda batch, _: np.full(batch.num_rows, TRAIN, np.int8))) as pieces:
             fitted = fit(table, pieces, *facts_of(pieces))
-        PackedWriter(folder, meta_of(table, fitted, dict.fromkeys(SPLITS, 0))).finish()
+        PackedWriter(folder, meta_of(fitted, dict.fromkeys(SPLITS, 0))).finish()
         return Encoder.load(folder)
 
 

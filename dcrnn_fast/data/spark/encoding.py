@@ -75,8 +75,7 @@ def write_parts(pieces: DataFrame, fitted: FittedSchema, output: str | Path, fol
         name = f"{call}-{TaskContext.get().taskAttemptId()}"  # a task that failed, and runs again, has another one
         with opened(pieces, everywhere.value.schema) as (table, splits, database), tempfile.TemporaryDirectory() as scratch:
             if table.rows:
-                rows = EncodedRows(everywhere.value, table, database)
-                meta = write_rows(Path(scratch), everywhere.value, rows, table, splits)
+                meta = write_rows(Path(scratch), EncodedRows(everywhere.value, table, database), splits)
                 _copy(scratch, address, name)
                 found = json.dumps([name, meta.rows, meta.checksums, file_sha256(Path(scratch) / META)])
                 yield pa.RecordBatch.from_pydict({"part": [found]})
@@ -84,7 +83,7 @@ def write_parts(pieces: DataFrame, fitted: FittedSchema, output: str | Path, fol
     with errors():
         written = [json.loads(row.part) for row in pieces.drop("facts").mapInArrow(packed, "part string").collect()]
     everywhere.unpersist()
-    metas = [replace(meta_of(fitted.schema, fitted, rows), checksums=checksums) for _, rows, checksums, _ in written]
+    metas = [replace(meta_of(fitted, rows), checksums=checksums) for _, rows, checksums, _ in written]
     whole = joined((name, meta, own) for (name, *_, own), meta in zip(written, metas, strict=True))
     there = {one.base_name: one.path for one in system.get_file_info(FileSelector(root, allow_not_found=True))}
     if lost := whole.shards.keys() - there.keys():

@@ -46,8 +46,7 @@ class SparkTrainRows:
 
         def counted(rows: StagedTrainRows) -> Iterator[pa.RecordBatch]:
             for number, question in enumerate(questions):
-                texts, counts = rows.text_counts(question)
-                cells = pa.table({"text": texts, "n": counts}).filter(pc.field("n") > 0)
+                cells = rows.text_counts(question).filter(pc.field("n") > 0)
                 for batch in cells.group_by("text").aggregate([("n", "sum")]).to_batches():
                     numbers = pa.repeat(pa.scalar(number, pa.int32()), batch.num_rows)
                     yield pa.RecordBatch.from_arrays([numbers, *batch.columns], names=["question", "text", "n"])
