@@ -10,8 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dcrnn_fast.nn import cpu_layers
-from dcrnn_fast.nn import optim as table_optim
+from dcrnn_fast.nn import cpu_layers, row_wise_adagrad
 from dcrnn_fast.training.loop import optim as training_optim
 
 READS = ("tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__")
@@ -25,7 +24,7 @@ COPIES = {"lift_fresh", "lift_fresh_copy"}
 
 def as_on_a_gpu(monkeypatch):
     """Let a training step on a CPU take the operators that it takes on a GPU."""
-    for module in (table_optim, training_optim):
+    for module in (row_wise_adagrad, training_optim):
         monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
 
     def embedded(self, rows):

@@ -7,8 +7,8 @@ import torch
 
 from dcrnn_fast import CrossRNN
 from dcrnn_fast.errors import ConfigError
-from dcrnn_fast.nn import optim as table_optim
-from dcrnn_fast.nn.optim import each_row_once
+from dcrnn_fast.nn import row_wise_adagrad
+from dcrnn_fast.nn.row_wise_adagrad import each_row_once
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.layout import RunFolder
 from dcrnn_fast.training.loop import optim, trainer
@@ -91,8 +91,8 @@ def test_a_rate_that_is_no_tensor_is_found(trained, monkeypatch):
 WAITING = {
     "a sum is read": (CrossRNN, "_in_order", lambda self, x0: x0 + 0 * x0.sum().item()),
     "the batch was not checked before": (trainer, "checked", lambda *_, **__: nullcontext()),
-    "the number of rows is read": (table_optim, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True)),
-    "rows are checked on the CPU": (table_optim, "added", lambda target, rows, values: target.index_add_(0, rows, values)),
+    "the number of rows is read": (row_wise_adagrad, "each_row_once", lambda gradient, wait: each_row_once(gradient, wait=True)),
+    "rows are checked on the CPU": (row_wise_adagrad, "added", lambda target, rows, values: target.index_add_(0, rows, values)),
 }
 
 
