@@ -34,6 +34,7 @@ def test_the_reference_has_no_fast_class_among_its_bases():
 PLAN = SharingPlan.from_ratio("trunk", 2, 5, 0.4, rank=4)
 LAYERS = {f"DCN-v2, rank {rank}": ("DCNv2", (5, 3), {"rank": rank}) for rank in (None, 1, 3)} | {
     "a trunk of low rank": ("CrossRNN", (PLAN,), {}),
+    **{f"{kind}, by field": ("CrossRNN", (SharingPlan.from_fields(kind, 2, [2, 1, 2], [1]),), {}) for kind in ("rows", "trunk")},
 }
 
 
