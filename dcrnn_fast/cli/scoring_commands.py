@@ -118,17 +118,19 @@ def serve(
     check_installed("serve", "serve", PACKAGES)
     import pyarrow
 
+    from ..serving.export.load import load_exported
     from ..serving.http.app import Application, Limits
-    from ..serving.http.served import load_package, load_run
+    from ..serving.http.served import load_served
     from ..serving.http.server import Server, bind
+    from ..serving.ranker import Ranker
 
     asked = SimpleQueue[None]()  # a supervisor may ask for a reload while the model loads for the first time
     signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     bound = bind(host, port)
     limits = Limits(max_body_bytes, max_rows, max_queue_rows, max_batch_rows, max_connections)
-    load = partial(load_package, path) if run is None else partial(load_run, path, device=device, backend=backend)
+    ranker_of = load_exported if run is None else partial(Ranker.load, device=device, backend=backend)
     pyarrow.array([None])  # imports pandas, if it is installed, before a request waits for that
     gc.collect()
     gc.freeze()  # what was imported stays, and is not walked through again for every request with many cells
     sys.setswitchinterval(0.0005)  # the event loop waits for its turn at each read and write; the usual one is 5 ms
-    Server(Application(load, limits, threads=threads), bound, grace=grace, asked=asked).serve_until_stopped()
+    Server(Application(partial(load_served, path, ranker_of), limits, threads=threads), bound, asked, grace=grace).serve_until_stopped()

@@ -132,22 +132,13 @@ REASONS: dict[str, str | None] = {
 """Why each backend cannot run on this machine; None if no reason is known. The table is filled at import without querying a GPU, so that a
 traced graph reads a constant."""
 
-_logged: set[str] = set()
-
-
-@cache
-def _no_device() -> str | None:
-    """Why no GPU can be used, or None. It asks the driver, which an import must not do."""
-    if torch.cuda.is_available():
-        return None
-    return "no CUDA device was found; run on a machine with an NVIDIA GPU and its driver"
-
 
 def unusable_reason(name: str) -> str | None:
-    """Why a backend cannot run on this machine, its GPU included, or None."""
+    """Why a backend cannot run on this machine, its GPU included, or None. It asks the driver, which an import must not do."""
     reason = REASONS.get(name)
-    if reason is None and name in BACKENDS and BACKENDS[name].devices == ("cuda",) and not torch.compiler.is_compiling():
-        return _no_device()
+    needs_gpu = reason is None and name in BACKENDS and BACKENDS[name].devices == ("cuda",) and not torch.compiler.is_compiling()
+    if needs_gpu and not torch.cuda.is_available():
+        return "no CUDA device was found; run on a machine with an NVIDIA GPU and its driver"
     return reason
 
 
@@ -191,7 +182,7 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
         candidates = AUTO.get(kind, ("reference",))
         chosen = next(candidate for candidate in candidates if REASONS[candidate] is None)
         if not torch.compiler.is_compiling():
-            _log_once(kind, chosen)
+            _log(kind, chosen)
         return chosen
     check_choice("backend", name, NAMES)
     devices = BACKENDS[name].devices
@@ -206,10 +197,9 @@ def resolve(name: str = "auto", *, device: torch.device | str = "cpu") -> str:
     return name
 
 
-def _log_once(kind: str, chosen: str) -> None:
-    if kind in _logged:
-        return
-    _logged.add(kind)
+@cache
+def _log(kind: str, chosen: str) -> None:
+    """Say once what ``auto`` takes on a type of device, and what it passes over."""
     for name in AUTO.get(kind, ()):
         if name == chosen:
             break

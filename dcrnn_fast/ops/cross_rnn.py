@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
-from ..sharing import GATES, Cell
+from ..sharing import GATES
 from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
@@ -22,6 +22,14 @@ from .checks import check_tensors
 
 INPUTS = ("x0", "shared_weight", "shared_bias", "private_weight", "private_bias", "context")
 """The differentiable arguments, in the order of the gradients."""
+TENSORS = "Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_weight, Tensor private_bias"
+SAVED = "Tensor grad, Tensor activations, SymInt grad_mask"
+OPTIONS = "SymInt steps, str cell, Tensor? context, bool return_states, bool allow_tf32"
+DEFAULTS = 'SymInt steps, str cell="gated", Tensor? context=None, bool return_states=False, bool allow_tf32=False, bool saved=False'
+SCHEMAS = {
+    "cross_rnn": f"({TENSORS}, {DEFAULTS}) -> (Tensor, Tensor)",
+    "cross_rnn_backward": f"({SAVED}, {TENSORS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 6)})",
+}
 
 
 class GradMask(IntFlag):
@@ -40,80 +48,48 @@ class GradMask(IntFlag):
 
 
 def check(
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    steps: int,
-    cell: str = "gated",
-    context: Tensor | None = None,
-    return_states: bool = False,
-    allow_tf32: bool = False,
-    saved: bool = False,
-) -> dict[str, int]:
-    """The sizes by letter. Raise TypeError or ValueError unless the arguments fit each other."""
-    sizes = check_inputs(x0, context, steps, cell)
-    check_weights(x0, "K", shared_weight, shared_bias, private_weight, private_bias, sizes)
-    return sizes
-
-
-def check_backward(grad: Tensor, activations: Tensor, grad_mask: int, *arguments: Any) -> dict[str, int]:
-    """The sizes by letter. Raise TypeError or ValueError unless the forward's arguments and the backward's fit each other."""
-    sizes = check(*arguments)
-    x0, *_, context, return_states, _ = arguments
-    most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT
-    check_saved(x0, (grad, out_shape(sizes, return_states)), (activations, saved_shape(sizes)), grad_mask, most, context)
-    return sizes
-
-
-def check_inputs(x0: Tensor, context: Tensor | None, steps: int, cell: str) -> dict[str, int]:
-    """The sizes L, B, D, C, G and K = C + D. Raise TypeError or ValueError unless these arguments fit each other."""
+    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, steps: int,
+    cell: str = "gated", context: Tensor | None = None, *_: Any, projections: Sequence[Tensor] = (),
+) -> dict[str, int]:  # fmt: skip
+    """The sizes L, B, D, C, G, K = C + D, W, S, P, T and, with the two projections, M, N and r. Raise TypeError or ValueError unless the
+    arguments fit each other."""
     check_choice("cell", cell, tuple(GATES))
     if isinstance(steps, int):  # a traced graph may leave it open
         check_count("steps", steps, maximum=MAX_STEPS)
-    sizes = {"L": steps, "G": GATES[cell]}
-    given = [("x0", x0, "BD")] if context is None else [("x0", x0, "BD"), ("context", context, "LBC")]
-    check_tensors(("x0", x0), given, sizes)
+    sizes, like = {"L": steps, "G": GATES[cell]}, ("x0", x0)
+    check_tensors(like, [("x0", x0, "BD")] if context is None else [("x0", x0, "BD"), ("context", context, "LBC")], sizes)
     if sizes["D"] == 0:
         raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, D] with D >= 1")
     sizes["K"] = sizes.setdefault("C", 0) + sizes["D"]
-    return sizes
-
-
-def check_weights(
-    x0: Tensor,
-    columns: str,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    sizes: dict[str, int],
-) -> None:
-    """Raise TypeError or ValueError unless the weights, of the ``columns`` "K" or "r", and the biases fit the sizes."""
+    if projections:
+        check_tensors(like, [("shared_projection", projections[0], "WMGK"), ("private_projection", projections[1], "TWNGK")], sizes)
+        sizes["r"] = sizes["M"] + sizes["N"]
+        if sizes["r"] == 0:
+            raise ValueError("shared_projection, private_projection: got M + N = 0 rows, expected the rank r >= 1")
+    columns = "r" if projections else "K"
     weights = ("shared_weight", shared_weight, f"WSG{columns}"), ("private_weight", private_weight, f"TWPG{columns}")
-    check_tensors(("x0", x0), [*weights, ("shared_bias", shared_bias, "WSG"), ("private_bias", private_bias, "TWPG")], sizes)
+    check_tensors(like, [*weights, ("shared_bias", shared_bias, "WSG"), ("private_bias", private_bias, "TWPG")], sizes)
     if sizes["W"] != 1 and sizes["W"] != sizes["L"]:  # symbolic sizes of a compiled graph do not support "in"
         raise ValueError(f"shared_weight: got the weights of W = {sizes['W']} steps, expected 1 (tied) or steps = {sizes['L']} (untied)")
     if sizes["S"] + sizes["P"] != sizes["D"]:
         raise ValueError(f"shared_weight, private_weight: got S + P = {sizes['S']} + {sizes['P']} units, expected D = {sizes['D']}")
+    return sizes
 
 
-def check_saved(
-    like: Tensor,
-    grad: tuple[Tensor, list[int]],
-    activations: tuple[Tensor, list[int]],
-    grad_mask: int,
-    most: int,
-    context: Tensor | None,
+def check_backward(
+    grad: Tensor, activations: Tensor, grad_mask: int, x0: Tensor, *arguments: Any, projections: Sequence[Tensor] = ()
 ) -> None:
-    """Raise TypeError or ValueError unless a backward's mask is right, and its two tensors have their shapes; activations may be [0]."""
-    for name, (tensor, _), shapes in (("grad", grad, [grad[1]]), ("activations", activations, [activations[1], [0]])):
+    """Raise TypeError or ValueError unless the forward's arguments and the backward's fit each other; activations may be [0]."""
+    sizes = check(x0, *arguments, projections=projections)
+    context, return_states = arguments[6:8]
+    shapes = {"grad": [out_shape(sizes, return_states)], "activations": [saved_shape(sizes), [0]]}
+    for name, tensor in (("grad", grad), ("activations", activations)):
         check_tensor(name, tensor, "floats")
         check_memory(name, tensor)
-        check_alike("x0", like, {name: tensor})
-        if list(tensor.shape) not in shapes:
-            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {' or '.join(map(str, shapes))}")
+        check_alike("x0", x0, {name: tensor})
+        if list(tensor.shape) not in shapes[name]:
+            raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {' or '.join(map(str, shapes[name]))}")
+    most = GradMask.X0 | GradMask.WEIGHTS | GradMask.CONTEXT | (GradMask.PROJECTIONS if projections else 0)
     if not 0 <= grad_mask <= most:
         raise ValueError(f"grad_mask: got {grad_mask}, expected a sum of the bits of GradMask, 0 to {most}")
     if grad_mask & GradMask.CONTEXT and context is None:
@@ -126,73 +102,45 @@ def out_shape(sizes: dict[str, int], return_states: bool) -> list[int]:
 
 
 def saved_shape(sizes: dict[str, int]) -> list[int]:
-    """The activations a and, in a gated cell, g: [T, L, B, G, D]."""
-    return [sizes[letter] for letter in "TLBGD"]
+    """The activations a and, in a gated cell, g: [T, L, B, G, D]. With projections z and, in a gated cell, y: [T, L, B, G, r]."""
+    return [*(sizes[letter] for letter in "TLBG"), sizes["r" if "r" in sizes else "D"]]
 
 
 def fake(
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    steps: int,
-    cell: str = "gated",
-    context: Tensor | None = None,
-    return_states: bool = False,
-    allow_tf32: bool = False,
-    saved: bool = False,
-) -> tuple[Tensor, Tensor]:
+    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, steps: int,
+    cell: str = "gated", context: Tensor | None = None, return_states: bool = False, allow_tf32: bool = False, saved: bool = False,
+    *, projections: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Empty results: the output, and the activations, [0] where they are not saved."""
-    sizes = check(x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context)
+    sizes = check(x0, shared_weight, shared_bias, private_weight, private_bias, steps, cell, context, projections=projections)
     return x0.new_empty(out_shape(sizes, return_states)), x0.new_empty(saved_shape(sizes) if saved else [0])
 
 
 def fake_backward(
-    grad: Tensor,
-    activations: Tensor,
-    grad_mask: int,
-    x0: Tensor,
-    shared_weight: Tensor,
-    shared_bias: Tensor,
-    private_weight: Tensor,
-    private_bias: Tensor,
-    steps: int,
-    cell: str,
-    context: Tensor | None,
-    return_states: bool,
-    allow_tf32: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Empty gradients of :data:`INPUTS`, [0] for one that is not asked for."""
-    weights = shared_weight, shared_bias, private_weight, private_bias
-    check_backward(grad, activations, grad_mask, x0, *weights, steps, cell, context, return_states, allow_tf32)
-    return (
-        gradient(x0, x0, grad_mask & GradMask.X0),
-        gradient(x0, shared_weight, grad_mask & GradMask.WEIGHTS),
-        gradient(x0, shared_bias, grad_mask & GradMask.WEIGHTS),
-        gradient(x0, private_weight, grad_mask & GradMask.WEIGHTS),
-        gradient(x0, private_bias, grad_mask & GradMask.WEIGHTS),
-        gradient(x0, context, grad_mask & GradMask.CONTEXT),
-    )
-
-
-def gradient(like: Tensor, tensor: Tensor | None, wanted: int) -> Tensor:
-    """An empty gradient of a tensor, or [0] where it is not wanted."""
-    return like.new_empty(tensor.shape if wanted and tensor is not None else [0])
+    grad: Tensor, activations: Tensor, grad_mask: int, x0: Tensor, *arguments: Any, projections: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """Empty gradients of :data:`INPUTS` and of the projections, [0] for one that is not asked for."""
+    check_backward(grad, activations, grad_mask, x0, *arguments, projections=projections)
+    weights, context = arguments[:4], arguments[6]
+    asked = [GradMask.X0, *[GradMask.WEIGHTS] * 4, GradMask.CONTEXT, *[GradMask.PROJECTIONS] * len(projections)]
+    pairs = zip((x0, *weights, context, *projections), asked, strict=True)
+    return tuple(x0.new_empty(tensor.shape if grad_mask & one and tensor is not None else [0]) for tensor, one in pairs)
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backward": fake_backward}
-"""By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
+"""By the operator's name, the function that computes the shapes for tracing."""
 
 
 def by_plain_pytorch(
     x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
-    steps: int, cell: Cell, return_states: bool, recompute: bool,
+    *others: Any,
 ) -> Tensor:  # fmt: skip
     """The reference's result. It saves what autograd saves."""
+    *projections, steps, cell, return_states, _ = others
     tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-    check(*tensors, steps, cell, context)
-    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states)
+    check(*tensors, steps, cell, context, projections=projections)
+    by_name: dict[str, Any] = dict(zip(("shared_projection", "private_projection"), projections, strict=False))
+    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states, **by_name)
 
 
 @constant_in_graphs

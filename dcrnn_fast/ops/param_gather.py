@@ -94,8 +94,12 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
     check_rows(num_shared, num_private, index, "num_shared, num_private")
 
 
+SCHEMAS = {
+    "param_gather": "(Tensor shared, Tensor private, Tensor index) -> Tensor",
+    "param_gather_backward": "(Tensor grad, Tensor index, SymInt num_shared, SymInt num_private) -> (Tensor, Tensor)",
+}
 OPERATORS: dict[str, Callable[..., Any]] = {"param_gather": fake, "param_gather_backward": fake_backward}
-"""By the operator's name, the function that computes the shapes for tracing. Its signature is the schema."""
+"""By the operator's name, the function that computes the shapes for tracing."""
 
 
 def by_plain_pytorch(shared: Tensor, private: Tensor, index: Tensor, recompute: bool) -> Tensor:

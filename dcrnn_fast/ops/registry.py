@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op, infer_schema, triton_op
+from torch.library import custom_op, triton_op
 
 from ..errors import BackendUnavailable
 from ..kernels import INTERPRETED
@@ -21,7 +21,8 @@ CONTRACTS: dict[str, ModuleType] = {"param_gather": param_gather, "cross_rnn": c
 """By the operator's name the module of its contract."""
 OPERATORS: dict[str, Callable[..., Any]] = {name: fake for contract in CONTRACTS.values() for name, fake in contract.OPERATORS.items()}
 """Every operator of the contract, its backward too, by name: the function that computes the shapes for tracing."""
-
+SCHEMAS: dict[str, str] = {name: schema for contract in CONTRACTS.values() for name, schema in contract.SCHEMAS.items()}
+"""Their schemas, which csrc/ops.cpp has too."""
 
 Implementation = Mapping[str, Callable[..., Tensor]]
 """A backend: by the operator's name, the function from its tensors, its options, and whether to recompute, to the output."""
@@ -46,7 +47,7 @@ def register(
         BackendUnavailable: the namespace lacks an operator, or has one with another schema; it was built from other sources.
     """
     for name, fake in OPERATORS.items():
-        operator, schema = f"{namespace}::{name}", infer_schema(fake, mutates_args=())
+        operator, schema = f"{namespace}::{name}", SCHEMAS[name]
         if functions is not None:
             # PyTorch's compiler looks into a triton_op and compiles its kernels; it can do nothing with interpreted ones.
             (custom_op if INTERPRETED else triton_op)(operator, functions[name], mutates_args=(), schema=schema)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dcrnn_fast import functional
 from dcrnn_fast.ops import backends, dispatch, param_gather
 from dcrnn_fast.ops.cross_rnn import GradMask
-from dcrnn_fast.ops.registry import OPERATORS
+from dcrnn_fast.ops.registry import OPERATORS, SCHEMAS
 
 from ..ops.inference_problems import pack_arguments, packed, request_arguments
 from .recipes import DTYPES, PROJECTIONS, gather_problem, problem
@@ -131,7 +131,8 @@ def breach(target: str, arguments: Arguments) -> str | None:
     try:
         if name in OPERATORS:
             with torch.no_grad():
-                OPERATORS[name](**{n: int(v) if type(v) is bool and n == "steps" else v for n, v in given.items()})
+                order = [argument.name for argument in torch._C.parse_schema(name + SCHEMAS[name]).arguments]
+                OPERATORS[name](*[int(given[n]) if type(given[n]) is bool and n == "steps" else given[n] for n in order if n in given])
         if name.startswith("param_gather") and not is_slow(target):  # a kernel on a GPU cannot raise
             rows = len(given["shared"]) + given["private"].shape[1] if "shared" in given else given["num_shared"] + given["num_private"]
             param_gather.check_index(given["index"], rows)

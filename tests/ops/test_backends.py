@@ -23,7 +23,7 @@ def test_a_named_backend_that_cannot_run_says_why_and_what_to_do(name):
 
 def test_a_backend_asked_for_on_a_device_it_does_not_serve_says_so(monkeypatch):
     monkeypatch.setitem(backends.REASONS, "cuda", None)
-    monkeypatch.setattr(backends, "_no_device", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert backends.resolve("cuda", device="cuda") == "cuda"
     with pytest.raises(BackendUnavailable, match="computes on cuda and the tensors are on cpu"):
         backends.resolve("cuda", device="cpu")

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 
 class Process:
@@ -77,15 +78,16 @@ class OnAThread:
     """The server in Python on a thread of this process: it starts in no time. Options are those of the command, as ``max_rows=100``."""
 
     def __init__(self, served, *, load=None, grace=10.0, threads=1, **limits):
+        from dcrnn_fast import Ranker
         from dcrnn_fast.serving.http.app import Application, Limits
-        from dcrnn_fast.serving.http.served import load_run
+        from dcrnn_fast.serving.http.served import load_served
         from dcrnn_fast.serving.http.server import Server, bind
 
         named = {name.removeprefix("max_"): value for name, value in limits.items()}
-        self.served = served
-        self.application = Application(partial(load or load_run, served), Limits(**named), threads=threads)
-        self._server = Server(self.application, bind("127.0.0.1", 0), grace=grace)
-        self.url, self.reload, self.ask_to_stop = self._server.url, self._server.reload, self._server.stop
+        self.served, self._asked = served, SimpleQueue()
+        self.application = Application(partial(load or partial(load_served, load=Ranker.load), served), Limits(**named), threads=threads)
+        self._server = Server(self.application, bind("127.0.0.1", 0), self._asked, grace=grace)
+        self.url, self.reload, self.ask_to_stop = self._server.url, partial(self._asked.put, None), self._server.stop
         self._thread = threading.Thread(target=self._server.serve_until_stopped, daemon=True)
         self._thread.start()
         while self._thread.is_alive() and not self._server.started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -12,12 +13,11 @@ from functools import partial
 from typing import Any
 
 import orjson
+import torch
 from fastapi_offline import FastAPIOffline
+from starlette.responses import Response
 
-from ...data.encoder.encoder import Encoded
-from ...errors import DataError
-from ..export.load import ExportedRanker
-from ..ranker import Ranker
+from ... import __version__
 from .batching import Batcher, Job, Limits
 from .metrics import Metrics
 from .request import Refused, read_request, unavailable
@@ -28,8 +28,6 @@ JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 65_536
 """Bodies of more bytes are read on another thread, so that small requests need not wait for them."""
-BODIES = 64 << 20
-"""The most bytes of bodies that are held at once, or those of one body if that may have more."""
 MAX_DEADLINE = 600_000
 SCORE, PAGES = "/v1/score", ("/docs", "/static-offline-docs")
 """The path for scores, and those of the page for trying requests out and of its files."""
@@ -49,10 +47,10 @@ class Application:
 
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
         self._load, self.limits, self.served = load, limits, load()
-        self.metrics, self.is_stopping = Metrics(self.served.id), False
+        self.metrics, self.is_stopping = Metrics(), False
+        self.metrics.model.info({"model": _id(self.served)})
         self.connections: Collection[Any] = ()
         self.batcher = Batcher(limits, self.metrics, threads)
-        self._body_bytes = 0
         self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
         self._pages = FastAPIOffline(title="dcrnn_fast", redoc_url=None)  # Swagger UI, and its files
         self._paths: dict[str, Callable[[], Any]] = {
@@ -60,7 +58,7 @@ class Application:
             "/openapi.json": lambda: describe_api(self.about()),
             "/health/live": lambda: {"status": "live"},
             "/health/ready": self._ready,
-            "/metrics": lambda: self.metrics.text(self.served.ranker.unseen),
+            "/metrics": lambda: self.metrics.text(self.served.unseen),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,15 +84,12 @@ class Application:
             logging.getLogger("uvicorn.error").exception("a request failed")
             self.metrics.rejected.labels("failed").inc()
             status, body, more = 503, _json({"error": "the server failed, and its log says how; report this"}), {"retry-after": "1"}
-        headers = {"content-type": kind, "content-length": str(len(body))} | more
         if self.is_stopping:
-            headers["connection"] = "close"
+            more["connection"] = "close"
         self.metrics.requests.labels(str(status)).inc()
         if path == SCORE:
             self.metrics.seconds.observe(time.monotonic() - arrived)
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
+        await Response(body, status, more, kind)(scope, receive, send)
 
     async def _answer(self, scope: Scope, path: str, receive: Receive, arrived: float) -> Any:
         """What is answered: JSON types, or the text of the metrics. Raises :class:`Refused`; ConnectionResetError if the client is gone."""
@@ -113,49 +108,32 @@ class Application:
             headers[name] = f"{headers[name]}, {value.decode('latin-1')}" if name in headers else value.decode("latin-1")
         _check_type(headers.get(b"content-type", ""), headers.get(b"content-encoding", ""))
         deadline = _deadline(headers.get(b"x-deadline-ms"), arrived)
-        served, (ids, dense) = await self._encoded(headers.get(b"content-length", ""), receive)
-        job = Job(served.ranker, ids, dense, deadline)
+        is_late = self.is_stopping
+        body = await self._body(headers.get(b"content-length", ""), receive)
+        if is_late:
+            raise unavailable("stopping", "the server is stopping; ask another one")
+        served = self.served
+        read = partial(read_request, body, served.encoder, max_rows=self.limits.rows)
+        ids, dense = await asyncio.get_running_loop().run_in_executor(self._aside, read) if len(body) > INLINE else read()
+        job = Job(served, ids, dense, deadline)
         self.batcher.submit(job)
         scores = await job.done
         self.metrics.rows.inc(job.rows)
-        return {"model": served.id, "rows": job.rows, "scores": scores}
+        return {"model": _id(served), "rows": job.rows, "scores": scores}
 
-    async def _encoded(self, told: str, receive: Receive) -> tuple[Served, Encoded]:
-        """The rows of a body, whose bytes are counted while they are held, and what scores them."""
-        is_late, body = self.is_stopping, bytearray()
-        try:
-            await self._receive(body, told, receive)
-            if is_late:
-                raise unavailable("stopping", "the server is stopping; ask another one")
-            served = self.served
-            read = partial(self._read, served.ranker, body)
-            return served, await asyncio.get_running_loop().run_in_executor(self._aside, read) if len(body) > INLINE else read()
-        finally:
-            self._body_bytes -= len(body)
-
-    async def _receive(self, body: bytearray, told: str, receive: Receive) -> None:
-        limit, more = self.limits.body_bytes, True
+    async def _body(self, told: str, receive: Receive) -> bytearray:
+        """The body, which may have a Content-Length that is ``told``. Raises ConnectionResetError if the client is gone."""
+        body, limit, more = bytearray(), self.limits.body_bytes, True
         size = int(told) if told.isdigit() else 0
         while more and size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
-            part, more = message["body"], message["more_body"]
-            if self._body_bytes + len(part) > max(BODIES, limit):
-                raise unavailable("overload", f"the server holds {self._body_bytes:,} bytes of other requests; try again")
-            body += part
-            self._body_bytes += len(part)
-            size = max(size, len(body))
+            body += message["body"]
+            size, more = max(size, len(body)), message["more_body"]
         if size > limit:
             raise Refused(413, f"the body has more than {limit:,} bytes, the most that are read; send several requests")
-
-    def _read(self, ranker: Ranker | ExportedRanker, body: bytearray) -> Encoded:
-        request = read_request(body, max_rows=self.limits.rows)
-        request.check(ranker.columns)
-        try:
-            return ranker.encoder.encode_shared(request.columns, request.shared, request.rows)
-        except DataError as error:
-            raise Refused(400, str(error)) from error
+        return body
 
     def reload(self) -> None:
         """Load again, score a row, and then take the new ranker; requests that run end with the old one.
@@ -168,7 +146,7 @@ class Application:
             told(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on")
             self.metrics.reloads.labels("failed").inc()
         else:
-            self.metrics.set_model(self.served.id)
+            self.metrics.model.info({"model": _id(self.served)})
             self.metrics.reloads.labels("ok").inc()
 
     def _ready(self) -> dict[str, str]:
@@ -179,16 +157,19 @@ class Application:
     def about(self) -> dict[str, Any]:
         """The answer of /v1/model."""
         served, limits = self.served, self.limits
+        origin = getattr(served, "about", {"kind": "run", "dcrnn_fast": __version__, "torch": torch.__version__})
         return {
-            "model": served.id,
-            "names": list(served.ranker.names),
-            "tasks": list(served.ranker.encoder.tasks),
-            "columns": list(served.ranker.columns),
-            "kind": served.kind,
-            "dcrnn_fast": served.dcrnn_fast,
-            "torch": served.torch,
+            "model": _id(served),
+            "names": list(served.names),
+            "tasks": list(served.encoder.tasks),
+            "columns": list(served.columns),
+            **{key: origin[key] for key in ("kind", "dcrnn_fast", "torch")},
             "limits": {"body_bytes": limits.body_bytes, "rows": limits.rows, "queue_rows": limits.queue_rows},
         }
+
+
+def _id(served: Served) -> str:
+    return str(served.id)[:12]
 
 
 def _json(content: Any) -> bytes:
@@ -203,9 +184,9 @@ def _check_type(kind: str, encoding: str) -> None:
         raise Refused(415, f"Content-Encoding is {encoding[:100]!r}; send the body as it is")
 
 
-def _deadline(value: str | None, arrived: float) -> float | None:
+def _deadline(value: str | None, arrived: float) -> float:
     if value is None:
-        return None
+        return math.inf
     if not re.fullmatch("[1-9][0-9]{0,5}", value) or int(value) > MAX_DEADLINE:
         raise Refused(400, f"X-Deadline-Ms is {value[:100]!r}, expected one whole number from 1 to {MAX_DEADLINE:,}")
     return arrived + int(value) / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ...support.model_inputs import inputs_checked
-from ..export.load import ExportedRanker
-from ..ranker import Ranker, Scores
+from ..ranker import Scores
 from .metrics import Metrics
 from .request import unavailable
+from .served import Served
 
 
 class Limits(NamedTuple):
@@ -40,14 +41,14 @@ class Limits(NamedTuple):
 class Job:
     """Encoded rows that wait for their scores: ids [B, F] int64, dense [B, Nd] float32 or None, B >= 1.
 
-    ``ranker`` has encoded them, and scores them. ``deadline`` is the value of :func:`time.monotonic` until which scoring must begin, or
-    None. ``done`` receives the scores, a refusal, or what the ranker raised. Made while an event loop runs.
+    ``ranker`` has encoded them, and scores them. ``deadline`` is the value of :func:`time.monotonic` until which scoring must begin.
+    ``done`` receives the scores, a refusal, or what the ranker raised. Made while an event loop runs.
     """
 
-    ranker: Ranker | ExportedRanker
+    ranker: Served
     ids: Tensor
     dense: Tensor | None
-    deadline: float | None = None
+    deadline: float = math.inf
     done: asyncio.Future[Scores] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -113,7 +114,7 @@ class Batcher:
         now, rows = time.monotonic(), 0
         while self._jobs:
             job = self._jobs[0]
-            if job.deadline is not None and job.deadline < now:
+            if job.deadline < now:
                 self._refuse(job, "deadline", "the deadline passed before scoring began; ask again, or allow more X-Deadline-Ms")
             elif not batch or (job.ranker is batch[0].ranker and rows + job.rows <= self._limits.batch_rows):
                 batch.append(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics, generate_latest
 
 from ..unseen import Unseen
 
@@ -21,7 +21,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 class Metrics:
     """Counters, gauges and histograms of one server, by the names of docs/guide/server.md."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self) -> None:
         disable_created_metrics()  # the text format 0.0.4 knows no times of creation
         self._registry = registry = CollectorRegistry()
         self.requests = Counter("dcrnn_fast_requests", "Requests that were answered, by status.", ["status"], registry=registry)
@@ -33,18 +33,12 @@ class Metrics:
         self.queue_rows = Gauge("dcrnn_fast_queue_rows", "Rows that wait.", registry=registry)
         self.rejected = Counter("dcrnn_fast_rejected", "Requests that were answered 503, by reason.", ["reason"], registry=registry)
         self.reloads = Counter("dcrnn_fast_reloads", "Loads of the model after the first one, by result.", ["result"], registry=registry)
-        self._model = Gauge("dcrnn_fast_model_info", "1, with the id of the model that scores.", ["model"], registry=registry)
+        self.model = Info("dcrnn_fast_model", "1, with the id of the model that scores.", registry=registry)
         self._rates = {name: Gauge(f"dcrnn_fast_{name}_rate", help, ["field"], registry=registry) for name, help in RATES.items()}
         for reason in REASONS:
             self.rejected.labels(reason)
         for result in RESULTS:
             self.reloads.labels(result)
-        self.set_model(model)
-
-    def set_model(self, model: str) -> None:
-        """Say which model scores from now on."""
-        self._model.clear()
-        self._model.labels(model).set(1)
 
     def text(self, unseen: Unseen | None) -> bytes:
         """All of them in the text format, version 0.0.4."""

@@ -1,4 +1,4 @@
-"""Reads the body of a request for scores: any bytes become columns of cells, or an error of one line."""
+"""Reads the body of a request for scores: any bytes become encoded rows, or an error of one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...errors import shown
+from ...data import Encoder
+from ...data.encoder.encoder import Encoded
+from ...errors import DataError, shown
 
 MAX_SPREAD = 2**24
 """The most characters or values that a shared cell may have, counted in every row."""
@@ -31,36 +33,18 @@ def unavailable(reason: str, message: str, **headers: str) -> Refused:
     return Refused(503, message, reason=reason, **{"retry-after": "1"}, **headers)
 
 
-class ScoreRequest(NamedTuple):
-    """The cells of ``rows`` rows: lists of one length, and cells that every row has."""
+def read_request(body: bytes | bytearray, encoder: Encoder, *, max_rows: int) -> Encoded:
+    """The encoded rows of a body.
 
-    columns: dict[str, list[Any]]
-    shared: dict[str, Any]
-    rows: int
+    Raises :class:`Refused`: 400 for what is no JSON, another shape than the message says, or a wrong column or cell; 413 for more than
+    ``max_rows`` rows, and for a shared cell that would take too much memory in each row.
 
-    def check(self, wanted: Sequence[str]) -> None:
-        """Raise :class:`Refused` for a wanted column that is not there, and for a shared cell that takes too much memory in each row."""
-        if missing := [name for name in wanted if name not in self.columns and name not in self.shared]:
-            names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10:,} more" if missing[10:] else "")
-            reads = f"the model reads {names}, and the request has neither cells nor a shared cell of that name"
-            raise Refused(400, f"{reads}; null is a missing cell")
-        for name in self.shared.keys() & set(wanted):
-            cell = self.shared[name]
-            size = len(cell) + sum(len(item) for item in cell if type(item) is str) if type(cell) is list else len(str(cell))
-            if size * self.rows > MAX_SPREAD:
-                held = f"shared {name!r} holds {size:,} characters or values for each of {self.rows:,} rows"
-                raise Refused(413, f"{held}, expected at most {MAX_SPREAD:,} in all; shorten it, or send fewer rows at once")
-
-
-def read_request(body: bytes | bytearray, *, max_rows: int) -> ScoreRequest:
-    """The request in a body.
-
-    Raises :class:`Refused`: 400 for what is no JSON, or another shape than the message says; 413 for more than ``max_rows`` rows.
-
+    >>> from dcrnn_fast.data import Encoder
     >>> from dcrnn_fast.serving.http.request import read_request
-    >>> read_request(b'{"columns": {"item": ["i1", null]}, "shared": {"user": "u7"}}', max_rows=10)
-    ScoreRequest(columns={'item': ['i1', None]}, shared={'user': 'u7'}, rows=2)
-    >>> read_request(b'{"columns": {"item": "i1"}}', max_rows=10)
+    >>> encoder = Encoder(tasks=["click"], num_embeddings={"item": 2}, dense=[], vocabulary={"item": ["<oov>", "i1"]}, scaling={})
+    >>> read_request(b'{"columns": {"item": ["i1", null]}}', encoder, max_rows=10).ids.tolist()
+    [[1], [0]]
+    >>> read_request(b'{"columns": {"item": "i1"}}', encoder, max_rows=10)
     Traceback (most recent call last):
     ...
     dcrnn_fast.serving.http.request.Refused: column 'item' is 'i1', expected a list of cells, one for each row
@@ -85,7 +69,11 @@ def read_request(body: bytes | bytearray, *, max_rows: int) -> ScoreRequest:
         _check_cells(cells, f"column {shown(name)}")
     for name, cell in shared.items():
         _check_cells([cell], f"shared {shown(name)}")
-    return ScoreRequest(columns, shared, rows)
+    _check_wanted(columns, shared, rows, encoder.columns)
+    try:
+        return encoder.encode_shared(columns, shared, rows)
+    except DataError as error:
+        raise Refused(400, str(error)) from error
 
 
 def _parsed(text: str) -> Any:
@@ -125,6 +113,20 @@ def _check_cells(cells: list[Any], column: str) -> None:
         if wrong := [item for item in (cell if type(cell) is list else [cell]) if type(item) not in _PLAIN]:
             where = f"row {row:,}: {column}" if column.startswith("column") else column
             raise Refused(400, f"{where} holds {shown(wrong[0])}, expected {_CELLS}")
+
+
+def _check_wanted(columns: dict[str, Any], shared: dict[str, Any], rows: int, wanted: Sequence[str]) -> None:
+    """Raise for a wanted column that is not there, and for a shared cell that takes too much memory in each row."""
+    if missing := [name for name in wanted if name not in columns and name not in shared]:
+        names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10:,} more" if missing[10:] else "")
+        reads = f"the model reads {names}, and the request has neither cells nor a shared cell of that name"
+        raise Refused(400, f"{reads}; null is a missing cell")
+    for name in shared.keys() & set(wanted):
+        cell = shared[name]
+        size = len(cell) + sum(len(item) for item in cell if type(item) is str) if type(cell) is list else len(str(cell))
+        if size * rows > MAX_SPREAD:
+            held = f"shared {name!r} holds {size:,} characters or values for each of {rows:,} rows"
+            raise Refused(413, f"{held}, expected at most {MAX_SPREAD:,} in all; shorten it, or send fewer rows at once")
 
 
 def _constant(name: str) -> None:

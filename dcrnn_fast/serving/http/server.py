@@ -8,7 +8,6 @@ import sys
 import threading
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
 
 import torch
 import uvicorn
@@ -26,14 +25,9 @@ LAST = 0.5
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of uvicorn's that holds a bounded part of what a client sends, and ends if no request comes."""
+    """A connection of uvicorn's that holds a bounded part of what a client sends."""
 
     unread = 0
-
-    def connection_made(self, transport: Any) -> None:
-        """Wait for the first request as long as for the next ones."""
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""
@@ -55,11 +49,12 @@ class Connection(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where; what is put into ``asked`` is a reload."""
+    """Serves an :class:`Application` on a bound socket until :meth:`stop`. ``url`` is where.
 
-    def __init__(
-        self, application: Application, bound: socket.socket, *, grace: float = 10.0, asked: SimpleQueue[None] | None = None
-    ) -> None:
+    What is put into ``asked`` loads the model again, on a thread of its own. What was asked for before a load begins is one load.
+    """
+
+    def __init__(self, application: Application, bound: socket.socket, asked: SimpleQueue[None], *, grace: float = 10.0) -> None:
         config = uvicorn.Config(
             application,
             http=Connection,
@@ -78,7 +73,7 @@ class Server(uvicorn.Server):
         host, port = bound.getsockname()[:2]
         self.application, self.bound, self.grace = application, bound, grace
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._asked = SimpleQueue() if asked is None else asked
+        self._asked = asked
         application.connections = self.server_state.connections
 
     def serve_until_stopped(self) -> None:
@@ -114,10 +109,6 @@ class Server(uvicorn.Server):
     def _abort(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-
-    def reload(self) -> None:
-        """Load again, on a thread of its own; asked while it loads, it loads once more afterwards."""
-        self._asked.put(None)
 
     def _reload(self) -> None:
         while True:
