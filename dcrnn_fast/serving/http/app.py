@@ -22,7 +22,7 @@ from .batching import Batcher, Job, Limits
 from .metrics import Metrics
 from .request import Refused, read_request, unavailable
 from .schema import describe_api
-from .served import Served, told
+from .served import Served, short_id, told
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,13 +42,12 @@ class Application:
 
     It is an ASGI application. ``is_stopping`` says that it refuses new requests for scores; ``connections`` are those of its server.
 
-    >>> application = Application(lambda: load_run(Path("runs/shop")))  # doctest: +SKIP
+    >>> application = Application(lambda: load_served(Path("runs/shop"), Ranker.load))  # doctest: +SKIP
     """
 
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)
         self._load, self.limits, self.served = load, limits, load()
         self.metrics, self.is_stopping = Metrics(), False
-        self.metrics.model.info({"model": _id(self.served)})
         self.connections: Collection[Any] = ()
         self.batcher = Batcher(limits, self.metrics, threads)
         self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
@@ -58,7 +57,7 @@ class Application:
             "/openapi.json": lambda: describe_api(self.about()),
             "/health/live": lambda: {"status": "live"},
             "/health/ready": self._ready,
-            "/metrics": lambda: self.metrics.text(self.served.unseen),
+            "/metrics": lambda: self.metrics.text(self.served),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +118,7 @@ class Application:
         self.batcher.submit(job)
         scores = await job.done
         self.metrics.rows.inc(job.rows)
-        return {"model": _id(served), "rows": job.rows, "scores": scores}
+        return {"model": short_id(served), "rows": job.rows, "scores": scores}
 
     async def _body(self, told: str, receive: Receive) -> bytearray:
         """The body, which may have a Content-Length that is ``told``. Raises ConnectionResetError if the client is gone."""
@@ -146,7 +145,6 @@ class Application:
             told(f"error: not loaded again: {' '.join(str(error).split())}; the earlier model scores on")
             self.metrics.reloads.labels("failed").inc()
         else:
-            self.metrics.model.info({"model": _id(self.served)})
             self.metrics.reloads.labels("ok").inc()
 
     def _ready(self) -> dict[str, str]:
@@ -159,17 +157,13 @@ class Application:
         served, limits = self.served, self.limits
         origin = getattr(served, "about", {"kind": "run", "dcrnn_fast": __version__, "torch": torch.__version__})
         return {
-            "model": _id(served),
+            "model": short_id(served),
             "names": list(served.names),
             "tasks": list(served.encoder.tasks),
             "columns": list(served.columns),
             **{key: origin[key] for key in ("kind", "dcrnn_fast", "torch")},
             "limits": {"body_bytes": limits.body_bytes, "rows": limits.rows, "queue_rows": limits.queue_rows},
         }
-
-
-def _id(served: Served) -> str:
-    return str(served.id)[:12]
 
 
 def _json(content: Any) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics, generate_latest
 
-from ..unseen import Unseen
+from .served import Served, short_id
 
 REASONS = ("overload", "deadline", "stopping", "failed")
 RESULTS = ("ok", "failed")
@@ -33,19 +33,20 @@ class Metrics:
         self.queue_rows = Gauge("dcrnn_fast_queue_rows", "Rows that wait.", registry=registry)
         self.rejected = Counter("dcrnn_fast_rejected", "Requests that were answered 503, by reason.", ["reason"], registry=registry)
         self.reloads = Counter("dcrnn_fast_reloads", "Loads of the model after the first one, by result.", ["result"], registry=registry)
-        self.model = Info("dcrnn_fast_model", "1, with the id of the model that scores.", registry=registry)
+        self._model = Info("dcrnn_fast_model", "1, with the id of the model that scores.", registry=registry)
         self._rates = {name: Gauge(f"dcrnn_fast_{name}_rate", help, ["field"], registry=registry) for name, help in RATES.items()}
         for reason in REASONS:
             self.rejected.labels(reason)
         for result in RESULTS:
             self.reloads.labels(result)
 
-    def text(self, unseen: Unseen | None) -> bytes:
-        """All of them in the text format, version 0.0.4."""
+    def text(self, served: Served) -> bytes:
+        """All of them in the text format, version 0.0.4; ``served`` is what scores now."""
+        self._model.info({"model": short_id(served)})
         for gauge in self._rates.values():
             gauge.clear()
-        if unseen is not None:
-            for rows, rates in (("", unseen.rates()), ("train_", unseen.trained())):
+        if served.unseen is not None:
+            for rows, rates in (("", served.unseen.rates()), ("train_", served.unseen.trained())):
                 for field, shares in rates.items():
                     for kind, share in shares.items():
                         self._rates[f"{rows}{kind}"].labels(field).set(share)

@@ -28,6 +28,11 @@ def load_served(path: Path, load: Callable[[Path], Served]) -> Served:
     return ranker
 
 
+def short_id(served: Served) -> str:
+    """The first 12 digits of the model's id."""
+    return str(served.id)[:12]
+
+
 def told(line: str) -> None:
     """Write a line to stderr, if anybody can hear it."""
     with suppress(OSError, AttributeError, ValueError):
