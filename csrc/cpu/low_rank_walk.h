@@ -177,8 +177,8 @@ class LowRankWalk {
     }
   }
 
-  // The first step of the units that are alike goes back once, for the last task, with the sum of the tasks' gradients. The first unit of
-  // those that this task goes back for.
+  // The first step of the units that are alike goes back once, with the last task and the sum of all tasks' gradients. Returns the first
+  // unit whose first step goes back with this task.
   int64_t hand_on(int64_t task) {
     const int64_t units = p_.alike();
     const bool last = task + 1 == p_.tasks;

@@ -11,9 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from . import cross_rnn
-from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS, by_plain_pytorch
-
-__all__ = ["by_plain_pytorch"]
+from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS
 
 INPUTS = (*cross_rnn.INPUTS, "shared_projection", "private_projection")
 """The differentiable arguments, in the order of the gradients."""
@@ -39,6 +37,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "low_rank_cross_rnn_backward": _with_projections(cross_rnn.fake_backward, 8),
 }
 """By the operator's name, the function that computes the shapes for tracing."""
+by_plain_pytorch = cross_rnn.by_plain_pytorch
 
 
 def register_autograd(namespace: str, tf32_device: str) -> Callable[..., Tensor]:

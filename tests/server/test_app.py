@@ -204,6 +204,25 @@ def test_a_body_too_large_by_its_length_is_refused_at_once(serve, ranker):
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+def test_bodies_beyond_the_bytes_that_are_held_at_once_are_a_503(serve, ranker, monkeypatch):
+    monkeypatch.setattr("dcrnn_fast.serving.http.app.BODIES", 2000)
+    server = serve(ranker, max_body_bytes=2000)
+    place, body = urlsplit(server.url), json.dumps(ONE | {"shared": {"note": "x" * 1500}}).encode()
+    with socket.create_connection((place.hostname, place.port), timeout=30) as slow:
+        head = f"POST /v1/score HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        slow.sendall(head.encode() + body[:-1])
+        while (answer := score(server.url, body)).status == 200:  # the server has not read the other one yet
+            pass
+        assert f"holds {len(body) - 1:,} bytes of other requests" in error_of(answer, 503)
+        assert answer.headers["retry-after"] == "1"
+        assert_scores(score(server.url, ONE), ranker.predict(ONE["columns"]))
+        slow.sendall(body[-1:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+    for _ in range(3):
+        assert score(server.url, body).status == 200
+    assert metrics(server.url)['dcrnn_fast_rejected_total{reason="overload"}'] == 1
+
+
 @pytest.mark.parametrize(
     "sent", [b"GET / HTTP/1.1\r\nX: " + b"x" * 9_000_000, b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 1_000_000], ids=["a header", "headers"]
 )

@@ -1,43 +1,96 @@
-"""The attacks of `make attack` tell a right answer from wrong and late ones."""
+"""The attacks of `make attack` find servers with planted defects, and nothing at a server without one."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from .attack import run
-from .attacks import FULL, Found, Target, told
+from .attacks import Form, Found, Target, files_replaced, idle_clients, memory_kept
 
-SCORES = {"a" * 12: [0.25, 0.5], "b" * 12: [0.75, 0.125]}
-TARGET = Target("none", [], (), {model: {"click": np.array(scores)} for model, scores in SCORES.items()})
+FEW = Form(lives=3, slow=2, reloads=5, requests=400, examples=0, median=30.0, longest=30.0)
+STUB = r"""
+import http.server, json, os, signal, sys
+defect, served = sys.argv[1:]
+state, kept = {"reloads": 0}, []
+
+def load():
+    content = json.load(open(served))
+    if defect == "scores of the next model" and "model" in state:
+        state["scores"] = content["scores"]
+    else:
+        state.update(content)
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 10
+
+    def do_GET(self):
+        if defect == "a line a request":
+            print("a client came\n" * 50, file=sys.stderr, flush=True)
+        ok, failed = 'dcrnn_fast_reloads_total{result="ok"}', 'dcrnn_fast_reloads_total{result="failed"}'
+        self.answer(200, f"{ok} {state['reloads']}\n{failed} 0\n")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if defect == "each request is kept":
+            kept.append(os.urandom(1) * 65536)
+        content = {name: state[name] for name in ("model", "scores")}
+        fails = defect == "one in many fails" and os.urandom(1) < b"\x10"
+        self.answer(400 if b'"no"' in body else 500 if fails else 200, json.dumps(content))
+
+    def answer(self, status, text):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 2000
+
+def reload(*_):
+    load()
+    state["reloads"] += 1
+
+load()
+server = Server(("127.0.0.1", 0), Handler)
+signal.signal(signal.SIGHUP, reload)
+print("listening on http://127.0.0.1:%d" % server.server_port, flush=True)
+server.serve_forever()
+"""
 
 
-def answer(model, scores):
-    return json.dumps({"model": model, "scores": {"click": scores}}).encode()
+def stub(folder, defect):
+    """A server in few lines, which has the defect and answers every request with the scores of its model."""
+    paths, expected = [folder / "0.json", folder / "1.json"], {}
+    for path, model, scores in zip(paths, ["a" * 12, "b" * 12], [[0.25, 0.5], [0.75, 0.125]], strict=True):
+        path.write_text(json.dumps({"model": model, "scores": {"click": scores}}))
+        expected[model] = {"click": np.array(scores)}
+    (folder / "server").mkdir()
+    return Target("stub", [sys.executable, "-S", "-c", STUB, defect], tuple(paths), expected), folder / "server"
 
 
-def test_scores_beside_the_id_of_their_model_are_right():
-    assert [TARGET.check(200, answer(*one)) for one in SCORES.items()] == list(SCORES)
+DEFECTS = {
+    "a line a request": (idle_clients, "lines to stderr, expected fewer than 100"),
+    "one in many fails": (files_replaced, "a request was answered with 500"),
+    "scores of the next model": (files_replaced, "beside the id a{12} the scores click are"),
+    "each request is kept": (memory_kept, "after 400 requests.*expected at most 8 MiB"),
+}
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "words"),
-    [
-        (500, answer("a" * 12, [0.25, 0.5]), "a request was answered with 500"),
-        (200, answer("c" * 12, [0.25, 0.5]), "an answer has the id c{12}, expected one of"),
-        (200, answer("a" * 12, [0.75, 0.125]), "beside the id a{12} the scores click are"),
-        (200, answer("a" * 12, [0.25]), "beside the id a{12} the scores click are"),
-    ],
-)
-def test_another_answer_is_found_and_fails_the_attack(status, body, words, capsys):
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_is_found(tmp_path, defect):
+    attack, words = DEFECTS[defect]
+    target, folder = stub(tmp_path, defect)
     with pytest.raises(Found, match=words):
-        TARGET.check(status, body)
-    assert not run("replace", lambda folder: TARGET.check(status, body))
-    assert "replace: FOUND: " in capsys.readouterr().out
+        attack(target, FEW, folder)
 
 
-@pytest.mark.parametrize("seconds", [[0.3] * 3, [0.01] * 9 + [0.6]], ids=["all", "one"])
-def test_late_answers_are_found(seconds):
-    assert told([0.1] * 3, FULL)
-    with pytest.raises(Found, match=r"expected 0\.2 s and 0\.5 s"):
-        told(seconds, FULL)
+@pytest.mark.parametrize("attack", dict.fromkeys(attack for attack, _ in DEFECTS.values()))
+def test_a_server_without_a_defect_passes(tmp_path, attack):
+    target, folder = stub(tmp_path, "none")
+    assert attack(target, FEW, folder)

@@ -18,6 +18,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import Response
 
 from ... import __version__
+from ...data.encoder.encoder import Encoded
 from .batching import Batcher, Job, Limits
 from .metrics import Metrics
 from .request import Refused, read_request, unavailable
@@ -28,6 +29,8 @@ JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 INLINE = 65_536
 """Bodies of more bytes are read on another thread, so that small requests need not wait for them."""
+BODIES = 64 << 20
+"""The most bytes of bodies that are held at once, or those of one body if that may have more."""
 MAX_DEADLINE = 600_000
 SCORE, PAGES = "/v1/score", ("/docs", "/static-offline-docs")
 """The path for scores, and those of the page for trying requests out and of its files."""
@@ -50,6 +53,7 @@ class Application:
         self.metrics, self.is_stopping = Metrics(), False
         self.connections: Collection[Any] = ()
         self.batcher = Batcher(limits, self.metrics, threads)
+        self._body_bytes = 0
         self._aside = ThreadPoolExecutor(1, "aside")  # several would take turns with the event loop, which would wait for all of them
         self._pages = FastAPIOffline(title="dcrnn_fast", redoc_url=None)  # Swagger UI, and its files
         self._paths: dict[str, Callable[[], Any]] = {
@@ -107,32 +111,42 @@ class Application:
             headers[name] = f"{headers[name]}, {value.decode('latin-1')}" if name in headers else value.decode("latin-1")
         _check_type(headers.get(b"content-type", ""), headers.get(b"content-encoding", ""))
         deadline = _deadline(headers.get(b"x-deadline-ms"), arrived)
-        is_late = self.is_stopping
-        body = await self._body(headers.get(b"content-length", ""), receive)
-        if is_late:
-            raise unavailable("stopping", "the server is stopping; ask another one")
-        served = self.served
-        read = partial(read_request, body, served.encoder, max_rows=self.limits.rows)
-        ids, dense = await asyncio.get_running_loop().run_in_executor(self._aside, read) if len(body) > INLINE else read()
+        served, (ids, dense) = await self._encoded(headers.get(b"content-length", ""), receive)
         job = Job(served, ids, dense, deadline)
         self.batcher.submit(job)
         scores = await job.done
         self.metrics.rows.inc(job.rows)
         return {"model": short_id(served), "rows": job.rows, "scores": scores}
 
-    async def _body(self, told: str, receive: Receive) -> bytearray:
-        """The body, which may have a Content-Length that is ``told``. Raises ConnectionResetError if the client is gone."""
-        body, limit, more = bytearray(), self.limits.body_bytes, True
+    async def _encoded(self, told: str, receive: Receive) -> tuple[Served, Encoded]:
+        """The rows of a body, whose bytes are counted while they are held, and what scores them."""
+        is_late, body = self.is_stopping, bytearray()
+        try:
+            await self._receive(body, told, receive)
+            if is_late:
+                raise unavailable("stopping", "the server is stopping; ask another one")
+            served = self.served
+            read = partial(read_request, body, served.encoder, max_rows=self.limits.rows)
+            return served, await asyncio.get_running_loop().run_in_executor(self._aside, read) if len(body) > INLINE else read()
+        finally:
+            self._body_bytes -= len(body)
+
+    async def _receive(self, body: bytearray, told: str, receive: Receive) -> None:
+        """Fill a body, which may have a Content-Length that is ``told``. Raises ConnectionResetError if the client is gone."""
+        limit, more = self.limits.body_bytes, True
         size = int(told) if told.isdigit() else 0
         while more and size <= limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ConnectionResetError
-            body += message["body"]
-            size, more = max(size, len(body)), message["more_body"]
+            part, more = message["body"], message["more_body"]
+            if self._body_bytes + len(part) > max(BODIES, limit):
+                raise unavailable("overload", f"the server holds {self._body_bytes:,} bytes of other requests; try again")
+            body += part
+            self._body_bytes += len(part)
+            size = max(size, len(body))
         if size > limit:
             raise Refused(413, f"the body has more than {limit:,} bytes, the most that are read; send several requests")
-        return body
 
     def reload(self) -> None:
         """Load again, score a row, and then take the new ranker; requests that run end with the old one.

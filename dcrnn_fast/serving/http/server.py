@@ -8,6 +8,7 @@ import sys
 import threading
 from queue import SimpleQueue
 from types import FrameType
+from typing import Any
 
 import torch
 import uvicorn
@@ -25,9 +26,14 @@ LAST = 0.5
 
 
 class Connection(HttpToolsProtocol):
-    """A connection of uvicorn's that holds a bounded part of what a client sends."""
+    """A connection of uvicorn's that holds a bounded part of what a client sends, and ends if no request comes."""
 
     unread = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for the first request as long as for the next ones."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         """Read on, within bounds."""

@@ -18,8 +18,10 @@ from ...support.model_inputs import table_rows
 
 Floats = npt.NDArray[np.float64]
 Counts = Floats | float
-BLOCK, MOST_ROWS = 2**20, 2**24
+BLOCK, MOST_ROWS = 2**20, 2**25
 """Rows that are read at a time, and train rows that count at most; of more, evenly spaced ones are taken."""
+MOST_BYTES = 2**28
+"""Ids of so many bytes are copied once, column by column. Of more, each pass copies the columns that it reads."""
 SWEEPS = 12
 """Over all fields. Each takes one step of Newton's method for a field's effects, and then one for its variance."""
 VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
@@ -71,15 +73,15 @@ class Field(NamedTuple):
         return slice(self.start, self.start + self.size)
 
     def cells(self, ids: npt.NDArray[np.int32]) -> Iterator[tuple[npt.NDArray[np.int32], Counts, Counts]]:
-        """For each column of ids [C, B]: its ids, what an effect counts there, and that times the sum over the columns."""
+        """For each column of ids [B, C]: its ids, what an effect counts there, and that times the sum over the columns."""
         counts: list[Counts] = []
         for column, pool in zip(self.columns, self.pooling, strict=True):
-            held = 1.0 if pool is None else (ids[column] != 0).astype(np.float64)
-            values = (ids[pool[1]] != 0).sum(axis=0) if pool is not None and pool[0] == "mean" else 1.0
+            held = 1.0 if pool is None else (ids[:, column] != 0).astype(np.float64)
+            values = (ids[:, pool[1]] != 0).sum(axis=1) if pool is not None and pool[0] == "mean" else 1.0
             counts.append(held / np.maximum(values, 1.0))
         together = sum(counts)
         for column, count in zip(self.columns, counts, strict=True):
-            yield ids[column], count, count * together
+            yield np.ascontiguousarray(ids[:, column]), count, count * together
 
 
 def start_of(
@@ -105,7 +107,7 @@ def start_of(
     meta, rows = dataset.meta, dataset.split("train")
     fields, size = fields_of(meta)
     asked = slice(None, None, -(-len(rows) // MOST_ROWS) or 1)
-    cells, labels = np.ascontiguousarray(np.asarray(rows.ids)[asked].T), np.asarray(rows.labels)[asked]
+    cells, labels = np.asarray(rows.ids)[asked], np.asarray(rows.labels)[asked]
     weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else np.ones(len(labels))
     effects, intercepts = np.zeros((size, len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
     of_fields = np.zeros((len(fields), len(meta.tasks)), np.float32)
@@ -115,7 +117,7 @@ def start_of(
     for task, name in enumerate(head_names(meta.tasks, chain=chain)):
         known = ~np.isnan(events[name])
         some = slice(None) if known.all() else known
-        found = _Regression(cells[:, some], events[name][some].astype(np.float64), weight[some])
+        found = _Regression(cells[some], events[name][some].astype(np.float64), weight[some])
         if logits is not None:
             found.logits += logits[asked][some, task]
         both = (start.curvatures, start.scores)
@@ -159,10 +161,10 @@ def fields_of(meta: PackedMeta) -> tuple[list[Field], int]:
 
 
 class _Regression:
-    """Logistic regression of labels [N] on ids [C, N] with weights [N], field by field."""
+    """Logistic regression of labels [N] on ids [N, C] with weights [N], field by field."""
 
     def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats) -> None:
-        self.ids, self.labels, self.weight = ids, labels, weight
+        self.ids, self.labels, self.weight = np.asfortranarray(ids) if ids.nbytes <= MOST_BYTES else ids, labels, weight
         self.effects: dict[str, Floats] = {}
         self.before: dict[str, tuple[Floats, ...]] = {}
         self.variances: dict[str, float] = {}
@@ -209,7 +211,7 @@ class _Regression:
         """The first and the second ones of the log-likelihood of a field's effects."""
         gradient, curvature = np.zeros(field.size), np.zeros(field.size)
         for rows, of_row, curve in self._blocks():
-            for ids, count, bound in field.cells(self.ids[:, rows]):
+            for ids, count, bound in field.cells(self.ids[rows]):
                 gradient += sums_of(ids, of_row, count, field.size)
                 curvature += sums_of(ids, curve, bound, field.size)
         return gradient, curvature
@@ -234,7 +236,7 @@ class _Regression:
         step = np.clip((gradient + score - effects * held) / (curvature + held), -LONGEST, LONGEST)
         self.effects[field.name], self.variances[field.name] = effects + step, variance
         for rows in (slice(start, start + BLOCK) for start in range(0, len(self.labels), BLOCK)):
-            for ids, count, _ in field.cells(self.ids[:, rows]):
+            for ids, count, _ in field.cells(self.ids[rows]):
                 self.logits[rows] += step[ids] * count if isinstance(count, np.ndarray) else (step * count)[ids]
 
 
