@@ -73,8 +73,8 @@ def prepare(
     If the data has no validation split, `valid_fraction` in [0, 1) of the train rows, drawn with `seed`, become one. `encoding` is that of
     another data set's `meta`: this data is then encoded alike, and fits a model trained on the other. Without it, vocabularies and scales
     are learned from the train rows. The cache key covers the schema, the checksums of the rows, `seed`, `valid_fraction`, `encoding` and
-    the format version. A damaged cache entry is built again, and a killed call of a schema with `files` goes on as one of
-    :func:`prepare_folder`. `progress` is called as :func:`prepare_folder` calls it, while rows are encoded or files fetched.
+    the format version. A damaged cache entry is built again. `progress` is called as :func:`prepare_folder` calls it, while rows are
+    encoded or files fetched.
 
     Raises DataError for an argument outside its range, an unknown data set, an invalid schema, a file or table that cannot be used, an
     `encoding` of other columns, a cache that cannot be written, or a missing package of the extra `train`.
@@ -128,7 +128,7 @@ def _cached(schema: TableSchema, folder: Path, cache: Path, options: dict[str, A
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     target = cache / f"{schema.name}-{digest[:16]}"
     data_set = open_whole(target)
-    remove_leftovers(cache, but=target.name if data_set is None else "")
+    remove_leftovers(cache)
     if data_set is not None:
         return data_set
     build(target, schema, paths, **options, progress=progress)
@@ -198,7 +198,7 @@ def prepare_folder(
     each core that the process may use, at most 8; their number changes no bit. `progress` is called with what is being done, how much of it
     is done, and how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow
     with the table, but for a few bytes a row; while it works, the disk holds the columns twice. If the process is killed, the next call
-    does not read again the files that this one has read whole: on Linux, until the machine restarts or a file changes.
+    starts anew.
 
     Raises DataError as `prepare` does, and for an `output` that exists; TypeError or ValueError for `workers` outside 1 to 1024.
     """

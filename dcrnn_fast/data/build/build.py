@@ -22,14 +22,13 @@ import numpy.typing as npt
 from ...errors import DataError, one_line
 from ...support.files import write_text
 from ..packed.arrays import PackedWriter, Progress, no_progress, open_whole
-from ..packed.folders import STAGING, writing_packed
+from ..packed.folders import writing_packed
 from ..packed.meta import FORMAT_VERSION, SCHEMA, SPLITS, PackedMeta
 from ..read.csv_files import FILE, Rejects
 from ..read.text_queries import open_database
 from ..schema.table import TableSchema
 from .apply import EncodedRows, FittedSchema
 from .histories import collected
-from .journal import FILE as READ
 from .splits import PAST, SplitArray, split_rows
 from .staging import read_tables
 from .train_rows import StagedTrainRows
@@ -55,12 +54,12 @@ def build(
     DataError for what :func:`dcrnn_fast.data.prepare` says.
     """
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
-    with writing_packed(target, goes_on=READ) as folder, ThreadPoolExecutor(workers) as pool:
+    with writing_packed(target) as folder, ThreadPoolExecutor(workers) as pool:
         if open_whole(target) is not None:  # another process was faster
             return
         shutil.rmtree(target, ignore_errors=True)  # a damaged entry of the cache
-        staging = folder / STAGING
-        staging.mkdir(exist_ok=True)
+        staging = folder / "staging"
+        staging.mkdir()
         rejects = Rejects(schema.max_rejects)
         try:
             with open_database(staging) as database:

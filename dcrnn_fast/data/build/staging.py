@@ -17,12 +17,11 @@ import pyarrow as pa
 
 from ..packed.arrays import Progress, raw_bytes
 from ..read.columns import FloatArray, Place, labels_of, numbers_of, texts_of, times_of
-from ..read.csv_files import Reject, Rejects
+from ..read.csv_files import Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
 from ..schema.fields import zoned_columns
 from ..schema.table import TableSchema
-from .journal import Journal
 
 MAPPED_TEXTS = 1 << 22
 """Distinct texts that are mapped at a time."""
@@ -170,29 +169,6 @@ class StagedTable:
         list(self.pool.map(lambda one: one[1].read(batch.column(one[0]), one[0], place), columns))
         self.batches.append(Batch(len(self.batches), self.rows, batch.num_rows, place))
 
-    def end_file(self, journal: Journal, first: int, **more: Any) -> None:
-        """Note in the journal that the input file of the batches from the `first` one on was read whole."""
-        columns: list[TextColumn | NumberColumn] = [*self.texts.values(), *self.numbers.values(), *self.times.values()]
-        record = {
-            "rows": [batch.rows for batch in self.batches[first:]],
-            "positions": {name: texts.positions[first + 1 :] for name, texts in self.texts.items()},
-            "moments": {name: times.moments for name, times in self.times.items()},
-            "zoned": self.zoned,
-        }
-        journal.add(record | more, [file for column in columns for file in column.files])
-
-    def restore(self, path: Path, record: Mapping[str, Any]) -> None:
-        """Take the rows of an input file from the folder, as the journal notes them."""
-        before = 0
-        for rows in record["rows"]:
-            self.batches.append(Batch(len(self.batches), self.rows, rows, Place(path, before)))
-            before += rows
-        for name, texts in self.texts.items():
-            texts.positions += record["positions"][name]
-        for name, times in self.times.items():
-            times.moments = record["moments"][name]
-        self.zoned |= record.get("zoned", {})
-
 
 def read_tables(
     schema: TableSchema,
@@ -206,11 +182,10 @@ def read_tables(
 ) -> tuple[StagedTable, dict[str, int]]:
     """Stage the files of every role in `folder`. Returns the table and the rows of each role, which follow each other in its order.
 
-    Files that a killed call has read into `folder` are not read again. Times must be as `encoding` says, if it is given. Raises DataError
-    for a file that cannot be read, lacks a column or has it twice, and for more rejected rows than the schema allows.
+    Times must be as `encoding` says, if it is given. Raises DataError for a file that cannot be read, lacks a column or has it twice, and
+    for more rejected rows than the schema allows.
     """
-    journal, derived = Journal(folder, schema, paths), schema.all_derived
-    staged = StagedTable(schema, folder, pool)
+    derived, staged = schema.all_derived, StagedTable(schema, folder, pool)
     staged.zoned |= zoned_columns(schema.derived_features if encoding is None else encoding.get("derived", {}))
     text, numbers = schema.file_columns()
     reader = RowReader(
@@ -227,18 +202,10 @@ def read_tables(
     )
     files = [path for of_role in paths.values() for path in of_role]
     expected, ends = expected_rows(files), [0]
-    for path, record in zip(files, journal.records, strict=False):
-        staged.restore(path, record)
-        rejects.found += [Reject(*values) for values in record["rejects"]]
-        ends.append(staged.rows)
-    if staged.rows:
-        progress("reading rows", staged.rows, expected)
-    for path in files[len(journal.records) :]:
-        first, rejected = len(staged.batches), len(rejects)
+    for path in files:
         for batch, place in reader.batches(path):
             staged.append(with_derived(batch, derived, place, staged.zoned), place)
             progress("reading rows", staged.rows, expected)
-        staged.end_file(journal, first, rejects=rejects.found[rejected:])
         ends.append(staged.rows)
     last = np.cumsum([0, *map(len, paths.values())])
     return staged, {role: ends[end] - ends[begin] for role, begin, end in zip(paths, last[:-1], last[1:], strict=True)}

@@ -1,4 +1,4 @@
-"""Packed folders appear whole or not at all: one process at a time writes a folder beside, and what killed ones left is deleted or used."""
+"""Packed folders appear whole or not at all: one process at a time writes a folder beside, and what killed ones left is deleted."""
 
 from __future__ import annotations
 
@@ -13,26 +13,23 @@ from ...errors import DataError
 from ...support.locks import locked
 from .meta import META
 
-STAGING, BESIDE = "staging", ".packed.tmp"
+BESIDE = ".packed.tmp"
 
 
 @contextmanager
-def writing_packed(path: Path, goes_on: str | None = None) -> Iterator[Path]:
+def writing_packed(path: Path) -> Iterator[Path]:
     """A temporary folder for the block to fill; when the block ends, it becomes `path`. If another process was faster, its folder stays.
 
     Other processes that write the same folder wait meanwhile. If the block fails, nothing of the folder is left. What a killed process left
-    is deleted, but for the folder STAGING, if `goes_on` names a file in it that is this user's. Raises DataError if the folder cannot be
-    written.
+    is deleted. Raises DataError if the folder cannot be written.
     """
     beside = path.with_name(f".{path.name}{BESIDE}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock_of(path), wait=True):
-            goes_on_here = goes_on is not None and _is_own(beside / STAGING / goes_on)
-            for one in list(beside.iterdir()) if goes_on_here else [beside]:
-                if one.name != STAGING:
-                    shutil.rmtree(one) if one.is_dir() else one.unlink(missing_ok=True)
-            beside.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(beside)
+            beside.mkdir()
             try:
                 yield beside
                 if not (path / META).is_file():
@@ -50,18 +47,11 @@ def lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def remove_leftovers(folder: Path, but: str = "") -> None:
-    """Delete what killed processes left for the cache entries in `folder`, but for that of one name. Other names are somebody else's."""
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left for the cache entries in `folder`. Other names are somebody else's."""
     for leftover in folder.glob(f".*{BESIDE}"):
         name = leftover.name[1:].removesuffix(BESIDE)
-        if name != but and re.fullmatch(r".+-[0-9a-f]{16}", name):
+        if re.fullmatch(r".+-[0-9a-f]{16}", name):
             with suppress(OSError), locked(lock_of(folder / name)) as nobody_writes:  # who may only read leaves them to their owner
                 if nobody_writes:
                     shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_own(file: Path) -> bool:
-    """Whether the file is there and this user's: somebody else may have written anything."""
-    with suppress(OSError):
-        return file.lstat().st_uid == os.geteuid()
-    return False
