@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -77,8 +78,9 @@ def is_found(tree: Path, defect: dict[str, Any], tests: list[str]) -> bool | Non
     lines[defect["line"] - 1] = (line[:at] + defect["after"].encode() + line[at + len(defect["before"].encode()) :]).decode()
     file.write_text("".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    env = os.environ | {"PYTHONPATH": str(tree)}  # of the processes that tests start elsewhere, too
     try:
-        return {0: False, 1: True}.get(subprocess.run(command, cwd=tree, capture_output=True, timeout=SECONDS).returncode)
+        return {0: False, 1: True}.get(subprocess.run(command, cwd=tree, env=env, capture_output=True, timeout=SECONDS).returncode)
     except subprocess.TimeoutExpired:
         return None
     finally:
