@@ -20,7 +20,7 @@ from ..packed.meta import MISSING, OOV
 from ..read.text_queries import hashes
 from ..schema.fields import History, zoned_columns
 from ..schema.table import TableSchema
-from .field_codes import BucketCode, CategoryCode, DenseScale, HashCode, Numbers, number_question
+from .cells_to_ids import BucketCode, CategoryCode, DenseScale, HashCode, Numbers, number_question
 from .histories import HistoryIds
 from .labels import check_funnel, label_values, labels_of
 from .staging import Batch, BatchValues, StagedTable, TextColumn
