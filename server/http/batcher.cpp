@@ -30,8 +30,8 @@ std::vector<float> part_of(const std::vector<float>& scores, std::int64_t all_ro
 
 }  // namespace
 
-Batcher::Batcher(Limits limits, Metrics& metrics) : limits_(limits), metrics_(metrics) {
-  for (std::size_t i = 0; i < limits_.threads; ++i) threads_.emplace_back([this] { work(); });
+Batcher::Batcher(const Options& options, Metrics& metrics) : options_(options), metrics_(metrics) {
+  for (std::int64_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { work(); });
 }
 
 Batcher::~Batcher() {
@@ -46,7 +46,7 @@ Batcher::~Batcher() {
 bool Batcher::submit(std::shared_ptr<Job> job) {
   {
     const std::lock_guard lock(mutex_);
-    if (queued_rows_ + job->rows.rows > limits_.queue_rows) return false;
+    if (queued_rows_ + job->rows.rows > options_.max_queue_rows) return false;
     metrics_.queue_rows = queued_rows_ += job->rows.rows;
     queue_.push_back(std::move(job));
   }
@@ -81,33 +81,27 @@ void Batcher::work() {
   }
 }
 
-// What waits, up to the limit and of one model; nothing when the server ends.
+// What waits, up to the limit and of one model; nothing when the server ends. Whoever waits for a job that is late notices by itself.
 Batcher::Batch Batcher::next() {
   Batch batch;
+  std::int64_t rows = 0;
+  std::unique_lock lock(mutex_);
   while (batch.empty()) {
-    Batch late;
-    {
-      std::unique_lock lock(mutex_);
-      arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
-      if (queue_.empty()) break;
-      const auto now = Clock::now();
-      std::int64_t rows = 0;
-      while (!queue_.empty()) {
-        auto& job = queue_.front();
-        const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= limits_.batch_rows);
-        if (!fits) break;
-        queued_rows_ -= job->rows.rows;
-        if (job->deadline < now) {
-          if (job->leave(Job::late)) late.push_back(std::move(job));
-        } else if (job->leave(Job::scoring)) {
-          rows += job->rows.rows;
-          batch.push_back(std::move(job));
-        }
-        queue_.pop_front();
+    arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+    if (queue_.empty()) break;
+    const auto now = Clock::now();
+    while (!queue_.empty()) {
+      auto& job = queue_.front();
+      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= options_.max_batch_rows);
+      if (!fits) break;
+      queued_rows_ -= job->rows.rows;
+      if (job->deadline >= now && job->leave(Job::scoring)) {
+        rows += job->rows.rows;
+        batch.push_back(std::move(job));
       }
-      metrics_.queue_rows = queued_rows_;
+      queue_.pop_front();
     }
-    for (const auto& job : late) job->answer();
+    metrics_.queue_rows = queued_rows_;
   }
   return batch;
 }

@@ -14,6 +14,7 @@
 
 #include "../model/model.h"
 #include "metrics.h"
+#include "options.h"
 
 namespace dcrnn_fast::server {
 
@@ -38,12 +39,7 @@ struct Job {
 
 class Batcher {
  public:
-  struct Limits {
-    std::size_t threads;
-    std::int64_t batch_rows, queue_rows;
-  };
-
-  Batcher(Limits limits, Metrics& metrics);
+  Batcher(const Options& options, Metrics& metrics);
   ~Batcher();
 
   // Lets the job wait for a thread. False if the queue is full.
@@ -58,7 +54,7 @@ class Batcher {
   Batch next();
   void score(const Batch& batch);
 
-  const Limits limits_;
+  const Options& options_;
   Metrics& metrics_;
   std::mutex mutex_;
   std::condition_variable arrived_;

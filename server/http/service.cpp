@@ -45,13 +45,6 @@ std::string_view trimmed(std::string_view text) {
   return begin == std::string_view::npos ? std::string_view{} : text.substr(begin, end - begin + 1);
 }
 
-// 405, with the method that is allowed.
-Answer not_allowed(std::string_view method, std::string_view allowed) {
-  Answer answer = error_answer(405, "the method is " + shown(method) + ", expected " + std::string(allowed));
-  answer.allow = allowed;
-  return answer;
-}
-
 // "application/json", whatever follows but for another charset than UTF-8.
 bool is_json(std::string_view content_type) {
   constexpr std::string_view charset = "charset=";
@@ -65,16 +58,6 @@ bool is_json(std::string_view content_type) {
     if (!beast::iequals(name, "utf-8") && !beast::iequals(name, "\"utf-8\"")) return false;
   }
   return true;
-}
-
-// Why a request is not scored whatever its body is; 200 and nothing if it may be.
-Answer score_refusal(const Request& request) {
-  if (request.method != "POST") return not_allowed(request.method, "POST");
-  if (!is_json(request.content_type))
-    return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
-  if (!request.content_encoding.empty() && !beast::iequals(request.content_encoding, "identity"))
-    return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
-  return {};
 }
 
 // Throws BadRequest.
@@ -122,7 +105,7 @@ Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<fl
   return {.body = std::move(body)};
 }
 
-Answer model_answer(const Model& model, const Limits& limits) {
+Answer model_answer(const Model& model, const Options& options) {
   return {.body = json::serialize(json::object{
               {"model", model.id},
               {"names", json::value_from(model.names)},
@@ -131,7 +114,7 @@ Answer model_answer(const Model& model, const Limits& limits) {
               {"kind", "aoti"},
               {"dcrnn_fast", model.written_by},
               {"torch", model.torch},
-              {"limits", {{"body_bytes", limits.body_bytes}, {"rows", limits.rows}, {"queue_rows", limits.queue_rows}}},
+              {"limits", {{"body_bytes", options.max_body_bytes}, {"rows", options.max_rows}, {"queue_rows", options.max_queue_rows}}},
           })};
 }
 
@@ -152,10 +135,9 @@ Answer error_answer(unsigned status, std::string_view message) {
 }
 
 asio::awaitable<Answer> Service::answer(Request request) {
-  Answer answer = without_scoring(request);
   const auto job = std::make_shared<Job>();
-  if (answer.status == 200 && answer.body.empty()) answer = prepared(request, *job);
-  if (answer.status != 200 || !answer.body.empty()) co_return answer;
+  Answer answer = without_scoring(request, *job);
+  if (job->rows.rows == 0) co_return answer;
 
   const auto executor = co_await asio::this_coro::executor;
   const auto answered = std::make_shared<asio::steady_timer>(executor);
@@ -171,32 +153,42 @@ asio::awaitable<Answer> Service::answer(Request request) {
 
 bool asks_for_scores(const Request& request) { return request.method == "POST" && path_of(request.target) == kScore; }
 
-Answer Service::without_scoring(const Request& request) const {
+Answer Service::without_scoring(const Request& request, Job& job) {
   const std::string_view path = path_of(request.target);
-  if (path == kScore) return score_refusal(request);
-  if (path != kModel && path != kLive && path != kReady && path != kMetrics)
+  if (path != kScore && path != kModel && path != kLive && path != kReady && path != kMetrics)
     return error_answer(404,
                         "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
-  if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
+  if (path == kScore ? request.method != "POST" : request.method != "GET" && request.method != "HEAD") {
+    const std::string_view allowed = path == kScore ? "POST" : "GET, HEAD";
+    Answer answer = error_answer(405, "the method is " + shown(request.method) + ", expected " + std::string(allowed));
+    answer.allow = allowed;
+    return answer;
+  }
+  if (path == kScore) return prepared(request, job);
   if (path == kLive) return {.body = R"({"status":"live"})"};
   if (path == kReady && stopping()) return error_answer(503, "the server is stopping");
   if (path == kReady) return {.body = R"({"status":"ready"})"};
   const std::shared_ptr<const Model> model = models_.current();
-  if (path == kModel) return model_answer(*model, limits_);
+  if (path == kModel) return model_answer(*model, options_);
   return {.body = metrics_.text(model->id, model->unseen->fields()), .content_type = "text/plain; version=0.0.4"};
 }
 
 Answer Service::prepared(const Request& request, Job& job) {
+  if (!is_json(request.content_type))
+    return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
+  if (!request.content_encoding.empty() && !beast::iequals(request.content_encoding, "identity"))
+    return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
   try {
     job.deadline = deadline_of(request);
     job.model = models_.current();
     const json::value body = parse_json(request.body);
     if (!body.is_object()) throw BadRequest("the body is " + shown(body) + R"(, expected an object such as {"columns": {"item": ["i1"]}})");
-    if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(limits_.rows))
-      return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(limits_.rows) +
+    if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(options_.max_rows))
+      return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(options_.max_rows) +
                                    " are allowed; divide it, or start the server with a larger --max-rows");
-    job.rows = job.model->encoder.encode(body.get_object(), limits_.rows);
-    for (const std::string& line : job.model->unseen->add(job.rows)) std::fprintf(stderr, "warning: %s\n", line.c_str());
+    Encoded rows = job.model->encoder.encode(body.get_object(), options_.max_rows);
+    for (const std::string& line : job.model->unseen->add(rows)) std::fprintf(stderr, "warning: %s\n", line.c_str());
+    job.rows = std::move(rows);
     return {};
   } catch (const BadRequest& error) {
     return error_answer(400, error.what());

@@ -11,6 +11,7 @@
 #include "../model/model.h"
 #include "batcher.h"
 #include "metrics.h"
+#include "options.h"
 
 namespace dcrnn_fast::server {
 
@@ -31,15 +32,10 @@ struct Answer {
 // An error's answer, {"error": "one line"}.
 Answer error_answer(unsigned status, std::string_view message);
 
-struct Limits {
-  std::uint64_t body_bytes;
-  std::int64_t rows, queue_rows;
-};
-
 class Service {
  public:
-  Service(const Limits& limits, const Models& models, Batcher& batcher, Metrics& metrics)
-      : limits_(limits), models_(models), batcher_(batcher), metrics_(metrics) {}
+  Service(const Options& options, const Models& models, Batcher& batcher, Metrics& metrics)
+      : options_(options), models_(models), batcher_(batcher), metrics_(metrics) {}
 
   // The answer to a request with its body.
   boost::asio::awaitable<Answer> answer(Request request);
@@ -52,17 +48,16 @@ class Service {
 
   void stop() { stopping_ = true; }
   bool stopping() const { return stopping_; }
-  const Limits& limits() const { return limits_; }
 
  private:
-  // Each of these two gives 200 and no body if there is more to do.
-  Answer without_scoring(const Request& request) const;
+  // Each of these two gives the job its rows and no answer if the request is to be scored.
+  Answer without_scoring(const Request& request, Job& job);
   Answer prepared(const Request& request, Job& job);
   Answer answer_of(const Job& job, Job::State state);
   Answer refused(Refusal reason, std::string_view message);
   Answer failed();
 
-  const Limits limits_;
+  const Options& options_;
   const Models& models_;
   Batcher& batcher_;
   Metrics& metrics_;

@@ -3,7 +3,6 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <sstream>
@@ -64,8 +63,6 @@ class Aoti : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> load_engine(const EngineNeeds& needs) { return std::make_unique<Aoti>(needs); }
-
-std::string torch_version() { return TORCH_VERSION; }
 
 std::string operator_schema(const std::string& name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});

@@ -32,28 +32,22 @@ struct Model {
 // will score at the same time. Throws ModelError.
 std::shared_ptr<const Model> load_model(const std::string& path, std::size_t threads);
 
-// The model that scores new requests, and how another one takes its place.
+// The model that scores new requests, until another one takes its place. Requests that have begun end with theirs.
 class Models {
  public:
-  // Loads the package. Throws ModelError.
-  Models(std::string path, std::size_t threads) : path_(std::move(path)), threads_(threads), current_(load_model(path_, threads_)) {}
+  explicit Models(std::shared_ptr<const Model> first) : current_(std::move(first)) {}
 
   std::shared_ptr<const Model> current() const {
     const std::lock_guard lock(mutex_);
     return current_;
   }
 
-  // Loads the package at the same path again. Throws ModelError, and then the earlier model stays. Requests that have begun end with
-  // theirs.
-  void reload() {
-    std::shared_ptr<const Model> next = load_model(path_, threads_);
+  void replace(std::shared_ptr<const Model> next) {
     const std::lock_guard lock(mutex_);
     current_.swap(next);
   }
 
  private:
-  const std::string path_;
-  const std::size_t threads_;
   mutable std::mutex mutex_;
   std::shared_ptr<const Model> current_;
 };
