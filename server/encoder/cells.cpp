@@ -17,25 +17,11 @@ namespace {
 namespace json = boost::json;
 
 Cell cell_of(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::string:
-      return Cell(std::string_view(value.get_string()));
-    case json::kind::int64:
-      return Cell(value.get_int64());
-    case json::kind::double_:
-      return Cell(value.get_double());
-    case json::kind::bool_:
-      return Cell(value.get_bool());
-    case json::kind::object:
-      if (const json::string* const digits = big_integer(value)) {
-        Cell cell{std::string_view(*digits)};
-        cell.kind = Cell::big_integer;
-        return cell;
-      }
-      break;
-    default:
-      break;
-  }
+  if (const json::string* const text = value.if_string()) return Cell(std::string_view(*text));
+  if (const std::int64_t* const integer = value.if_int64()) return Cell(*integer);
+  if (const double* const number = value.if_double()) return Cell(*number);
+  if (const bool* const truth = value.if_bool()) return Cell(*truth);
+  if (const json::string* const digits = big_integer(value)) return Cell(std::string_view(*digits), Cell::big_integer);
   return {};
 }
 
@@ -86,9 +72,9 @@ class ListKinds {
       if (!is_single(value)) throw BadRequest(source.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
       const Cell cell = cell_of(value);
       check_64_bits(source, row, cell);
-      held_[cell.kind] = true;
+      held_ |= 1u << cell.kind;
       inexact_ |= cell.kind == Cell::integer && !is_exact(cell);
-      if (scans) scanned_[cell.kind] = true;
+      if (scans) scanned_ |= 1u << cell.kind;
       scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
     }
   }
@@ -96,46 +82,32 @@ class ListKinds {
   // As Arrow infers it: of each list it scans integers on, and one other value.
   Cell::Kind kind() const {
     for (const Cell::Kind kind : {Cell::number, Cell::integer, Cell::truth})
-      if (scanned_[kind]) return kind;
+      if (scanned_ & 1u << kind) return kind;
     return Cell::text;
   }
 
   // Whether Arrow makes values of that kind of them all.
   bool fit() const {
-    if (kind() == Cell::number) return !held_[Cell::text] && !inexact_;
-    for (const Cell::Kind other : {Cell::text, Cell::integer, Cell::truth, Cell::number})
-      if (held_[other] && other != kind()) return false;
-    return true;
+    if (kind() == Cell::number) return !(held_ & 1u << Cell::text) && !inexact_;
+    return !(held_ & ~(1u << kind() | 1u << Cell::missing));
   }
 
  private:
-  bool scanned_[Cell::number + 1] = {}, held_[Cell::number + 1] = {}, inexact_ = false;
+  unsigned scanned_ = 0, held_ = 0;  // a bit for each kind
+  bool inexact_ = false;
 };
 
 // A whole number has its digits. Another one is written as Arrow does: the shortest digits that read back, and an exponent below 1e-6 and
-// from 1e10 on.
+// from 1e10 on, without a zero before it.
 std::string_view float_text(double value, std::string& out) {
   char buffer[40];
-  if (std::abs(value) < kExact && value == std::floor(value))
+  const double size = std::abs(value);
+  if (size < kExact && value == std::floor(value))
     return out.assign(buffer, std::to_chars(buffer, std::end(buffer), static_cast<std::int64_t>(value)).ptr);
-  char* end = std::to_chars(buffer, std::end(buffer), value, std::chars_format::scientific).ptr;
-  if (!std::isfinite(value)) return out.assign(buffer, end);
-  const std::string_view text(buffer, end - buffer);
-  const std::size_t e = text.find('e'), first = text.starts_with('-');
-  int exponent = 0;
-  std::from_chars(buffer + e + (text[e + 1] == '+' ? 2 : 1), end, exponent);
-  std::string digits(1, text[first]);
-  if (e > first + 1) digits += text.substr(first + 2, e - first - 2);
-  out = first ? "-" : "";
-  if (exponent < -6 || exponent >= 10) {
-    out += digits[0];
-    if (digits.size() > 1) out.append(".").append(digits, 1);
-    return out.append(exponent < 0 ? "e" : "e+").append(std::to_string(exponent));
-  }
-  if (exponent < 0) return out.append("0.").append(-exponent - 1, '0').append(digits);
-  const std::size_t whole = exponent + 1;
-  if (digits.size() <= whole) return out.append(digits).append(whole - digits.size(), '0');
-  return out.append(digits, 0, whole).append(".").append(digits, whole);
+  const auto format = size >= 1e-6 && size < 1e10 ? std::chars_format::fixed : std::chars_format::scientific;
+  out.assign(buffer, std::to_chars(buffer, std::end(buffer), value, format).ptr);
+  if (const std::size_t exponent = out.find("e-0"); exponent != out.npos) out.erase(exponent + 2, 1);
+  return out;
 }
 
 // The digits of a text that is a whole number with a point, as a float is written, such as 12.0; empty for another text.
@@ -190,8 +162,7 @@ std::string Source::at(std::size_t row) const {
 }
 
 Column single_values(const Source& source, bool within64) {
-  Column column{source, {}, {}};
-  column.cells.resize(source.cells.size());
+  Column column{source, std::vector<Cell>(source.cells.size()), {}};
   Cell::Kind kind = Cell::missing;
   for (std::size_t row = 0; row < source.cells.size(); ++row) {
     if (!is_single(source.cells[row]))

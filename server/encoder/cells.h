@@ -36,7 +36,7 @@ struct Cell {
   std::string_view text_;  // also the digits of a big integer
 
   Cell() = default;
-  explicit Cell(std::string_view value) : kind(text), text_(value) {}
+  explicit Cell(std::string_view value, Kind kind = text) : kind(kind), text_(value) {}
   explicit Cell(std::int64_t value) : kind(integer), integer_(value) {}
   explicit Cell(double value) : kind(number), number_(value) {}
   explicit Cell(bool value) : kind(truth), truth_(value) {}

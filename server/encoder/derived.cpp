@@ -4,6 +4,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/string.hpp>
+#include <boost/json/value_to.hpp>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -31,7 +32,7 @@ Derived read_one(std::string_view name, const json::object& definition) {
     if (key == "constant") {
       derived.kind = Derived::constant, derived.text = value.as_string();
     } else if (key == "cross") {
-      for (const json::value& source : value.as_array()) derived.sources.emplace_back(source.as_string());
+      derived.sources = json::value_to<std::vector<std::string>>(value);
     } else if (key == "column") {
       derived.sources.emplace_back(value.as_string());
     } else if (key == "value") {
@@ -117,11 +118,9 @@ std::optional<std::int64_t> zone(std::string_view text) {
   const int sign = text.starts_with('-') ? -1 : 1;
   if (!took(text, '+') && !took(text, '-')) return std::nullopt;
   const auto hours = digits(text, 2, 23);
-  std::optional<int> minutes = 0;
-  if (hours && !text.empty()) {
-    took(text, ':');
-    minutes = digits(text, 2, 59);
-  }
+  if (hours && text.empty()) return sign * *hours * 3600;
+  took(text, ':');
+  const auto minutes = digits(text, 2, 59);
   if (!hours || !minutes || !text.empty()) return std::nullopt;
   return sign * (*hours * 3600 + *minutes * 60);
 }
@@ -259,16 +258,13 @@ class Times {
 std::vector<Derived> read_derived(const json::object& definitions) {
   std::vector<Derived> waiting, ordered;
   for (const auto& [name, definition] : definitions) waiting.push_back(read_one(name, definition.as_object()));
-  const auto made_later = [&](const std::string& name) {
-    return std::ranges::any_of(waiting, [&](auto& one) { return one.name == name; });
+  const auto reads_one = [](const Derived& one, const std::vector<Derived>& of) {
+    return std::ranges::any_of(of, [&](auto& other) { return std::ranges::find(one.sources, other.name) != one.sources.end(); });
   };
   while (!waiting.empty()) {
-    const auto next = std::ranges::find_if(waiting, [&](const Derived& one) { return std::ranges::none_of(one.sources, made_later); });
+    const auto next = std::ranges::find_if(waiting, [&](const Derived& one) { return !reads_one(one, waiting); });
     if (next == waiting.end()) refuse(waiting.front().name, "needs itself; export the run again");
-    const auto made = [&](const std::string& source) {
-      return std::ranges::any_of(ordered, [&](auto& one) { return one.name == source; });
-    };
-    if (next->kind != Derived::cross && std::ranges::any_of(next->sources, made))
+    if (next->kind != Derived::cross && reads_one(*next, ordered))
       refuse(next->name, "reads a column that is derived, expected one of the request");
     ordered.push_back(std::move(*next));
     waiting.erase(next);

@@ -6,6 +6,7 @@
 #include <boost/hash2/md5.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/string.hpp>
+#include <boost/json/value_to.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cmath>
 #include <limits>
@@ -87,6 +88,13 @@ class TextIds {
   boost::unordered_flat_map<std::string_view, std::int64_t> ids_;
 };
 
+// An object of encoder.json, empty if it is not there.
+const json::object& part_of(const json::object& encoding, std::string_view key) {
+  static const json::object none;
+  const json::value* const found = encoding.if_contains(key);
+  return found ? found->as_object() : none;
+}
+
 bool has_one_text(const Column& column) {
   Speller speller;
   const std::string first(speller(column.cells.front()));
@@ -117,12 +125,13 @@ struct Encoder::Plan {
     std::vector<Scale> scales;
   };
 
-  std::size_t num_fields = 0, num_dense = 0;
-  std::vector<std::string> wanted;  // columns of the request; derived ones follow in `column_of` and `uses`
+  // Of the request; `column_of` and `uses` have derived ones behind them.
+  std::vector<std::string> wanted;
   std::vector<bool> wanted_by_derived, wanted_as_cells;
   std::vector<Derived> derived;
   std::map<std::string, std::size_t, std::less<>> column_of;
   std::vector<Uses> uses;
+  std::size_t num_fields, num_dense;
 
   Plan(const json::object& encoding, const json::object& about);
   void add_fields(const json::object& encoding, const json::array& fields);
@@ -132,14 +141,12 @@ struct Encoder::Plan {
   std::vector<Column> derive(const std::vector<Source>& sources, std::size_t rows) const;
 };
 
-Encoder::Plan::Plan(const json::object& encoding, const json::object& about) {
+Encoder::Plan::Plan(const json::object& encoding, const json::object& about) : derived(read_derived(part_of(encoding, "derived"))) {
   const json::array &fields = about.at("fields").as_array(), &dense = about.at("dense").as_array();
   for (const auto& [key, value] : encoding)
     if (key != "vocabulary" && key != "scaling" && key != "shared" && key != "derived" && key != "pooled")
       throw std::runtime_error("encoder.json has the key " + in_quotes(key) +
                                ", which this program does not know; build its newest version");
-  if (const json::value* const definitions = encoding.if_contains("derived")) derived = read_derived(definitions->as_object());
-
   std::vector<std::string> names;
   for (const json::value& field : fields) names.emplace_back(field.at(0).as_string());
   for (const json::value& name : dense) names.emplace_back(name.as_string());
@@ -165,22 +172,19 @@ Encoder::Plan::Plan(const json::object& encoding, const json::object& about) {
 
 void Encoder::Plan::add_fields(const json::object& encoding, const json::array& fields) {
   const json::object& vocabulary = encoding.at("vocabulary").as_object();
-  std::map<std::string, std::string, std::less<>> owner_of;
-  if (const json::value* const shared = encoding.if_contains("shared"))
-    for (const auto& [name, owner] : shared->as_object()) owner_of.emplace(name, owner.as_string());
-  std::set<std::string, std::less<>> several;
-  if (const json::value* const pooled = encoding.if_contains("pooled"))
-    for (const auto& [name, field] : pooled->as_object())
-      for (const json::value& column : field.at("columns").as_array()) several.emplace(column.as_string());
+  const json::object& shared = part_of(encoding, "shared");
+  std::set<std::string_view> several;
+  for (const auto& [name, field] : part_of(encoding, "pooled"))
+    for (const json::value& column : field.at("columns").as_array()) several.emplace(column.as_string());
 
-  std::map<std::pair<std::string, bool>, std::shared_ptr<const TextIds>> known;
+  std::map<std::pair<std::string_view, bool>, std::shared_ptr<const TextIds>> known;
   for (std::size_t position = 0; position < fields.size(); ++position) {
-    const std::string name(fields[position].at(0).as_string());
+    const std::string_view name = fields[position].at(0).as_string();
     const std::int64_t size = fields[position].at(1).as_int64();
     const bool has_several = several.contains(name);
-    const auto owner = owner_of.find(name);
-    const std::string& of = has_several && !vocabulary.contains(name) && owner != owner_of.end() ? owner->second : name;
-    const json::array& list = vocabulary.at(of).as_array();
+    const std::string_view owner = shared.contains(name) ? std::string_view(shared.at(name).as_string()) : name;
+    const json::value& entries = vocabulary.at(has_several && !vocabulary.contains(name) ? owner : name);
+    const json::array& list = entries.as_array();
     const std::int64_t count = static_cast<std::int64_t>(list.size());
     const auto fits = [&](std::int64_t expected) {
       if (size != expected)
@@ -188,14 +192,13 @@ void Encoder::Plan::add_fields(const json::object& encoding, const json::array& 
     };
     if (count > 0 ? list.front() == json::value(kOov) : size > 2) {
       if (count > 0) fits(count);
-      std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
+      std::shared_ptr<const TextIds>& ids = known[{owner, has_several}];
       if (!ids) ids = std::make_shared<const TextIds>(list, size, has_several);
       fits(ids->size());
       uses[column(name)].texts.push_back({position, ids});
     } else {
       fits(count + 2);
-      Buckets one{position, {}};
-      for (const json::value& edge : list) one.edges.push_back(edge.to_number<double>());
+      Buckets one{position, json::value_to<std::vector<double>>(entries)};
       if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + in_quotes(name) + " do not rise");
       uses[column(name)].buckets.push_back(std::move(one));
     }

@@ -5,11 +5,6 @@
 namespace dcrnn_fast::server {
 namespace {
 
-void end(Job& job, Job::State state) {
-  job.state = state;
-  job.answer();
-}
-
 // The rows of several jobs, one after the other.
 Encoded joined(const std::vector<std::shared_ptr<Job>>& batch) {
   Encoded all;
@@ -109,6 +104,7 @@ Batcher::Batch Batcher::next() {
 void Batcher::score(const Batch& batch) {
   const Encoded* rows = &batch.front()->rows;
   Encoded all;
+  Job::State end = Job::scored;
   try {
     if (batch.size() > 1) rows = &(all = joined(batch));
     metrics_.batch_rows.observe(static_cast<double>(rows->rows));
@@ -121,10 +117,12 @@ void Batcher::score(const Batch& batch) {
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "scoring %lld rows failed: %s\n", static_cast<long long>(rows->rows), error.what());
-    for (const auto& job : batch) end(*job, Job::failed);
-    return;
+    end = Job::failed;
   }
-  for (const auto& job : batch) end(*job, Job::scored);
+  for (const auto& job : batch) {
+    job->state = end;
+    job->answer();
+  }
 }
 
 }  // namespace dcrnn_fast::server
