@@ -159,26 +159,15 @@ void serve(Options options) {
   static auto& io = *new asio::io_context;
   const auto control = asio::make_strand(io);
   static auto& signals = *new asio::signal_set(control, SIGHUP, SIGTERM, SIGINT);
-  Models models(load_model(options.model, options.threads));
-  Metrics metrics;
-  Batcher batcher(options, metrics);
-  Service service(options, models, batcher, metrics);
+  Service service(options);
   HttpServer http(io, service, options);
 
-  // Loads the model anew, in a thread of its own. What is asked for before a load begins is one load.
   std::atomic<bool> asked{false};
   asio::thread_pool loader(1);
-  const auto load = [&] {
+  const auto reload = [&] {
     asked = false;
-    try {
-      models.replace(load_model(options.model, options.threads));
-      metrics.reloaded(true);
-    } catch (const std::exception& error) {
-      metrics.reloaded(false);
-      std::fprintf(stderr, "the earlier model stays: %s\n", error.what());
-    }
+    service.reload();
   };
-
   asio::steady_timer timer(control);
   // Whether nobody ended the wait before.
   const auto passed = [&](std::chrono::seconds time) -> asio::awaitable<bool> {
@@ -186,14 +175,15 @@ void serve(Options options) {
     const auto [error] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
     co_return !error;
   };
-  // Loads at each SIGHUP, and stops at the first SIGTERM or SIGINT, after which signals do nothing.
+  // Loads at each SIGHUP, in a thread of its own: what is asked for before a load begins is one load. Stops at the first SIGTERM or SIGINT,
+  // after which signals do nothing.
   const auto obey = [&]() -> asio::awaitable<void> {
     while (co_await signals.async_wait(asio::use_awaitable) == SIGHUP)
-      if (!asked.exchange(true)) asio::post(loader, load);
+      if (!asked.exchange(true)) asio::post(loader, reload);
     service.stop();
     http.stop([&] { asio::post(control, [&] { timer.cancel(); }); });
     if (!co_await passed(std::chrono::seconds(options.grace))) co_return;
-    batcher.drop();
+    service.drop();
     if (co_await passed(kLastAnswers)) http.abort();
   };
   asio::co_spawn(control, obey, asio::detached);

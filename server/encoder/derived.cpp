@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -161,10 +160,11 @@ bool is_date(std::int64_t number) {
 
 class Times {
  public:
-  Times(const Derived& derived, const Column& column) : derived_(derived), column_(column), seconds_(column.cells.size()) {}
+  Times(const Derived& derived, const Column& column)
+      : derived_(derived), column_(column), per_second_(per_second(derived.unit)), seconds_(column.cells.size()) {}
 
   Seconds seconds() {
-    const bool numbers = of_cells() || whole_text() || number_text();
+    const bool numbers = are_numbers() || are_whole_texts() || are_number_texts();
     if (!numbers) moments();
     bool dates = numbers && derived_.unit.empty(), early = numbers;
     std::optional<std::size_t> first;
@@ -174,7 +174,7 @@ class Times {
       if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
         refuse(row, "a time within 3,000 years of 1970; is derived column " + in_quotes(derived_.name) + " of the right `unit`?");
       dates &= is_date(*seconds_[row]);
-      early &= *seconds_[row] > 0 && *seconds_[row] < kEarly && *seconds_[row] * per_second(derived_.unit) >= kEarly;
+      early &= *seconds_[row] > 0 && *seconds_[row] < kEarly && *seconds_[row] * per_second_ >= kEarly;
     }
     if (early && first)
       refuse(*first, "another time than of 1970 to 1973, as all others here are: give derived column " + in_quotes(derived_.name) +
@@ -193,41 +193,38 @@ class Times {
     throw BadRequest(column_.source.at(row) + " holds " + shown(column_.source.cells[row]) + ", expected " + expected);
   }
 
-  // Applies `one` to each cell of text until it is false. The column is then of another kind.
-  bool all_text(const std::function<bool(std::size_t, std::string_view)>& one) {
+  // Applies `read` to each cell that is not missing, until it is false. The column is then of another kind.
+  template <typename Read>
+  bool each(Read read) {
     for (std::size_t row = 0; row < seconds_.size(); ++row)
-      if (column_.cells[row].kind == Cell::text && !one(row, column_.cells[row].text_)) return false;
+      if (column_.cells[row].kind != Cell::missing && !read(row, column_.cells[row])) return false;
     return true;
   }
 
-  bool of_cells() {
-    const std::int64_t by = per_second(derived_.unit);
-    for (std::size_t row = 0; row < seconds_.size(); ++row) {
-      const Cell& cell = column_.cells[row];
-      if (cell.kind == Cell::text) return false;
+  bool are_numbers() {
+    return each([&](std::size_t row, const Cell& cell) {
       if (cell.kind == Cell::truth) refuse(row, "a number, a time such as 2024-05-31T23:59:00, or null");
-      if (cell.kind == Cell::integer) seconds_[row] = divided(cell.integer_, by);
-      if (cell.kind == Cell::number && std::isinf(cell.number_)) refuse(row, "a finite number, or null");
-      if (cell.kind == Cell::number) seconds_[row] = floored(cell.number_, by);
-    }
-    return true;
-  }
-
-  bool whole_text() {
-    return all_text([&](std::size_t row, std::string_view text) {
-      std::int64_t value = 0;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-      seconds_[row] = divided(value, per_second(derived_.unit));
-      return error == std::errc() && end == text.data() + text.size();
+      if (cell.kind == Cell::integer) seconds_[row] = divided(cell.integer_, per_second_);
+      if (cell.kind == Cell::number) seconds_[row] = floored(cell.number_, per_second_);
+      return cell.kind != Cell::text;
     });
   }
 
-  bool number_text() {
-    return all_text([&](std::size_t row, std::string_view text) {
+  bool are_whole_texts() {
+    return each([&](std::size_t row, const Cell& cell) {
+      const char* const stop = cell.text_.data() + cell.text_.size();
+      std::int64_t value = 0;
+      const auto [end, error] = std::from_chars(cell.text_.data(), stop, value);
+      seconds_[row] = divided(value, per_second_);
+      return error == std::errc() && end == stop;
+    });
+  }
+
+  bool are_number_texts() {
+    return each([&](std::size_t row, const Cell& cell) {
       double value = 0;
-      if (!parse_number(text, value)) return false;
-      seconds_[row].reset();
-      if (!std::isnan(value)) seconds_[row] = floored(value, per_second(derived_.unit));
+      if (!parse_number(cell.text_, value)) return false;
+      seconds_[row] = std::isnan(value) ? std::nullopt : std::optional(floored(value, per_second_));
       return true;
     });
   }
@@ -236,8 +233,8 @@ class Times {
     std::optional<bool> zoned;
     zoned_ = false;
     bool fine = false, far = false;
-    all_text([&](std::size_t row, std::string_view text) {
-      const std::optional<Moment> found = moment(text);
+    each([&](std::size_t row, const Cell& cell) {
+      const std::optional<Moment> found = moment(cell.text_);
       if (!found || found->zoned != zoned.value_or(found->zoned))
         refuse(row, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00, in all rows with a zone (Z, +02:00) or without");
       zoned = zoned_ = found->zoned, seconds_[row] = found->seconds;
@@ -249,6 +246,7 @@ class Times {
 
   const Derived& derived_;
   const Column& column_;
+  const std::int64_t per_second_;
   Seconds seconds_;
   bool zoned_ = true;  // as numbers are
 };

@@ -25,8 +25,9 @@ std::vector<float> part_of(const std::vector<float>& scores, std::int64_t all_ro
 
 }  // namespace
 
-Batcher::Batcher(const Options& options, Metrics& metrics) : options_(options), metrics_(metrics) {
-  for (std::int64_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { work(); });
+Batcher::Batcher(std::int64_t threads, std::int64_t queue_rows, std::int64_t batch_rows, Metrics& metrics)
+    : queue_rows_(queue_rows), batch_rows_(batch_rows), metrics_(metrics) {
+  for (std::int64_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
 }
 
 Batcher::~Batcher() {
@@ -41,7 +42,7 @@ Batcher::~Batcher() {
 bool Batcher::submit(std::shared_ptr<Job> job) {
   {
     const std::lock_guard lock(mutex_);
-    if (queued_rows_ + job->rows.rows > options_.max_queue_rows) return false;
+    if (queued_rows_ + job->rows.rows > queue_rows_) return false;
     metrics_.queue_rows = queued_rows_ += job->rows.rows;
     queue_.push_back(std::move(job));
   }
@@ -87,7 +88,7 @@ Batcher::Batch Batcher::next() {
     const auto now = Clock::now();
     while (!queue_.empty()) {
       auto& job = queue_.front();
-      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= options_.max_batch_rows);
+      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= batch_rows_);
       if (!fits) break;
       queued_rows_ -= job->rows.rows;
       if (job->deadline >= now && job->leave(Job::scoring)) {

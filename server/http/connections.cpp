@@ -58,17 +58,6 @@ Answer refused_head(const Parser& parser, const Request& request) {
   return {};
 }
 
-http::response<http::string_body> response_of(Answer answer, unsigned version, bool keep_alive, bool head) {
-  http::response<http::string_body> response{static_cast<http::status>(answer.status), version};
-  response.set(http::field::content_type, answer.content_type);
-  if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
-  if (answer.status == 503) response.set(http::field::retry_after, "1");
-  response.keep_alive(keep_alive);
-  response.content_length(answer.body.size());
-  if (!head) response.body() = std::move(answer.body);
-  return response;
-}
-
 // Tells what ended a coroutine that should have ended by itself, such as a lack of memory.
 auto report(const char* coroutine) {
   return [coroutine](std::exception_ptr problem) {
@@ -147,17 +136,13 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
         }
       }
       if (oldest == nullptr) co_return is_admitted_;
-      const auto ask = [oldest]() -> asio::awaitable<void> {
-        oldest->make_room();
-        co_return;
-      };
-      co_await asio::co_spawn(oldest->executor(), ask, asio::use_awaitable);
+      co_await asio::co_spawn(oldest->executor(), oldest->make_room(), asio::use_awaitable);
     }
   }
 
   // Ends the connection and gives its place away, if it still waits for a request.
-  void make_room() {
-    if (!is_idle_ || !nothing_came()) return;
+  asio::awaitable<void> make_room() {
+    if (!is_idle_ || !nothing_came()) co_return;
     stream_.cancel();
     const std::lock_guard lock(server_.mutex_);
     leave();
@@ -242,7 +227,13 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
 
   asio::awaitable<bool> send(const Answer& answer, const Request& request, unsigned version, bool keep_alive) {
     server_.service_.count(request, answer);
-    const auto response = response_of(answer, version, keep_alive, request.method == "HEAD");
+    http::response<http::string_body> response{static_cast<http::status>(answer.status), version};
+    response.set(http::field::content_type, answer.content_type);
+    if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
+    if (answer.status == 503) response.set(http::field::retry_after, "1");
+    response.keep_alive(keep_alive);
+    response.content_length(answer.body.size());
+    if (request.method != "HEAD") response.body() = answer.body;
     stream_.expires_after(std::chrono::seconds(server_.options_.transfer_seconds));
     const auto [error, size] = co_await http::async_write(stream_, response, kAwait);
     co_return !error;

@@ -134,6 +134,23 @@ Answer error_answer(unsigned status, std::string_view message) {
   return {.status = status, .body = json::serialize(json::object{{"error", message}})};
 }
 
+void Service::reload() {
+  try {
+    std::shared_ptr<const Model> other = load_model(options_.model, options_.threads);
+    const std::lock_guard lock(mutex_);
+    model_.swap(other);
+    metrics_.reloaded(true);
+  } catch (const std::exception& error) {
+    metrics_.reloaded(false);
+    std::fprintf(stderr, "the earlier model stays: %s\n", error.what());
+  }
+}
+
+std::shared_ptr<const Model> Service::current() {
+  const std::lock_guard lock(mutex_);
+  return model_;
+}
+
 asio::awaitable<Answer> Service::answer(Request request) {
   const auto job = std::make_shared<Job>();
   Answer answer = without_scoring(request, *job);
@@ -168,7 +185,7 @@ Answer Service::without_scoring(const Request& request, Job& job) {
   if (path == kLive) return {.body = R"({"status":"live"})"};
   if (path == kReady && stopping()) return error_answer(503, "the server is stopping");
   if (path == kReady) return {.body = R"({"status":"ready"})"};
-  const std::shared_ptr<const Model> model = models_.current();
+  const std::shared_ptr<const Model> model = current();
   if (path == kModel) return model_answer(*model, options_);
   return {.body = metrics_.text(model->id, model->unseen->fields()), .content_type = "text/plain; version=0.0.4"};
 }
@@ -180,7 +197,7 @@ Answer Service::prepared(const Request& request, Job& job) {
     return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
   try {
     job.deadline = deadline_of(request);
-    job.model = models_.current();
+    job.model = current();
     const json::value body = parse_json(request.body);
     if (!body.is_object()) throw BadRequest("the body is " + shown(body) + R"(, expected an object such as {"columns": {"item": ["i1"]}})");
     if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(options_.max_rows))
