@@ -37,8 +37,7 @@ std::string words(Cell::Kind kind) {
 
 std::string as_shown(const Cell& cell) {
   if (cell.kind == Cell::text) return shown(cell.text_);
-  Speller speller;
-  std::string text(speller(cell));
+  std::string buffer, text(spelled(cell, buffer));
   return text.size() <= 40 ? text : text.substr(0, 40) + "...";
 }
 
@@ -62,40 +61,6 @@ Cell as_number(const Source& source, std::size_t row, const Cell& cell) {
 void check_64_bits(const Source& source, std::size_t row, const Cell& cell) {
   if (cell.kind == Cell::big_integer) refuse(source, row, cell, "an integer of 64 bits; write it as text");
 }
-
-// The kinds of the values of lists.
-class ListKinds {
- public:
-  void add(const Source& source, std::size_t row, const json::array& list) {
-    bool scans = true;
-    for (const json::value& value : list) {
-      if (!is_single(value)) throw BadRequest(source.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
-      const Cell cell = cell_of(value);
-      check_64_bits(source, row, cell);
-      held_ |= 1u << cell.kind;
-      inexact_ |= cell.kind == Cell::integer && !is_exact(cell);
-      if (scans) scanned_ |= 1u << cell.kind;
-      scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
-    }
-  }
-
-  // As Arrow infers it: of each list it scans integers on, and one other value.
-  Cell::Kind kind() const {
-    for (const Cell::Kind kind : {Cell::number, Cell::integer, Cell::truth})
-      if (scanned_ & 1u << kind) return kind;
-    return Cell::text;
-  }
-
-  // Whether Arrow makes values of that kind of them all.
-  bool fit() const {
-    if (kind() == Cell::number) return !(held_ & 1u << Cell::text) && !inexact_;
-    return !(held_ & ~(1u << kind() | 1u << Cell::missing));
-  }
-
- private:
-  unsigned scanned_ = 0, held_ = 0;  // a bit for each kind
-  bool inexact_ = false;
-};
 
 // A whole number has its digits. Another one is written as Arrow does: the shortest digits that read back, and an exponent below 1e-6 and
 // from 1e10 on, without a zero before it.
@@ -223,20 +188,37 @@ void Values::split(std::string_view separator) {
 }
 
 void Values::flatten() {
-  ListKinds kinds;
-  std::size_t first_bad = 0;
-  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
-    const bool fitted = kinds.fit();
-    if (const json::array* const list = source_.cells[row].if_array()) kinds.add(source_, row, *list);
-    if (fitted && !kinds.fit()) first_bad = row;
+  const auto bit = [](Cell::Kind kind) { return 1u << kind; };
+  unsigned held = 0, scanned = 0;  // the kinds of values, and of those that Arrow scans: of each list integers on, and one other value
+  bool inexact = false;
+  Cell::Kind kind = Cell::text;  // as Arrow infers it
+  const std::size_t rows = source_.cells.size();
+  std::size_t bad = rows;  // from this row on, Arrow does not make values of that kind of them all
+  for (std::size_t row = 0; row < rows; ++row) {
+    const json::array* const list = source_.cells[row].if_array();
+    if (list == nullptr) continue;
+    bool scans = true;
+    for (const json::value& value : *list) {
+      if (!is_single(value)) throw BadRequest(source_.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
+      const Cell cell = cell_of(value);
+      check_64_bits(source_, row, cell);
+      held |= bit(cell.kind);
+      inexact |= cell.kind == Cell::integer && !is_exact(cell);
+      if (scans) scanned |= bit(cell.kind);
+      scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
+    }
+    for (const Cell::Kind other : {Cell::truth, Cell::integer, Cell::number})
+      if (scanned & bit(other)) kind = other;
+    const bool fits = kind == Cell::number ? !inexact && !(held & bit(Cell::text)) : !(held & ~(bit(kind) | bit(Cell::missing)));
+    bad = fits ? rows : std::min(bad, row);
   }
-  if (!kinds.fit())
-    throw BadRequest(source_.at(first_bad) + " holds " + shown(source_.cells[first_bad]) +
+  if (bad < rows)
+    throw BadRequest(source_.at(bad) + " holds " + shown(source_.cells[bad]) +
                      ", and not all its values and those before it are of one type: texts, integers, numbers, or true and false");
-  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
+  for (std::size_t row = 0; row < rows; ++row) {
     if (const json::array* const list = source_.cells[row].if_array())
       for (const json::value& value : *list) {
-        const Cell cell = kinds.kind() == Cell::number ? as_number(source_, row, cell_of(value)) : cell_of(value);
+        const Cell cell = kind == Cell::number ? as_number(source_, row, cell_of(value)) : cell_of(value);
         if (cell.kind != Cell::missing && !(cell.kind == Cell::text && cell.text_.empty())) values_.push_back(cell);
       }
     ends_.push_back(values_.size());
@@ -269,23 +251,23 @@ std::vector<double> numbers(const Column& column) {
   return values;
 }
 
-std::string_view Speller::operator()(const Cell& cell) {
+std::string_view spelled(const Cell& cell, std::string& buffer) {
   switch (cell.kind) {
     case Cell::missing:
       return kMissing;
     case Cell::text:
       if (const std::string_view whole = whole_number(cell.text_); !whole.empty()) return whole;
-      return is_reserved(cell.text_) ? std::string_view(buffer_.assign("\\").append(cell.text_)) : cell.text_;
+      return is_reserved(cell.text_) ? std::string_view(buffer.assign("\\").append(cell.text_)) : cell.text_;
     case Cell::integer: {
       char digits[20];
-      return buffer_.assign(digits, std::to_chars(digits, std::end(digits), cell.integer_).ptr);
+      return buffer.assign(digits, std::to_chars(digits, std::end(digits), cell.integer_).ptr);
     }
     case Cell::big_integer:
       return cell.text_;
     case Cell::truth:
       return cell.truth_ ? "true" : "false";
     case Cell::number:
-      return float_text(cell.number_, buffer_);
+      return float_text(cell.number_, buffer);
   }
   std::abort();
 }

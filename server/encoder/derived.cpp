@@ -1,5 +1,3 @@
-#include "derived.h"
-
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -14,6 +12,7 @@
 #include <utility>
 
 #include "../json/json_text.h"
+#include "cells.h"
 
 namespace dcrnn_fast::server {
 namespace {
@@ -274,10 +273,10 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
   const bool shared = std::ranges::all_of(columns, [](const Column* column) { return column->source.shared; });
   Column out{{derived.name, {}, shared}, std::vector<Cell>(shared ? 1 : rows), {}};
   out.texts.resize(out.cells.size());
-  Speller speller;
+  std::string buffer;
   for (const Column* const column : columns) {
     check_digits(*column);
-    const std::size_t size = column->source.shared && !shared ? speller(column->cell(0)).size() : 0;
+    const std::size_t size = column->source.shared && !shared ? spelled(column->cell(0), buffer).size() : 0;
     if (size > kMostShared / rows)
       throw BadRequest(column->source.at(0) + " holds " + std::to_string(size) + " characters for each of " + std::to_string(rows) +
                        " rows, which derived column " + in_quotes(derived.name) + " would repeat, expected at most " +
@@ -290,16 +289,10 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
       const Cell& cell = column->cell(row);
       any |= cell.kind != Cell::missing;
       if (column != columns.front()) text += '|';
-      append_escaped(text, speller(cell));
+      append_escaped(text, spelled(cell, buffer));
     }
     if (any) out.cells[row] = Cell(std::string_view(text));
   }
-  return out;
-}
-
-Column constant_column(const Derived& derived) {
-  Column out{{derived.name, {}, true}, std::vector<Cell>(1), {derived.text}};
-  out.cells[0] = Cell(std::string_view(out.texts[0]));
   return out;
 }
 

@@ -17,7 +17,6 @@
 
 #include "../json/json_text.h"
 #include "cells.h"
-#include "derived.h"
 
 namespace dcrnn_fast::server {
 namespace {
@@ -41,9 +40,9 @@ const json::object& part_of(const json::object& encoding, std::string_view key) 
 }
 
 bool has_one_text(const Column& column) {
-  Speller speller;
-  const std::string first(speller(column.cells.front()));
-  return std::ranges::all_of(column.cells, [&](const Cell& cell) { return speller(cell) == first; });
+  std::string buffer;
+  const std::string first(spelled(column.cells.front(), buffer));
+  return std::ranges::all_of(column.cells, [&](const Cell& cell) { return spelled(cell, buffer) == first; });
 }
 
 }  // namespace
@@ -227,7 +226,7 @@ std::vector<Column> Encoder::derive(const std::vector<Source>& sources, std::siz
     for (const std::string& name : one.sources) read.push_back(&columns[column(name)]);
     Column& made = columns[column(one.name)];
     if (one.kind == Derived::constant) {
-      made = constant_column(one);
+      made = {{one.name, {}, true}, {Cell(std::string_view(one.text))}, {}};
     } else if (one.kind == Derived::cross) {
       made = crossed(one, read, rows);
     } else if (one.kind == Derived::value) {
@@ -246,7 +245,7 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
   const std::vector<Column> derived = derive(sources, rows);
   Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * num_fields_), std::vector<float>(rows * num_dense_),
               std::vector<bool>(num_fields_)};
-  Speller speller;
+  std::string buffer;
   for (std::size_t at = 0; at < uses_.size(); ++at) {
     Column own;
     const bool alone = at < wanted_.size() && !wanted_by_derived_[at];
@@ -265,7 +264,7 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
     const auto& [texts, buckets, scales] = uses_[at];
     if (!texts.empty()) check_digits(column);
     for (const TextField& field : texts) {
-      fill(out.ids, field.position, num_fields_, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
+      fill(out.ids, field.position, num_fields_, [&](std::size_t row) { return (*field.ids)(spelled(column.cells[row], buffer)); });
       out.alike[field.position] = has_one_id(field.position) && (out.ids[field.position] != 0 || has_one_text(column));
     }
     if (buckets.empty() && scales.empty()) continue;
@@ -281,7 +280,7 @@ Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) cons
         const double scaled = ((scale.log1p ? signed_log1p(values[row]) : values[row]) - scale.mean) / scale.std;
         const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
         if (std::isinf(rounded))
-          throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +
+          throw BadRequest(column.source.at(row) + " holds " + std::string(spelled(column.cells[row], buffer)) +
                            ", which is too far from the train rows' mean for float32; correct it");
         return rounded;
       });

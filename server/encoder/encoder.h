@@ -10,7 +10,6 @@
 
 #include "../json/json_text.h"
 #include "cells.h"
-#include "derived.h"
 
 namespace dcrnn_fast::server {
 

@@ -32,9 +32,10 @@ using Parser = http::request_parser<http::string_body>;
 // The request but for its body, of which no trailer changes anything.
 Request request_of(const Parser& parser, Clock::time_point arrived) {
   const auto& message = parser.get();
+  const std::string_view target = message.target();
   const auto deadline = message.find("X-Deadline-Ms");
   Request request{.method = message.method_string(),
-                  .target = message.target(),
+                  .path = target.substr(0, target.find('?')),
                   .content_type = message[http::field::content_type],
                   .content_encoding = message[http::field::content_encoding],
                   .arrived = arrived};
@@ -91,7 +92,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
     stream_.socket().set_option(tcp::no_delay(true), ignored);
     bool open = co_await admitted();
     if (!open && few_are_refused()) {
-      const Answer answer = server_.service_.overload("the server has too many connections; try again");
+      const Answer answer = server_.service_.refused(Refusal::overload, "the server has too many connections; try again");
       const Request none{.arrived = Clock::now()};
       const bool sent = co_await send(answer, none, 11, false);
       if (sent) co_await linger();
@@ -197,19 +198,19 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
     Request request = request_of(parser, arrived);
     const bool stays = !error && parser.keep_alive();
     Answer answer = error ? Answer{} : refused_head(parser, request);
-    const bool read = answer.status == 200;  // else the body is not read
+    const bool read = !error && answer.status == 200;  // else the body is not read
     const bool waits = parser.get().version() == 11 && beast::iequals(parser.get()[http::field::expect], "100-continue");
-    if (read && !error && waits) std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
+    if (read && waits) std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
     if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
     request.body = parser.get().body();
     if (error) answer = problem(error);
     if (error && answer.status == 200) co_return false;
-    bool keep_alive = !error && stays && read;
+    const bool whole = read && !error;
     stream_.expires_never();
-    if (!error && read) answer = co_await server_.service_.answer(request);
-    keep_alive = keep_alive && !server_.service_.stopping();
+    if (whole) answer = co_await server_.service_.answer(request);
+    const bool keep_alive = whole && stays && !server_.service_.stopping();
     const bool sent = co_await send(answer, request, error ? 11 : parser.get().version(), keep_alive);
-    if (sent && (error || !read)) co_await linger();
+    if (sent && !whole) co_await linger();
     co_return sent&& keep_alive;
   }
 

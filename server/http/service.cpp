@@ -22,20 +22,16 @@ namespace {
 
 constexpr std::string_view kScore = "/v1/score", kModel = "/v1/model", kLive = "/health/live", kReady = "/health/ready",
                            kMetrics = "/metrics";
+constexpr std::string_view kFailed = "the server could not score the request; try again";
 constexpr int kLongestDeadline = 600'000;
-
-std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
 
 // Bytes that HTTP allows and UTF-8 may not.
 std::string shown_bytes(std::string_view bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
-  for (const char byte : bytes.substr(0, 1000)) {
-    const auto value = static_cast<unsigned char>(byte);
-    if (value < 0x80)
-      text += byte;
-    else
-      text.append("\\x").append({kDigits[value >> 4], kDigits[value & 15]});
+  for (const unsigned char byte : bytes.substr(0, 1000)) {
+    char escaped[5] = {static_cast<char>(byte)};
+    if (byte >= 0x80) std::snprintf(escaped, sizeof(escaped), "\\x%02x", byte);
+    text += escaped;
   }
   return shown(text);
 }
@@ -81,13 +77,7 @@ std::size_t rows_of(const json::object& request) {
   return rows;
 }
 
-// The shortest decimal that reads back as the same float32.
-void append_shortest(std::string& out, float value) {
-  char text[32];
-  out.append(text, std::to_chars(text, std::end(text), value).ptr);
-}
-
-// The scores [names, rows] of a request.
+// The scores [names, rows] of a request: the shortest decimals that read back as the same float32.
 Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<float>& scores) {
   std::string body;
   body.reserve(128 + scores.size() * 14);
@@ -97,7 +87,12 @@ Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<fl
     body.append(name ? "," : "").append(json::serialize(model.names[name])).append(":[");
     for (std::int64_t row = 0; row < rows; ++row, ++score) {
       if (row) body.push_back(',');
-      std::isfinite(*score) ? append_shortest(body, *score) : static_cast<void>(body.append("null"));
+      if (std::isfinite(*score)) {
+        char text[32];
+        body.append(text, std::to_chars(text, std::end(text), *score).ptr);
+      } else {
+        body.append("null");
+      }
     }
     body.push_back(']');
   }
@@ -168,10 +163,10 @@ asio::awaitable<Answer> Service::answer(Request request) {
   co_return answer;
 }
 
-bool asks_for_scores(const Request& request) { return request.method == "POST" && path_of(request.target) == kScore; }
+bool asks_for_scores(const Request& request) { return request.method == "POST" && request.path == kScore; }
 
 Answer Service::without_scoring(const Request& request, Job& job) {
-  const std::string_view path = path_of(request.target);
+  const std::string_view path = request.path;
   if (path != kScore && path != kModel && path != kLive && path != kReady && path != kMetrics)
     return error_answer(404,
                         "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
@@ -211,7 +206,7 @@ Answer Service::prepared(const Request& request, Job& job) {
     return error_answer(400, error.what());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "a request failed: %s\n", error.what());
-    return failed();
+    return refused(Refusal::failed, kFailed);
   }
 }
 
@@ -224,11 +219,9 @@ Answer Service::answer_of(const Job& job, Job::State state) {
     case Job::dropped:
       return refused(Refusal::stopping, "the server is stopping");
     default:
-      return failed();
+      return refused(Refusal::failed, kFailed);
   }
 }
-
-Answer Service::failed() { return refused(Refusal::failed, "the server could not score the request; try again"); }
 
 Answer Service::refused(Refusal reason, std::string_view message) {
   metrics_.refused(reason);
@@ -237,7 +230,7 @@ Answer Service::refused(Refusal reason, std::string_view message) {
 
 void Service::count(const Request& request, const Answer& answer) {
   metrics_.request(answer.status);
-  if (path_of(request.target) == kScore) metrics_.seconds.observe(std::chrono::duration<double>(Clock::now() - request.arrived).count());
+  if (request.path == kScore) metrics_.seconds.observe(std::chrono::duration<double>(Clock::now() - request.arrived).count());
 }
 
 }  // namespace dcrnn_fast::server

@@ -33,7 +33,7 @@ struct Options {
 };
 
 struct Request {
-  std::string_view method = {}, target = {}, content_type = {}, content_encoding = {}, body = {};
+  std::string_view method = {}, path = {}, content_type = {}, content_encoding = {}, body = {};
   std::optional<std::string_view> deadline = std::nullopt;  // X-Deadline-Ms
   Clock::time_point arrived = {};
 };
@@ -63,8 +63,8 @@ class Service {
   // The answer to a request with its body.
   boost::asio::awaitable<Answer> answer(Request request);
 
-  // The answer to whom the server has no room for.
-  Answer overload(std::string_view what) { return refused(Refusal::overload, what); }
+  // A 503, which is counted.
+  Answer refused(Refusal reason, std::string_view message);
 
   // Counts an answer that is about to be sent.
   void count(const Request& request, const Answer& answer);
@@ -80,8 +80,6 @@ class Service {
   Answer without_scoring(const Request& request, Job& job);
   Answer prepared(const Request& request, Job& job);
   Answer answer_of(const Job& job, Job::State state);
-  Answer refused(Refusal reason, std::string_view message);
-  Answer failed();
 
   const Options& options_;
   Metrics metrics_;

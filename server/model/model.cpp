@@ -125,12 +125,6 @@ bool Archive::intact(const Entry& entry) const {
   return checksum.checksum() == entry.checksum;
 }
 
-std::string md5_hex(std::string_view text) {
-  boost::hash2::md5_128 hash;
-  hash.update(text.data(), text.size());
-  return to_string(hash.result());
-}
-
 std::string text_of(const json::object& about, const char* key) { return std::string(about.at(key).as_string()); }
 
 // "2.13" of "2.13.0+cpu".
@@ -201,7 +195,9 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     const json::object& about = about_value.as_object();
     check_fit(about, path);
     check_room(archive, path);
-    if (text_of(about, "encoder_md5") != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
+    boost::hash2::md5_128 digest;
+    digest.update(encoder.data(), encoder.size());
+    if (text_of(about, "encoder_md5") != to_string(digest.result())) throw std::runtime_error("its encoder is another model's");
     const auto names = json::value_to<std::vector<std::string>>(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_unique<Model>(Model{.id = text_of(about, "model").substr(0, 12),

@@ -107,18 +107,16 @@ void make_room(std::initializer_list<double*> counts, std::size_t added) {
 Unseen::Unseen(const json::object& about) : dense_(about.at("dense").as_array().size()) {
   for (const json::value& one : about.at("cells").as_array()) {
     const json::array& row = one.as_array();
-    Field field{.name = std::string(row.at(0).as_string()),
-                .column = row.at(1).to_number<std::size_t>(),
-                .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
-                .trained = {share(row.at(3)), share(row.at(4))},
-                .valid = {},
-                .now = {}};
-    if (row.size() > 5) field.valid = {share(row.at(5)), share(row.at(6))};  // files of earlier versions have neither these nor ranges
-    if (field.column >= about.at("fields").as_array().size())
-      throw std::runtime_error("its cells name column " + std::to_string(field.column));
-    fields_.push_back(std::move(field));
+    fields_.push_back({.name = std::string(row.at(0).as_string()),
+                       .column = row.at(1).to_number<std::size_t>(),
+                       .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
+                       .trained = {share(row.at(3)), share(row.at(4))},
+                       .valid = row.size() > 5 ? Rates{share(row.at(5)), share(row.at(6))} : Rates{},  // earlier versions did not write it
+                       .now = {}});
+    if (fields_.back().column >= about.at("fields").as_array().size())
+      throw std::runtime_error("its cells name column " + std::to_string(fields_.back().column));
   }
-  const json::value* const ranges = about.if_contains("ranges");
+  const json::value* const ranges = about.if_contains("ranges");  // earlier versions did not write them either
   for (std::size_t column = 0; ranges && column < dense_; ++column)
     if (const json::value* const range = ranges->as_object().if_contains(about.at("dense").at(column).as_string()))
       numbers_.push_back({.name = std::string(about.at("dense").at(column).as_string()),
