@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -17,6 +16,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <iostream>
 
@@ -169,7 +169,7 @@ void serve(Options options) {
     service.reload();
   };
   asio::steady_timer timer(control);
-  // Whether nobody ended the wait before.
+  // Waits; false if the wait was cancelled.
   const auto passed = [&](std::chrono::seconds time) -> asio::awaitable<bool> {
     timer.expires_after(time);
     const auto [error] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -186,7 +186,9 @@ void serve(Options options) {
     service.drop();
     if (co_await passed(kLastAnswers)) http.abort();
   };
-  asio::co_spawn(control, obey, asio::detached);
+  asio::co_spawn(control, obey, [](std::exception_ptr problem) {
+    if (problem) std::rethrow_exception(problem);
+  });
 
   std::cout << "listening on http://" << http.endpoint() << std::endl;
   std::vector<std::jthread> threads;

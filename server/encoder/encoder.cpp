@@ -9,7 +9,6 @@
 #include <boost/json/value_to.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <set>
 #include <stdexcept>

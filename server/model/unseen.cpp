@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <boost/json.hpp>
-#include <cmath>
 #include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
-#include <string_view>
 
 #include "../json/json_text.h"
 
