@@ -2,18 +2,23 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <charconv>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <fstream>
-#include <functional>
+#include <iostream>
 
 #include "http/connections.h"
 
@@ -25,17 +30,6 @@ namespace {
 constexpr rlim_t kReserved = 256;                // descriptors that are no connection's: files, threads, clients too many
 constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
 
-// numbers() has the defaults.
-struct Options {
-  std::string model;
-  HttpOptions http{};
-  Limits limits{};
-  Batcher::Limits scoring{};
-  std::size_t io_threads = 0;
-  std::chrono::seconds grace{};
-  bool help = false;
-};
-
 struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -43,8 +37,22 @@ struct UsageError : std::runtime_error {
 struct Option {
   const char* name;
   const char* meaning;
-  std::int64_t least, most, value;
-  std::function<void(Options&, std::int64_t)> set;
+  std::int64_t least, most;
+  std::int64_t Options::* value;
+};
+
+constexpr Option kNumbers[] = {
+    {"--port", "0: a free one, which the first line of the output tells", 0, 65535, &Options::port},
+    {"--threads", "that score; default: one a CPU that the process may use", 1, 1024, &Options::threads},
+    {"--io-threads", "that read, encode and write; default: one for two CPUs", 1, 1024, &Options::io_threads},
+    {"--max-body-bytes", "of a request", 1, 1 << 30, &Options::max_body_bytes},
+    {"--max-rows", "of a request", 1, 1 << 20, &Options::max_rows},
+    {"--max-queue-rows", "that wait; more are answered 503", 1, 1 << 30, &Options::max_queue_rows},
+    {"--max-batch-rows", "of requests that are scored at once; a larger request is scored alone", 1, 1 << 20, &Options::max_batch_rows},
+    {"--max-connections", "for one more, the longest idle one ends, or the new one gets a 503", 1, 1 << 20, &Options::max_connections},
+    {"--transfer-seconds", "for a request to arrive, and for its answer to be taken", 1, 86'400, &Options::transfer_seconds},
+    {"--idle-seconds", "that a connection may wait for its next request", 1, 86'400, &Options::idle_seconds},
+    {"--grace", "seconds for what is accepted, when the server stops", 0, 86'400, &Options::grace},
 };
 
 // The cores, or fewer if the limits of this process's control groups, such as a container's, grant fewer CPUs.
@@ -71,32 +79,25 @@ std::int64_t granted_cpus() {
   return std::max<std::int64_t>(1, std::llround(std::ceil(granted)));
 }
 
-const std::vector<Option>& numbers() {
-  static const std::int64_t cpus = granted_cpus();
-  static const std::vector<Option> options{
-      {"--port", "0: a free one, which the first line of the output tells", 0, 65535, 8000,
-       [](Options& o, auto n) { o.http.port = static_cast<unsigned short>(n); }},
-      {"--threads", "that score; default: one a CPU that the process may use", 1, 1024, cpus,
-       [](Options& o, auto n) { o.scoring.threads = static_cast<std::size_t>(n); }},
-      {"--io-threads", "that read, encode and write; default: one for two CPUs", 1, 1024, (cpus + 1) / 2,
-       [](Options& o, auto n) { o.io_threads = static_cast<std::size_t>(n); }},
-      {"--max-body-bytes", "of a request", 1, std::int64_t{1} << 30, 1 << 20,
-       [](Options& o, auto n) { o.limits.body_bytes = static_cast<std::uint64_t>(n); }},
-      {"--max-rows", "of a request", 1, 1 << 20, 10'000, [](Options& o, auto n) { o.limits.rows = n; }},
-      {"--max-queue-rows", "that wait; more are answered 503", 1, 1 << 30, 100'000,
-       [](Options& o, auto n) { o.limits.queue_rows = o.scoring.queue_rows = n; }},
-      {"--max-batch-rows", "of requests that are scored at once; a larger request is scored alone", 1, 1 << 20, 512,
-       [](Options& o, auto n) { o.scoring.batch_rows = n; }},
-      {"--max-connections", "for one more, the longest idle one ends, or the new one gets a 503", 1, 1 << 20, 1000,
-       [](Options& o, auto n) { o.http.connections = static_cast<std::size_t>(n); }},
-      {"--transfer-seconds", "for a request to arrive, and for its answer to be taken", 1, 86'400, 30,
-       [](Options& o, auto n) { o.http.transfer = std::chrono::seconds(n); }},
-      {"--idle-seconds", "that a connection may wait for its next request", 1, 86'400, 75,
-       [](Options& o, auto n) { o.http.idle = std::chrono::seconds(n); }},
-      {"--grace", "seconds for what is accepted, when the server stops", 0, 86'400, 10,
-       [](Options& o, auto n) { o.grace = std::chrono::seconds(n); }},
-  };
+Options defaults() {
+  Options options;
+  options.threads = granted_cpus();
+  options.io_threads = (options.threads + 1) / 2;
   return options;
+}
+
+std::string usage() {
+  const Options options = defaults();
+  std::string text =
+      "dcrnn_fast_server --model shop.pt2 [options]\n"
+      "Serves a file of `dcrnn-fast export --format aoti`. SIGHUP loads it anew, SIGTERM stops the server.\n\n"
+      "  --host 127.0.0.1              where to listen\n";
+  for (const Option& option : kNumbers) {
+    std::string line = "  " + std::string(option.name) + " " + std::to_string(options.*option.value);
+    line.resize(std::max<std::size_t>(line.size() + 1, 32), ' ');
+    text += line + option.meaning + "\n";
+  }
+  return text;
 }
 
 std::int64_t number(const Option& option, const std::string& text) {
@@ -108,134 +109,90 @@ std::int64_t number(const Option& option, const std::string& text) {
   return value;
 }
 
+// The options of a command line; --help prints them all and ends the program. Throws UsageError.
 Options parse_options(const std::vector<std::string>& arguments) {
-  Options options;
-  for (const Option& option : numbers()) option.set(options, option.value);
+  Options options = defaults();
   for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
     if (*argument == "--help") {
-      options.help = true;
-      return options;
+      std::fputs(usage().c_str(), stdout);
+      std::exit(0);
     }
     const auto equals = argument->find('=');
     const std::string name = argument->substr(0, equals);
-    const auto found = std::find_if(numbers().begin(), numbers().end(), [&](const Option& option) { return name == option.name; });
-    if (found == numbers().end() && name != "--model" && name != "--host")
+    const auto found = std::ranges::find(kNumbers, name, &Option::name);
+    if (found == std::end(kNumbers) && name != "--model" && name != "--host")
       throw UsageError("unknown option " + *argument + "; --help lists them all");
     if (equals == std::string::npos && argument + 1 == arguments.end()) throw UsageError(name + " needs a value");
     const std::string value = equals == std::string::npos ? *++argument : argument->substr(equals + 1);
     if (name == "--model")
       options.model = value;
     else if (name == "--host")
-      options.http.host = value;
+      options.host = value;
     else
-      found->set(options, number(*found, value));
+      options.*found->value = number(*found, value);
   }
   if (options.model.empty()) throw UsageError("--model is missing; give the file of `dcrnn-fast export --format aoti`");
-  if (options.limits.queue_rows < options.limits.rows)
-    throw UsageError("--max-queue-rows is " + std::to_string(options.limits.queue_rows) + ", expected at least --max-rows, " +
-                     std::to_string(options.limits.rows) + ", so that each request has room");
+  if (options.max_queue_rows < options.max_rows)
+    throw UsageError("--max-queue-rows is " + std::to_string(options.max_queue_rows) + ", expected at least --max-rows, " +
+                     std::to_string(options.max_rows) + ", so that each request has room");
   return options;
 }
 
-std::string usage() {
-  std::string text =
-      "dcrnn_fast_server --model shop.pt2 [options]\n"
-      "Serves a file of `dcrnn-fast export --format aoti`. SIGHUP loads it anew, SIGTERM stops the server.\n\n"
-      "  --host 127.0.0.1              where to listen\n";
-  for (const Option& option : numbers()) {
-    std::string line = "  " + std::string(option.name) + " " + std::to_string(option.value);
-    line.resize(std::max<std::size_t>(line.size() + 1, 32), ' ');
-    text += line + option.meaning + "\n";
-  }
-  return text;
-}
-
-// Loads the model anew, in a thread of its own. What is asked for before a load begins is one load.
-class Reloads {
- public:
-  Reloads(Models& models, Metrics& metrics) : models_(models), metrics_(metrics) {}
-
-  void ask() {
-    if (!asked_.exchange(true)) asio::post(loader_, [this] { load(); });
-  }
-
- private:
-  void load() {
-    asked_ = false;
-    try {
-      models_.reload();
-      metrics_.reloaded(true);
-    } catch (const std::exception& error) {
-      metrics_.reloaded(false);
-      std::fprintf(stderr, "the earlier model stays: %s\n", error.what());
-    }
-  }
-
-  Models& models_;
-  Metrics& metrics_;
-  std::atomic<bool> asked_{false};
-  asio::thread_pool loader_{1};
-};
-
-// Calls `reload` at each SIGHUP, and `stop` at the first SIGTERM or SIGINT, after which signals do nothing.
-template <typename Reload, typename Stop>
-void await_signals(asio::signal_set& signals, Reload reload, Stop stop) {
-  signals.async_wait([&signals, reload, stop](auto error, int number) {
-    if (error) return;
-    if (number != SIGHUP) return stop();
-    reload();
-    await_signals(signals, reload, stop);
-  });
-}
-
 // How many connections the limit of open files, which is raised as far as it may be, leaves room for: at most `wanted`.
-std::size_t allowed_connections(std::size_t wanted) {
+rlim_t allowed_connections(rlim_t wanted) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   if (limit.rlim_cur >= wanted + kReserved) return wanted;
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, wanted + kReserved);
+  limit.rlim_cur = std::min(limit.rlim_max, wanted + kReserved);
   setrlimit(RLIMIT_NOFILE, &limit);
   getrlimit(RLIMIT_NOFILE, &limit);
-  const std::size_t allowed = std::clamp<std::size_t>(limit.rlim_cur - std::min<rlim_t>(kReserved, limit.rlim_cur / 2), 1, wanted);
+  const rlim_t allowed = std::clamp<rlim_t>(limit.rlim_cur - std::min(kReserved, limit.rlim_cur / 2), 1, wanted);
   if (allowed < wanted)
-    std::fprintf(stderr, "warning: --max-connections %zu: the limit of open files leaves room for %zu; raise it by `ulimit -n`\n", wanted,
-                 allowed);
+    std::cerr << "warning: --max-connections " << wanted << ": the limit of open files leaves room for " << allowed
+              << "; raise it by `ulimit -n`" << std::endl;
   return allowed;
 }
 
 void serve(Options options) {
-  options.http.connections = allowed_connections(options.http.connections);
+  options.max_connections = static_cast<std::int64_t>(allowed_connections(static_cast<rlim_t>(options.max_connections)));
   // These two are never destroyed, so that no signal kills the process while it loads its model or ends.
   static auto& io = *new asio::io_context;
   const auto control = asio::make_strand(io);
   static auto& signals = *new asio::signal_set(control, SIGHUP, SIGTERM, SIGINT);
-  Models models(options.model, options.scoring.threads);
-  Metrics metrics;
-  Batcher batcher(options.scoring, metrics);
-  Service service(options.limits, models, batcher, metrics);
-  Reloads reloads(models, metrics);
-  HttpServer http(io, service, options.http);
+  Service service(options);
+  HttpServer http(io, service, options);
 
-  asio::steady_timer grace(control);
-  const auto stop = [&] {
-    service.stop();
-    grace.expires_after(options.grace);
-    grace.async_wait([&](auto error) {
-      if (error) return;
-      batcher.drop();
-      grace.expires_after(kLastAnswers);
-      grace.async_wait([&](auto error) {
-        if (!error) http.abort();
-      });
-    });
-    http.stop([&] { asio::post(control, [&] { grace.cancel(); }); });
+  std::atomic<bool> asked{false};
+  asio::thread_pool loader(1);
+  const auto reload = [&] {
+    asked = false;
+    service.reload();
   };
-  await_signals(signals, [&] { reloads.ask(); }, stop);
+  asio::steady_timer timer(control);
+  // Waits; false if the wait was cancelled.
+  const auto passed = [&](std::chrono::seconds time) -> asio::awaitable<bool> {
+    timer.expires_after(time);
+    const auto [error] = co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    co_return !error;
+  };
+  // Loads at each SIGHUP, in a thread of its own: what is asked for before a load begins is one load. Stops at the first SIGTERM or SIGINT,
+  // after which signals do nothing.
+  const auto obey = [&]() -> asio::awaitable<void> {
+    while (co_await signals.async_wait(asio::use_awaitable) == SIGHUP)
+      if (!asked.exchange(true)) asio::post(loader, reload);
+    service.stop();
+    http.stop([&] { asio::post(control, [&] { timer.cancel(); }); });
+    if (!co_await passed(std::chrono::seconds(options.grace))) co_return;
+    service.drop();
+    if (co_await passed(kLastAnswers)) http.abort();
+  };
+  asio::co_spawn(control, obey, [](std::exception_ptr problem) {
+    if (problem) std::rethrow_exception(problem);
+  });
 
-  std::printf("listening on %s\n", http.url().c_str());
-  std::fflush(stdout);
+  std::cout << "listening on http://" << http.endpoint() << std::endl;
   std::vector<std::jthread> threads;
-  for (std::size_t i = 1; i < options.io_threads; ++i) threads.emplace_back([&] { io.run(); });
+  for (std::int64_t i = 1; i < options.io_threads; ++i) threads.emplace_back([&] { io.run(); });
   io.run();
 }
 
@@ -246,11 +203,7 @@ int main(int argc, char** argv) {
   using namespace dcrnn_fast::server;
   std::signal(SIGPIPE, SIG_IGN);
   try {
-    const Options options = parse_options({argv + 1, argv + argc});
-    if (options.help)
-      std::fputs(usage().c_str(), stdout);
-    else
-      serve(options);
+    serve(parse_options({argv + 1, argv + argc}));
     return 0;
   } catch (const UsageError& error) {
     std::fprintf(stderr, "%s\n", error.what());

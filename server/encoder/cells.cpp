@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <utility>
 
 #include "../json/json_text.h"
 
@@ -17,25 +16,11 @@ namespace {
 namespace json = boost::json;
 
 Cell cell_of(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::string:
-      return Cell(std::string_view(value.get_string()));
-    case json::kind::int64:
-      return Cell(value.get_int64());
-    case json::kind::double_:
-      return Cell(value.get_double());
-    case json::kind::bool_:
-      return Cell(value.get_bool());
-    case json::kind::object:
-      if (const json::string* const digits = big_integer(value)) {
-        Cell cell{std::string_view(*digits)};
-        cell.kind = Cell::big_integer;
-        return cell;
-      }
-      break;
-    default:
-      break;
-  }
+  if (const json::string* const text = value.if_string()) return Cell(std::string_view(*text));
+  if (const std::int64_t* const integer = value.if_int64()) return Cell(*integer);
+  if (const double* const number = value.if_double()) return Cell(*number);
+  if (const bool* const truth = value.if_bool()) return Cell(*truth);
+  if (const json::string* const digits = big_integer(value)) return Cell(std::string_view(*digits), Cell::big_integer);
   return {};
 }
 
@@ -51,8 +36,7 @@ std::string words(Cell::Kind kind) {
 
 std::string as_shown(const Cell& cell) {
   if (cell.kind == Cell::text) return shown(cell.text_);
-  Speller speller;
-  std::string text(speller(cell));
+  std::string buffer, text(spelled(cell, buffer));
   return text.size() <= 40 ? text : text.substr(0, 40) + "...";
 }
 
@@ -77,65 +61,17 @@ void check_64_bits(const Source& source, std::size_t row, const Cell& cell) {
   if (cell.kind == Cell::big_integer) refuse(source, row, cell, "an integer of 64 bits; write it as text");
 }
 
-// The kinds of the values of lists.
-class ListKinds {
- public:
-  void add(const Source& source, std::size_t row, const json::array& list) {
-    bool scans = true;
-    for (const json::value& value : list) {
-      if (!is_single(value)) throw BadRequest(source.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
-      const Cell cell = cell_of(value);
-      check_64_bits(source, row, cell);
-      held_[cell.kind] = true;
-      inexact_ |= cell.kind == Cell::integer && !is_exact(cell);
-      if (scans) scanned_[cell.kind] = true;
-      scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
-    }
-  }
-
-  // As Arrow infers it: of each list it scans integers on, and one other value.
-  Cell::Kind kind() const {
-    for (const Cell::Kind kind : {Cell::number, Cell::integer, Cell::truth})
-      if (scanned_[kind]) return kind;
-    return Cell::text;
-  }
-
-  // Whether Arrow makes values of that kind of them all.
-  bool fit() const {
-    if (kind() == Cell::number) return !held_[Cell::text] && !inexact_;
-    for (const Cell::Kind other : {Cell::text, Cell::integer, Cell::truth, Cell::number})
-      if (held_[other] && other != kind()) return false;
-    return true;
-  }
-
- private:
-  bool scanned_[Cell::number + 1] = {}, held_[Cell::number + 1] = {}, inexact_ = false;
-};
-
 // A whole number has its digits. Another one is written as Arrow does: the shortest digits that read back, and an exponent below 1e-6 and
-// from 1e10 on.
+// from 1e10 on, without a zero before it.
 std::string_view float_text(double value, std::string& out) {
   char buffer[40];
-  if (std::abs(value) < kExact && value == std::floor(value))
+  const double size = std::abs(value);
+  if (size < kExact && value == std::floor(value))
     return out.assign(buffer, std::to_chars(buffer, std::end(buffer), static_cast<std::int64_t>(value)).ptr);
-  char* end = std::to_chars(buffer, std::end(buffer), value, std::chars_format::scientific).ptr;
-  if (!std::isfinite(value)) return out.assign(buffer, end);
-  const std::string_view text(buffer, end - buffer);
-  const std::size_t e = text.find('e'), first = text.starts_with('-');
-  int exponent = 0;
-  std::from_chars(buffer + e + (text[e + 1] == '+' ? 2 : 1), end, exponent);
-  std::string digits(1, text[first]);
-  if (e > first + 1) digits += text.substr(first + 2, e - first - 2);
-  out = first ? "-" : "";
-  if (exponent < -6 || exponent >= 10) {
-    out += digits[0];
-    if (digits.size() > 1) out.append(".").append(digits, 1);
-    return out.append(exponent < 0 ? "e" : "e+").append(std::to_string(exponent));
-  }
-  if (exponent < 0) return out.append("0.").append(-exponent - 1, '0').append(digits);
-  const std::size_t whole = exponent + 1;
-  if (digits.size() <= whole) return out.append(digits).append(whole - digits.size(), '0');
-  return out.append(digits, 0, whole).append(".").append(digits, whole);
+  const auto format = size >= 1e-6 && size < 1e10 ? std::chars_format::fixed : std::chars_format::scientific;
+  out.assign(buffer, std::to_chars(buffer, std::end(buffer), value, format).ptr);
+  if (const std::size_t exponent = out.find("e-0"); exponent != out.npos) out.erase(exponent + 2, 1);
+  return out;
 }
 
 // The digits of a text that is a whole number with a point, as a float is written, such as 12.0; empty for another text.
@@ -190,8 +126,7 @@ std::string Source::at(std::size_t row) const {
 }
 
 Column single_values(const Source& source, bool within64) {
-  Column column{source, {}, {}};
-  column.cells.resize(source.cells.size());
+  Column column{source, std::vector<Cell>(source.cells.size()), {}};
   Cell::Kind kind = Cell::missing;
   for (std::size_t row = 0; row < source.cells.size(); ++row) {
     if (!is_single(source.cells[row]))
@@ -252,20 +187,37 @@ void Values::split(std::string_view separator) {
 }
 
 void Values::flatten() {
-  ListKinds kinds;
-  std::size_t first_bad = 0;
-  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
-    const bool fitted = kinds.fit();
-    if (const json::array* const list = source_.cells[row].if_array()) kinds.add(source_, row, *list);
-    if (fitted && !kinds.fit()) first_bad = row;
+  const auto bit = [](Cell::Kind kind) { return 1u << kind; };
+  unsigned held = 0, scanned = 0;  // the kinds of values, and of those that Arrow scans: of each list integers on, and one other value
+  bool inexact = false;
+  Cell::Kind kind = Cell::text;  // as Arrow infers it
+  const std::size_t rows = source_.cells.size();
+  std::size_t bad = rows;  // from this row on, Arrow does not make values of that kind of them all
+  for (std::size_t row = 0; row < rows; ++row) {
+    const json::array* const list = source_.cells[row].if_array();
+    if (list == nullptr) continue;
+    bool scans = true;
+    for (const json::value& value : *list) {
+      if (!is_single(value)) throw BadRequest(source_.at(row) + " holds " + shown(value) + " in a list, expected texts or numbers");
+      const Cell cell = cell_of(value);
+      check_64_bits(source_, row, cell);
+      held |= bit(cell.kind);
+      inexact |= cell.kind == Cell::integer && !is_exact(cell);
+      if (scans) scanned |= bit(cell.kind);
+      scans &= cell.kind == Cell::missing || cell.kind == Cell::integer;
+    }
+    for (const Cell::Kind other : {Cell::truth, Cell::integer, Cell::number})
+      if (scanned & bit(other)) kind = other;
+    const bool fits = kind == Cell::number ? !inexact && !(held & bit(Cell::text)) : !(held & ~(bit(kind) | bit(Cell::missing)));
+    bad = fits ? rows : std::min(bad, row);
   }
-  if (!kinds.fit())
-    throw BadRequest(source_.at(first_bad) + " holds " + shown(source_.cells[first_bad]) +
+  if (bad < rows)
+    throw BadRequest(source_.at(bad) + " holds " + shown(source_.cells[bad]) +
                      ", and not all its values and those before it are of one type: texts, integers, numbers, or true and false");
-  for (std::size_t row = 0; row < source_.cells.size(); ++row) {
+  for (std::size_t row = 0; row < rows; ++row) {
     if (const json::array* const list = source_.cells[row].if_array())
       for (const json::value& value : *list) {
-        const Cell cell = kinds.kind() == Cell::number ? as_number(source_, row, cell_of(value)) : cell_of(value);
+        const Cell cell = kind == Cell::number ? as_number(source_, row, cell_of(value)) : cell_of(value);
         if (cell.kind != Cell::missing && !(cell.kind == Cell::text && cell.text_.empty())) values_.push_back(cell);
       }
     ends_.push_back(values_.size());
@@ -298,23 +250,23 @@ std::vector<double> numbers(const Column& column) {
   return values;
 }
 
-std::string_view Speller::operator()(const Cell& cell) {
+std::string_view spelled(const Cell& cell, std::string& buffer) {
   switch (cell.kind) {
     case Cell::missing:
       return kMissing;
     case Cell::text:
       if (const std::string_view whole = whole_number(cell.text_); !whole.empty()) return whole;
-      return is_reserved(cell.text_) ? std::string_view(buffer_.assign("\\").append(cell.text_)) : cell.text_;
+      return is_reserved(cell.text_) ? std::string_view(buffer.assign("\\").append(cell.text_)) : cell.text_;
     case Cell::integer: {
       char digits[20];
-      return buffer_.assign(digits, std::to_chars(digits, std::end(digits), cell.integer_).ptr);
+      return buffer.assign(digits, std::to_chars(digits, std::end(digits), cell.integer_).ptr);
     }
     case Cell::big_integer:
       return cell.text_;
     case Cell::truth:
       return cell.truth_ ? "true" : "false";
     case Cell::number:
-      return float_text(cell.number_, buffer_);
+      return float_text(cell.number_, buffer);
   }
   std::abort();
 }

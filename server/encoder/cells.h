@@ -1,8 +1,11 @@
-// A column of a request: cells of one kind, as dcrnn_fast.data reads lists. Columns read texts where the request holds them.
+// Columns of cells of one kind: those of a request, as dcrnn_fast.data reads lists, and those that an encoder derives from them. They read
+// texts where the request holds them.
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,7 +39,7 @@ struct Cell {
   std::string_view text_;  // also the digits of a big integer
 
   Cell() = default;
-  explicit Cell(std::string_view value) : kind(text), text_(value) {}
+  explicit Cell(std::string_view value, Kind kind = text) : kind(kind), text_(value) {}
   explicit Cell(std::int64_t value) : kind(integer), integer_(value) {}
   explicit Cell(double value) : kind(number), number_(value) {}
   explicit Cell(bool value) : kind(truth), truth_(value) {}
@@ -82,14 +85,29 @@ std::vector<double> numbers(const Column& column);
 // Reads text as Arrow does; false for what is no number. The number may be NaN or infinite.
 bool parse_number(std::string_view text, double& value);
 
-// Writes cells as a vocabulary spells them.
-class Speller {
- public:
-  // Good until the next call.
-  std::string_view operator()(const Cell& cell);
+// A cell as a vocabulary spells it; what neither the cell nor the program holds is written into `buffer`.
+std::string_view spelled(const Cell& cell, std::string& buffer);
 
- private:
-  std::string buffer_;
+// A column that is derived from others: a value of a list, a cross of columns, a part of a time, or one text in all rows.
+struct Derived {
+  enum Kind { cross, value, hour, weekday, day, constant };
+  std::string name;
+  Kind kind = cross;
+  std::vector<std::string> sources;  // of one that is no cross, a single column; of a constant none
+  std::string text;                  // of a constant
+  std::string separator;             // empty where there is none
+  std::size_t position = 0;
+  std::string unit;           // empty where there is none
+  std::optional<bool> zoned;  // whether the times have a zone, or are numbers, if it is known
 };
+
+// The columns that encoder.json's `derived` defines, each behind those that it reads. Throws std::exception for what it does not support.
+std::vector<Derived> read_derived(const boost::json::object& definitions);
+
+// The text of several columns' cells, for a cross.
+Column crossed(const Derived& derived, std::span<const Column* const> columns, std::size_t rows);
+
+// Hour, weekday (Monday: 0) or day of the month, in UTC.
+Column part_of_time(const Derived& derived, const Column& times);
 
 }  // namespace dcrnn_fast::server

@@ -1,19 +1,18 @@
-#include "derived.h"
-
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/string.hpp>
+#include <boost/json/value_to.hpp>
 #include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <utility>
 
 #include "../json/json_text.h"
+#include "cells.h"
 
 namespace dcrnn_fast::server {
 namespace {
@@ -31,7 +30,7 @@ Derived read_one(std::string_view name, const json::object& definition) {
     if (key == "constant") {
       derived.kind = Derived::constant, derived.text = value.as_string();
     } else if (key == "cross") {
-      for (const json::value& source : value.as_array()) derived.sources.emplace_back(source.as_string());
+      derived.sources = json::value_to<std::vector<std::string>>(value);
     } else if (key == "column") {
       derived.sources.emplace_back(value.as_string());
     } else if (key == "value") {
@@ -117,11 +116,9 @@ std::optional<std::int64_t> zone(std::string_view text) {
   const int sign = text.starts_with('-') ? -1 : 1;
   if (!took(text, '+') && !took(text, '-')) return std::nullopt;
   const auto hours = digits(text, 2, 23);
-  std::optional<int> minutes = 0;
-  if (hours && !text.empty()) {
-    took(text, ':');
-    minutes = digits(text, 2, 59);
-  }
+  if (hours && text.empty()) return sign * *hours * 3600;
+  took(text, ':');
+  const auto minutes = digits(text, 2, 59);
   if (!hours || !minutes || !text.empty()) return std::nullopt;
   return sign * (*hours * 3600 + *minutes * 60);
 }
@@ -162,10 +159,11 @@ bool is_date(std::int64_t number) {
 
 class Times {
  public:
-  Times(const Derived& derived, const Column& column) : derived_(derived), column_(column), seconds_(column.cells.size()) {}
+  Times(const Derived& derived, const Column& column)
+      : derived_(derived), column_(column), per_second_(per_second(derived.unit)), seconds_(column.cells.size()) {}
 
   Seconds seconds() {
-    const bool numbers = of_cells() || whole_text() || number_text();
+    const bool numbers = are_numbers() || are_whole_texts() || are_number_texts();
     if (!numbers) moments();
     bool dates = numbers && derived_.unit.empty(), early = numbers;
     std::optional<std::size_t> first;
@@ -175,7 +173,7 @@ class Times {
       if (*seconds_[row] >= kMaxSeconds || *seconds_[row] <= -kMaxSeconds)
         refuse(row, "a time within 3,000 years of 1970; is derived column " + in_quotes(derived_.name) + " of the right `unit`?");
       dates &= is_date(*seconds_[row]);
-      early &= *seconds_[row] > 0 && *seconds_[row] < kEarly && *seconds_[row] * per_second(derived_.unit) >= kEarly;
+      early &= *seconds_[row] > 0 && *seconds_[row] < kEarly && *seconds_[row] * per_second_ >= kEarly;
     }
     if (early && first)
       refuse(*first, "another time than of 1970 to 1973, as all others here are: give derived column " + in_quotes(derived_.name) +
@@ -194,41 +192,38 @@ class Times {
     throw BadRequest(column_.source.at(row) + " holds " + shown(column_.source.cells[row]) + ", expected " + expected);
   }
 
-  // Applies `one` to each cell of text until it is false. The column is then of another kind.
-  bool all_text(const std::function<bool(std::size_t, std::string_view)>& one) {
+  // Applies `read` to each cell that is not missing, until it is false. The column is then of another kind.
+  template <typename Read>
+  bool each(Read read) {
     for (std::size_t row = 0; row < seconds_.size(); ++row)
-      if (column_.cells[row].kind == Cell::text && !one(row, column_.cells[row].text_)) return false;
+      if (column_.cells[row].kind != Cell::missing && !read(row, column_.cells[row])) return false;
     return true;
   }
 
-  bool of_cells() {
-    const std::int64_t by = per_second(derived_.unit);
-    for (std::size_t row = 0; row < seconds_.size(); ++row) {
-      const Cell& cell = column_.cells[row];
-      if (cell.kind == Cell::text) return false;
+  bool are_numbers() {
+    return each([&](std::size_t row, const Cell& cell) {
       if (cell.kind == Cell::truth) refuse(row, "a number, a time such as 2024-05-31T23:59:00, or null");
-      if (cell.kind == Cell::integer) seconds_[row] = divided(cell.integer_, by);
-      if (cell.kind == Cell::number && std::isinf(cell.number_)) refuse(row, "a finite number, or null");
-      if (cell.kind == Cell::number) seconds_[row] = floored(cell.number_, by);
-    }
-    return true;
-  }
-
-  bool whole_text() {
-    return all_text([&](std::size_t row, std::string_view text) {
-      std::int64_t value = 0;
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-      seconds_[row] = divided(value, per_second(derived_.unit));
-      return error == std::errc() && end == text.data() + text.size();
+      if (cell.kind == Cell::integer) seconds_[row] = divided(cell.integer_, per_second_);
+      if (cell.kind == Cell::number) seconds_[row] = floored(cell.number_, per_second_);
+      return cell.kind != Cell::text;
     });
   }
 
-  bool number_text() {
-    return all_text([&](std::size_t row, std::string_view text) {
+  bool are_whole_texts() {
+    return each([&](std::size_t row, const Cell& cell) {
+      const char* const stop = cell.text_.data() + cell.text_.size();
+      std::int64_t value = 0;
+      const auto [end, error] = std::from_chars(cell.text_.data(), stop, value);
+      seconds_[row] = divided(value, per_second_);
+      return error == std::errc() && end == stop;
+    });
+  }
+
+  bool are_number_texts() {
+    return each([&](std::size_t row, const Cell& cell) {
       double value = 0;
-      if (!parse_number(text, value)) return false;
-      seconds_[row].reset();
-      if (!std::isnan(value)) seconds_[row] = floored(value, per_second(derived_.unit));
+      if (!parse_number(cell.text_, value)) return false;
+      seconds_[row] = std::isnan(value) ? std::nullopt : std::optional(floored(value, per_second_));
       return true;
     });
   }
@@ -237,8 +232,8 @@ class Times {
     std::optional<bool> zoned;
     zoned_ = false;
     bool fine = false, far = false;
-    all_text([&](std::size_t row, std::string_view text) {
-      const std::optional<Moment> found = moment(text);
+    each([&](std::size_t row, const Cell& cell) {
+      const std::optional<Moment> found = moment(cell.text_);
       if (!found || found->zoned != zoned.value_or(found->zoned))
         refuse(row, "a number, or a time such as 2024-05-31 or 2024-05-31T23:59:00, in all rows with a zone (Z, +02:00) or without");
       zoned = zoned_ = found->zoned, seconds_[row] = found->seconds;
@@ -250,6 +245,7 @@ class Times {
 
   const Derived& derived_;
   const Column& column_;
+  const std::int64_t per_second_;
   Seconds seconds_;
   bool zoned_ = true;  // as numbers are
 };
@@ -259,16 +255,13 @@ class Times {
 std::vector<Derived> read_derived(const json::object& definitions) {
   std::vector<Derived> waiting, ordered;
   for (const auto& [name, definition] : definitions) waiting.push_back(read_one(name, definition.as_object()));
-  const auto made_later = [&](const std::string& name) {
-    return std::ranges::any_of(waiting, [&](auto& one) { return one.name == name; });
+  const auto reads_one = [](const Derived& one, const std::vector<Derived>& of) {
+    return std::ranges::any_of(of, [&](auto& other) { return std::ranges::find(one.sources, other.name) != one.sources.end(); });
   };
   while (!waiting.empty()) {
-    const auto next = std::ranges::find_if(waiting, [&](const Derived& one) { return std::ranges::none_of(one.sources, made_later); });
+    const auto next = std::ranges::find_if(waiting, [&](const Derived& one) { return !reads_one(one, waiting); });
     if (next == waiting.end()) refuse(waiting.front().name, "needs itself; export the run again");
-    const auto made = [&](const std::string& source) {
-      return std::ranges::any_of(ordered, [&](auto& one) { return one.name == source; });
-    };
-    if (next->kind != Derived::cross && std::ranges::any_of(next->sources, made))
+    if (next->kind != Derived::cross && reads_one(*next, ordered))
       refuse(next->name, "reads a column that is derived, expected one of the request");
     ordered.push_back(std::move(*next));
     waiting.erase(next);
@@ -280,10 +273,10 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
   const bool shared = std::ranges::all_of(columns, [](const Column* column) { return column->source.shared; });
   Column out{{derived.name, {}, shared}, std::vector<Cell>(shared ? 1 : rows), {}};
   out.texts.resize(out.cells.size());
-  Speller speller;
+  std::string buffer;
   for (const Column* const column : columns) {
     check_digits(*column);
-    const std::size_t size = column->source.shared && !shared ? speller(column->cell(0)).size() : 0;
+    const std::size_t size = column->source.shared && !shared ? spelled(column->cell(0), buffer).size() : 0;
     if (size > kMostShared / rows)
       throw BadRequest(column->source.at(0) + " holds " + std::to_string(size) + " characters for each of " + std::to_string(rows) +
                        " rows, which derived column " + in_quotes(derived.name) + " would repeat, expected at most " +
@@ -296,16 +289,10 @@ Column crossed(const Derived& derived, std::span<const Column* const> columns, s
       const Cell& cell = column->cell(row);
       any |= cell.kind != Cell::missing;
       if (column != columns.front()) text += '|';
-      append_escaped(text, speller(cell));
+      append_escaped(text, spelled(cell, buffer));
     }
     if (any) out.cells[row] = Cell(std::string_view(text));
   }
-  return out;
-}
-
-Column constant_column(const Derived& derived) {
-  Column out{{derived.name, {}, true}, std::vector<Cell>(1), {derived.text}};
-  out.cells[0] = Cell(std::string_view(out.texts[0]));
   return out;
 }
 

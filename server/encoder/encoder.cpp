@@ -6,9 +6,9 @@
 #include <boost/hash2/md5.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/string.hpp>
+#include <boost/json/value_to.hpp>
 #include <boost/unordered/unordered_flat_map.hpp>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -16,7 +16,6 @@
 
 #include "../json/json_text.h"
 #include "cells.h"
-#include "derived.h"
 
 namespace dcrnn_fast::server {
 namespace {
@@ -32,12 +31,27 @@ double signed_log1p(double value) { return value == 0 ? 0.0 : std::copysign(std:
 // How a column's truth values are spelled, as in dcrnn_fast/data/codes/texts.py.
 constexpr std::array<std::string_view, 4> kTruths[] = {{"true", "True", "TRUE", "1"}, {"false", "False", "FALSE", "0"}};
 
+// An object of encoder.json, empty if it is not there.
+const json::object& part_of(const json::object& encoding, std::string_view key) {
+  static const json::object none;
+  const json::value* const found = encoding.if_contains(key);
+  return found ? found->as_object() : none;
+}
+
+bool has_one_text(const Column& column) {
+  std::string buffer;
+  const std::string first(spelled(column.cells.front(), buffer));
+  return std::ranges::all_of(column.cells, [&](const Cell& cell) { return spelled(cell, buffer) == first; });
+}
+
+}  // namespace
+
 // The ids of texts in a field: positions in its vocabulary, or hashes. A vocabulary of truth values alone knows their other spellings too.
 class TextIds {
  public:
   // Without `entries`, texts are hashed to 1 + one of `size` - 1 buckets. A missing cell has id 0 in a hashed field, and where `several`
   // says that a cell of the field holds several values.
-  TextIds(const boost::json::array& entries, std::int64_t size, bool several) : size_(size), hashed_(entries.empty()) {
+  TextIds(const boost::json::array& entries, std::int64_t size, bool several) : size_(size) {
     std::size_t bytes = 0;
     for (const boost::json::value& entry : entries) bytes += entry.as_string().size();
     letters_.reserve(bytes);
@@ -68,7 +82,7 @@ class TextIds {
 
   // The id of a text as a vocabulary spells it.
   std::int64_t operator()(std::string_view text) const {
-    if (hashed_) return text == kMissing ? 0 : 1 + bucket(text);
+    if (ids_.empty()) return text == kMissing ? 0 : 1 + bucket(text);
     const auto found = ids_.find(text);
     return found == ids_.end() ? 0 : found->second;
   }
@@ -82,105 +96,53 @@ class TextIds {
   }
 
   std::int64_t size_;
-  bool hashed_;
   std::vector<char> letters_;
   boost::unordered_flat_map<std::string_view, std::int64_t> ids_;
 };
 
-bool has_one_text(const Column& column) {
-  Speller speller;
-  const std::string first(speller(column.cells.front()));
-  return std::ranges::all_of(column.cells, [&](const Cell& cell) { return speller(cell) == first; });
-}
-
-}  // namespace
-
-struct Encoder::Plan {
-  struct TextField {
-    std::size_t position;
-    std::shared_ptr<const TextIds> ids;
-  };
-  struct Buckets {
-    std::size_t position;
-    std::vector<double> edges;
-  };
-  struct Scale {
-    std::size_t position;
-    bool log1p;
-    double mean, std;
-  };
-
-  // What is made of a column.
-  struct Uses {
-    std::vector<TextField> texts;
-    std::vector<Buckets> buckets;
-    std::vector<Scale> scales;
-  };
-
-  std::size_t num_fields = 0, num_dense = 0;
-  std::vector<std::string> wanted;  // columns of the request; derived ones follow in `column_of` and `uses`
-  std::vector<bool> wanted_by_derived, wanted_as_cells;
-  std::vector<Derived> derived;
-  std::map<std::string, std::size_t, std::less<>> column_of;
-  std::vector<Uses> uses;
-
-  Plan(const json::object& encoding, const json::object& about);
-  void add_fields(const json::object& encoding, const json::array& fields);
-  void add_dense(const json::object& scaling, const json::array& dense);
-  std::size_t column(std::string_view name) const { return column_of.find(name)->second; }
-  std::vector<Source> sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const;
-  std::vector<Column> derive(const std::vector<Source>& sources, std::size_t rows) const;
-};
-
-Encoder::Plan::Plan(const json::object& encoding, const json::object& about) {
+Encoder::Encoder(const json::object& encoding, const json::object& about) : derived_(read_derived(part_of(encoding, "derived"))) {
   const json::array &fields = about.at("fields").as_array(), &dense = about.at("dense").as_array();
   for (const auto& [key, value] : encoding)
     if (key != "vocabulary" && key != "scaling" && key != "shared" && key != "derived" && key != "pooled")
       throw std::runtime_error("encoder.json has the key " + in_quotes(key) +
                                ", which this program does not know; build its newest version");
-  if (const json::value* const definitions = encoding.if_contains("derived")) derived = read_derived(definitions->as_object());
-
-  std::vector<std::string> names;
-  for (const json::value& field : fields) names.emplace_back(field.at(0).as_string());
-  for (const json::value& name : dense) names.emplace_back(name.as_string());
-  std::set<std::string, std::less<>> made, read_by_derived, single(names.begin(), names.end());
-  for (const Derived& one : derived) {
-    made.insert(one.name);
-    names.insert(names.end(), one.sources.begin(), one.sources.end());
-    read_by_derived.insert(one.sources.begin(), one.sources.end());
-    if (one.kind != Derived::value) single.insert(one.sources.begin(), one.sources.end());
-  }
-  for (const std::string& name : names)
-    if (!made.contains(name) && column_of.emplace(name, wanted.size()).second) wanted.push_back(name);
-  for (const Derived& one : derived) column_of.emplace(one.name, column_of.size());
-  for (const std::string& name : wanted) {
-    wanted_by_derived.push_back(read_by_derived.contains(name));
-    wanted_as_cells.push_back(single.contains(name));
-  }
-  num_fields = fields.size(), num_dense = dense.size();
-  uses.resize(column_of.size());
+  const auto want = [&](std::string_view name, bool by_derived, bool as_cells) {
+    if (std::ranges::find(derived_, name, &Derived::name) != derived_.end()) return;
+    const std::size_t at = column_of_.emplace(name, wanted_.size()).first->second;
+    if (at == wanted_.size()) {
+      wanted_.emplace_back(name);
+      wanted_by_derived_.push_back(false);
+      wanted_as_cells_.push_back(false);
+    }
+    if (by_derived) wanted_by_derived_[at] = true;
+    if (as_cells) wanted_as_cells_[at] = true;
+  };
+  for (const json::value& field : fields) want(field.at(0).as_string(), false, true);
+  for (const json::value& name : dense) want(name.as_string(), false, true);
+  for (const Derived& one : derived_)
+    for (const std::string& source : one.sources) want(source, true, one.kind != Derived::value);
+  for (const Derived& one : derived_) column_of_.emplace(one.name, column_of_.size());
+  num_fields_ = fields.size(), num_dense_ = dense.size();
+  uses_.resize(column_of_.size());
   add_fields(encoding, fields);
   add_dense(encoding.at("scaling").as_object(), dense);
 }
 
-void Encoder::Plan::add_fields(const json::object& encoding, const json::array& fields) {
+void Encoder::add_fields(const json::object& encoding, const json::array& fields) {
   const json::object& vocabulary = encoding.at("vocabulary").as_object();
-  std::map<std::string, std::string, std::less<>> owner_of;
-  if (const json::value* const shared = encoding.if_contains("shared"))
-    for (const auto& [name, owner] : shared->as_object()) owner_of.emplace(name, owner.as_string());
-  std::set<std::string, std::less<>> several;
-  if (const json::value* const pooled = encoding.if_contains("pooled"))
-    for (const auto& [name, field] : pooled->as_object())
-      for (const json::value& column : field.at("columns").as_array()) several.emplace(column.as_string());
+  const json::object& shared = part_of(encoding, "shared");
+  std::set<std::string_view> several;
+  for (const auto& [name, field] : part_of(encoding, "pooled"))
+    for (const json::value& column : field.at("columns").as_array()) several.emplace(column.as_string());
 
-  std::map<std::pair<std::string, bool>, std::shared_ptr<const TextIds>> known;
+  std::map<std::pair<std::string_view, bool>, std::shared_ptr<const TextIds>> known;
   for (std::size_t position = 0; position < fields.size(); ++position) {
-    const std::string name(fields[position].at(0).as_string());
+    const std::string_view name = fields[position].at(0).as_string();
     const std::int64_t size = fields[position].at(1).as_int64();
     const bool has_several = several.contains(name);
-    const auto owner = owner_of.find(name);
-    const std::string& of = has_several && !vocabulary.contains(name) && owner != owner_of.end() ? owner->second : name;
-    const json::array& list = vocabulary.at(of).as_array();
+    const std::string_view owner = shared.contains(name) ? std::string_view(shared.at(name).as_string()) : name;
+    const json::value& entries = vocabulary.at(has_several && !vocabulary.contains(name) ? owner : name);
+    const json::array& list = entries.as_array();
     const std::int64_t count = static_cast<std::int64_t>(list.size());
     const auto fits = [&](std::int64_t expected) {
       if (size != expected)
@@ -188,21 +150,20 @@ void Encoder::Plan::add_fields(const json::object& encoding, const json::array& 
     };
     if (count > 0 ? list.front() == json::value(kOov) : size > 2) {
       if (count > 0) fits(count);
-      std::shared_ptr<const TextIds>& ids = known[{owner == owner_of.end() ? name : owner->second, has_several}];
+      std::shared_ptr<const TextIds>& ids = known[{owner, has_several}];
       if (!ids) ids = std::make_shared<const TextIds>(list, size, has_several);
       fits(ids->size());
-      uses[column(name)].texts.push_back({position, ids});
+      uses_[column(name)].texts.push_back({position, ids});
     } else {
       fits(count + 2);
-      Buckets one{position, {}};
-      for (const json::value& edge : list) one.edges.push_back(edge.to_number<double>());
+      Buckets one{position, json::value_to<std::vector<double>>(entries)};
       if (!std::ranges::is_sorted(one.edges, std::less_equal())) misfit("encoder.json: the edges of " + in_quotes(name) + " do not rise");
-      uses[column(name)].buckets.push_back(std::move(one));
+      uses_[column(name)].buckets.push_back(std::move(one));
     }
   }
 }
 
-void Encoder::Plan::add_dense(const json::object& scaling, const json::array& dense) {
+void Encoder::add_dense(const json::object& scaling, const json::array& dense) {
   for (std::size_t position = 0; position < dense.size(); ++position) {
     const std::string name(dense[position].as_string());
     const json::object& scale = scaling.at(name).as_object();
@@ -210,12 +171,12 @@ void Encoder::Plan::add_dense(const json::object& scaling, const json::array& de
     const double std = scale.at("std").to_number<double>();
     if ((treatment != "standardise" && treatment != "log1p") || !(std > 0))
       misfit("dense column " + in_quotes(name) + " has no known scaling");
-    uses[column(name)].scales.push_back({position, treatment == "log1p", scale.at("mean").to_number<double>(), std});
+    uses_[column(name)].scales.push_back({position, treatment == "log1p", scale.at("mean").to_number<double>(), std});
   }
 }
 
-// Where each wanted column is in the request, and how many rows it has.
-std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int64_t max_rows, std::size_t& rows) const {
+// Where each wanted_ column is in the request, and how many rows it has.
+std::vector<Source> Encoder::sources_of(const json::object& request, std::int64_t max_rows, std::size_t& rows) const {
   static const json::object none;
   const json::object *columns = &none, *shared = &none;
   for (const auto& [key, value] : request) {
@@ -226,22 +187,22 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
     (key == "columns" ? columns : shared) = &value.get_object();
   }
   rows = 1;
-  std::string_view first;
   for (const auto& [name, cells] : *columns) {
     const json::array* const list = cells.if_array();
     if (!list) throw BadRequest("column " + in_quotes(name) + " is " + shown(cells) + ", expected a list with a cell for each row");
-    if (name == columns->begin()->key()) rows = list->size(), first = name;
+    if (name == columns->begin()->key()) rows = list->size();
     if (list->size() != rows)
-      throw BadRequest("column " + in_quotes(name) + " has " + std::to_string(list->size()) + " rows, and column " + in_quotes(first) +
-                       " has " + std::to_string(rows) + "; give each row a cell in every column (null: missing)");
+      throw BadRequest("column " + in_quotes(name) + " has " + std::to_string(list->size()) + " rows, and column " +
+                       in_quotes(columns->begin()->key()) + " has " + std::to_string(rows) +
+                       "; give each row a cell in every column (null: missing)");
     if (shared->contains(name)) throw BadRequest("column " + in_quotes(name) + " is in columns and in shared; give it once");
   }
   if (rows < 1 || static_cast<std::int64_t>(rows) > max_rows)
     throw BadRequest("the request has " + std::to_string(rows) + " rows, expected 1 to " + std::to_string(max_rows) +
                      "; send more requests");
   std::vector<Source> found;
-  found.reserve(wanted.size());
-  for (const std::string& name : wanted) {
+  found.reserve(wanted_.size());
+  for (const std::string& name : wanted_) {
     if (const json::value* const cells = columns->if_contains(name))
       found.push_back({name, {cells->get_array().data(), rows}, false});
     else if (const json::value* const cell = shared->if_contains(name))
@@ -254,82 +215,71 @@ std::vector<Source> Encoder::Plan::sources(const json::object& request, std::int
 }
 
 // The derived columns, and those of the request that they read.
-std::vector<Column> Encoder::Plan::derive(const std::vector<Source>& sources, std::size_t rows) const {
-  std::vector<Column> columns(column_of.size());
-  for (std::size_t at = 0; at < wanted.size(); ++at)
-    if (wanted_by_derived[at] && wanted_as_cells[at]) columns[at] = single_values(sources[at], true);
+std::vector<Column> Encoder::derive(const std::vector<Source>& sources, std::size_t rows) const {
+  std::vector<Column> columns(column_of_.size());
+  for (std::size_t at = 0; at < wanted_.size(); ++at)
+    if (wanted_by_derived_[at] && wanted_as_cells_[at]) columns[at] = single_values(sources[at], true);
   std::map<std::pair<std::size_t, std::string_view>, Values> values;
-  for (const Derived& one : derived) {
+  for (const Derived& one : derived_) {
+    std::vector<const Column*> read;
+    for (const std::string& name : one.sources) read.push_back(&columns[column(name)]);
     Column& made = columns[column(one.name)];
     if (one.kind == Derived::constant) {
-      made = constant_column(one);
-      continue;
-    }
-    const std::size_t source = column(one.sources[0]);
-    if (one.kind == Derived::cross) {
-      std::vector<const Column*> sources;
-      for (const std::string& name : one.sources) sources.push_back(&columns[column(name)]);
-      made = crossed(one, sources, rows);
+      made = {{one.name, {}, true}, {Cell(std::string_view(one.text))}, {}};
+    } else if (one.kind == Derived::cross) {
+      made = crossed(one, read, rows);
     } else if (one.kind == Derived::value) {
+      const std::size_t source = column(one.sources[0]);
       made = values.try_emplace({source, one.separator}, sources[source], one.separator).first->second.at(one.position);
     } else {
-      made = part_of_time(one, columns[source]);
+      made = part_of_time(one, *read[0]);
     }
   }
   return columns;
 }
 
-Encoder::Encoder(const json::object& encoding, const json::object& about) : plan_(std::make_shared<const Plan>(encoding, about)) {}
-
-const std::vector<std::string>& Encoder::columns() const { return plan_->wanted; }
-
 Encoded Encoder::encode(const json::object& request, std::int64_t max_rows) const {
-  const Plan& plan = *plan_;
   std::size_t rows = 0;
-  const std::vector<Source> sources = plan.sources(request, max_rows, rows);
-  const std::vector<Column> derived = plan.derive(sources, rows);
-  Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * plan.num_fields), std::vector<float>(rows * plan.num_dense),
-              std::vector<bool>(plan.num_fields)};
-  Speller speller;
-  for (std::size_t at = 0; at < plan.uses.size(); ++at) {
+  const std::vector<Source> sources = sources_of(request, max_rows, rows);
+  const std::vector<Column> derived = derive(sources, rows);
+  Encoded out{static_cast<std::int64_t>(rows), std::vector<std::int64_t>(rows * num_fields_), std::vector<float>(rows * num_dense_),
+              std::vector<bool>(num_fields_)};
+  std::string buffer;
+  for (std::size_t at = 0; at < uses_.size(); ++at) {
     Column own;
-    const bool alone = at < plan.wanted.size() && !plan.wanted_by_derived[at];
+    const bool alone = at < wanted_.size() && !wanted_by_derived_[at];
     if (alone) own = single_values(sources[at], false);
     const Column& column = alone ? own : derived[at];
     // Writes a column of the result; a shared cell is computed once.
     const auto fill = [&](auto& to, std::size_t position, std::size_t width, auto&& value) {
-      if (column.source.shared) {
-        const auto same = value(0);
-        for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = same;
-      } else {
-        for (std::size_t row = 0; row < rows; ++row) to[row * width + position] = value(row);
-      }
+      for (std::size_t row = 0; row < column.cells.size(); ++row) to[row * width + position] = value(row);
+      for (std::size_t row = column.cells.size(); row < rows; ++row) to[row * width + position] = to[position];
     };
     const auto has_one_id = [&](std::size_t position) {
       std::size_t row = 1;
-      while (row < rows && out.ids[row * plan.num_fields + position] == out.ids[position]) ++row;
+      while (row < rows && out.ids[row * num_fields_ + position] == out.ids[position]) ++row;
       return row == rows;
     };
-    const auto& [texts, buckets, scales] = plan.uses[at];
+    const auto& [texts, buckets, scales] = uses_[at];
     if (!texts.empty()) check_digits(column);
-    for (const Plan::TextField& field : texts) {
-      fill(out.ids, field.position, plan.num_fields, [&](std::size_t row) { return (*field.ids)(speller(column.cells[row])); });
+    for (const TextField& field : texts) {
+      fill(out.ids, field.position, num_fields_, [&](std::size_t row) { return (*field.ids)(spelled(column.cells[row], buffer)); });
       out.alike[field.position] = has_one_id(field.position) && (out.ids[field.position] != 0 || has_one_text(column));
     }
     if (buckets.empty() && scales.empty()) continue;
     const std::vector<double> values = numbers(column);
-    for (const Plan::Buckets& bucketed : buckets) {
-      fill(out.ids, bucketed.position, plan.num_fields, [&](std::size_t row) -> std::int64_t {
+    for (const Buckets& bucketed : buckets) {
+      fill(out.ids, bucketed.position, num_fields_, [&](std::size_t row) -> std::int64_t {
         return std::isnan(values[row]) ? 0 : std::ranges::upper_bound(bucketed.edges, values[row]) - bucketed.edges.begin() + 1;
       });
       out.alike[bucketed.position] = has_one_id(bucketed.position);
     }
-    for (const Plan::Scale& scale : scales)
-      fill(out.dense, scale.position, plan.num_dense, [&](std::size_t row) {
+    for (const Scale& scale : scales)
+      fill(out.dense, scale.position, num_dense_, [&](std::size_t row) {
         const double scaled = ((scale.log1p ? signed_log1p(values[row]) : values[row]) - scale.mean) / scale.std;
         const float rounded = static_cast<float>(std::isnan(scaled) ? 0.0 : scaled);
         if (std::isinf(rounded))
-          throw BadRequest(column.source.at(row) + " holds " + std::string(speller(column.cells[row])) +
+          throw BadRequest(column.source.at(row) + " holds " + std::string(spelled(column.cells[row], buffer)) +
                            ", which is too far from the train rows' mean for float32; correct it");
         return rounded;
       });

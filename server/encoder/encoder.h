@@ -2,13 +2,14 @@
 #pragma once
 
 #include <boost/json/object.hpp>
-#include <boost/json/value.hpp>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../json/json_text.h"
+#include "cells.h"
 
 namespace dcrnn_fast::server {
 
@@ -20,6 +21,8 @@ struct Encoded {
   std::vector<float> dense;
   std::vector<bool> alike;
 };
+
+class TextIds;
 
 // Immutable once made, so that threads may share it.
 class Encoder {
@@ -33,11 +36,41 @@ class Encoder {
   Encoded encode(const boost::json::object& request, std::int64_t max_rows) const;
 
   // The columns that a request must hold.
-  const std::vector<std::string>& columns() const;
+  const std::vector<std::string>& columns() const { return wanted_; }
 
  private:
-  struct Plan;
-  std::shared_ptr<const Plan> plan_;
+  struct TextField {
+    std::size_t position;
+    std::shared_ptr<const TextIds> ids;
+  };
+  struct Buckets {
+    std::size_t position;
+    std::vector<double> edges;
+  };
+  struct Scale {
+    std::size_t position;
+    bool log1p;
+    double mean, std;
+  };
+  // What is made of a column.
+  struct Uses {
+    std::vector<TextField> texts;
+    std::vector<Buckets> buckets;
+    std::vector<Scale> scales;
+  };
+
+  void add_fields(const boost::json::object& encoding, const boost::json::array& fields);
+  void add_dense(const boost::json::object& scaling, const boost::json::array& dense);
+  std::size_t column(std::string_view name) const { return column_of_.find(name)->second; }
+  std::vector<Source> sources_of(const boost::json::object& request, std::int64_t max_rows, std::size_t& rows) const;
+  std::vector<Column> derive(const std::vector<Source>& sources, std::size_t rows) const;
+
+  std::size_t num_fields_, num_dense_;
+  std::vector<Derived> derived_;
+  std::vector<std::string> wanted_;  // of the request; `column_of_` and `uses_` have the derived columns behind them
+  std::vector<bool> wanted_by_derived_, wanted_as_cells_;
+  std::map<std::string, std::size_t, std::less<>> column_of_;
+  std::vector<Uses> uses_;
 };
 
 }  // namespace dcrnn_fast::server

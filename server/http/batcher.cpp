@@ -5,11 +5,6 @@
 namespace dcrnn_fast::server {
 namespace {
 
-void end(Job& job, Job::State state) {
-  job.state = state;
-  job.answer();
-}
-
 // The rows of several jobs, one after the other.
 Encoded joined(const std::vector<std::shared_ptr<Job>>& batch) {
   Encoded all;
@@ -30,8 +25,9 @@ std::vector<float> part_of(const std::vector<float>& scores, std::int64_t all_ro
 
 }  // namespace
 
-Batcher::Batcher(Limits limits, Metrics& metrics) : limits_(limits), metrics_(metrics) {
-  for (std::size_t i = 0; i < limits_.threads; ++i) threads_.emplace_back([this] { work(); });
+Batcher::Batcher(std::int64_t threads, std::int64_t queue_rows, std::int64_t batch_rows, Metrics& metrics)
+    : queue_rows_(queue_rows), batch_rows_(batch_rows), metrics_(metrics) {
+  for (std::int64_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
 }
 
 Batcher::~Batcher() {
@@ -46,7 +42,7 @@ Batcher::~Batcher() {
 bool Batcher::submit(std::shared_ptr<Job> job) {
   {
     const std::lock_guard lock(mutex_);
-    if (queued_rows_ + job->rows.rows > limits_.queue_rows) return false;
+    if (queued_rows_ + job->rows.rows > queue_rows_) return false;
     metrics_.queue_rows = queued_rows_ += job->rows.rows;
     queue_.push_back(std::move(job));
   }
@@ -81,33 +77,27 @@ void Batcher::work() {
   }
 }
 
-// What waits, up to the limit and of one model; nothing when the server ends.
+// What waits, up to the limit and of one model; nothing when the server ends. Whoever waits for a job that is late notices by itself.
 Batcher::Batch Batcher::next() {
   Batch batch;
+  std::int64_t rows = 0;
+  std::unique_lock lock(mutex_);
   while (batch.empty()) {
-    Batch late;
-    {
-      std::unique_lock lock(mutex_);
-      arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
-      if (queue_.empty()) break;
-      const auto now = Clock::now();
-      std::int64_t rows = 0;
-      while (!queue_.empty()) {
-        auto& job = queue_.front();
-        const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= limits_.batch_rows);
-        if (!fits) break;
-        queued_rows_ -= job->rows.rows;
-        if (job->deadline < now) {
-          if (job->leave(Job::late)) late.push_back(std::move(job));
-        } else if (job->leave(Job::scoring)) {
-          rows += job->rows.rows;
-          batch.push_back(std::move(job));
-        }
-        queue_.pop_front();
+    arrived_.wait(lock, [this] { return ending_ || !queue_.empty(); });
+    if (queue_.empty()) break;
+    const auto now = Clock::now();
+    while (!queue_.empty()) {
+      auto& job = queue_.front();
+      const bool fits = batch.empty() || (job->model == batch.front()->model && rows + job->rows.rows <= batch_rows_);
+      if (!fits) break;
+      queued_rows_ -= job->rows.rows;
+      if (job->deadline >= now && job->leave(Job::scoring)) {
+        rows += job->rows.rows;
+        batch.push_back(std::move(job));
       }
-      metrics_.queue_rows = queued_rows_;
+      queue_.pop_front();
     }
-    for (const auto& job : late) job->answer();
+    metrics_.queue_rows = queued_rows_;
   }
   return batch;
 }
@@ -115,6 +105,7 @@ Batcher::Batch Batcher::next() {
 void Batcher::score(const Batch& batch) {
   const Encoded* rows = &batch.front()->rows;
   Encoded all;
+  Job::State end = Job::scored;
   try {
     if (batch.size() > 1) rows = &(all = joined(batch));
     metrics_.batch_rows.observe(static_cast<double>(rows->rows));
@@ -127,10 +118,12 @@ void Batcher::score(const Batch& batch) {
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "scoring %lld rows failed: %s\n", static_cast<long long>(rows->rows), error.what());
-    for (const auto& job : batch) end(*job, Job::failed);
-    return;
+    end = Job::failed;
   }
-  for (const auto& job : batch) end(*job, Job::scored);
+  for (const auto& job : batch) {
+    job->state = end;
+    job->answer();
+  }
 }
 
 }  // namespace dcrnn_fast::server

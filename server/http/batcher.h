@@ -38,12 +38,8 @@ struct Job {
 
 class Batcher {
  public:
-  struct Limits {
-    std::size_t threads;
-    std::int64_t batch_rows, queue_rows;
-  };
-
-  Batcher(Limits limits, Metrics& metrics);
+  // Scores by so many threads. Of the requests that wait, it takes the rows of a whole batch at once.
+  Batcher(std::int64_t threads, std::int64_t queue_rows, std::int64_t batch_rows, Metrics& metrics);
   ~Batcher();
 
   // Lets the job wait for a thread. False if the queue is full.
@@ -58,7 +54,7 @@ class Batcher {
   Batch next();
   void score(const Batch& batch);
 
-  const Limits limits_;
+  const std::int64_t queue_rows_, batch_rows_;
   Metrics& metrics_;
   std::mutex mutex_;
   std::condition_variable arrived_;

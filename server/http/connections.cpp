@@ -2,7 +2,6 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -10,10 +9,6 @@
 #include <boost/beast/http.hpp>
 #include <cstdio>
 #include <exception>
-#include <map>
-#include <mutex>
-#include <sstream>
-#include <unordered_set>
 
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -37,9 +32,10 @@ using Parser = http::request_parser<http::string_body>;
 // The request but for its body, of which no trailer changes anything.
 Request request_of(const Parser& parser, Clock::time_point arrived) {
   const auto& message = parser.get();
+  const std::string_view target = message.target();
   const auto deadline = message.find("X-Deadline-Ms");
   Request request{.method = message.method_string(),
-                  .target = message.target(),
+                  .path = target.substr(0, target.find('?')),
                   .content_type = message[http::field::content_type],
                   .content_encoding = message[http::field::content_encoding],
                   .arrived = arrived};
@@ -63,49 +59,32 @@ Answer refused_head(const Parser& parser, const Request& request) {
   return {};
 }
 
-http::response<http::string_body> response_of(Answer answer, unsigned version, bool keep_alive, bool head) {
-  http::response<http::string_body> response{static_cast<http::status>(answer.status), version};
-  response.set(http::field::content_type, answer.content_type);
-  if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
-  if (answer.status == 503) response.set(http::field::retry_after, "1");
-  response.keep_alive(keep_alive);
-  response.content_length(answer.body.size());
-  if (!head) response.body() = std::move(answer.body);
-  return response;
+// Tells what ended a coroutine that should have ended by itself, such as a lack of memory.
+auto report(const char* coroutine) {
+  return [coroutine](std::exception_ptr problem) {
+    try {
+      if (problem) std::rethrow_exception(problem);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s ended: %s\n", coroutine, error.what());
+    }
+  };
 }
 
 }  // namespace
 
 // One connection. Everything that touches it runs on the strand of its socket.
-class Session;
-
-struct HttpServer::State {
-  State(asio::io_context& io, Service& service, const HttpOptions& options)
-      : service(service), options(options), acceptor(asio::make_strand(io)) {}
-
-  Service& service;
-  const HttpOptions options;
-  tcp::acceptor acceptor;
-  std::mutex mutex;  // of what follows
-  std::unordered_set<Session*> sessions;
-  std::map<std::uint64_t, Session*> idle;  // those that wait for a request, in the order in which they began to
-  std::uint64_t last_wait = 0;
-  std::size_t admitted = 0;    // of the sessions, those that are neither one too many nor ending to make room
-  std::function<void()> done;  // once it is stopped
-};
-
-class Session : public std::enable_shared_from_this<Session> {
+class HttpServer::Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(tcp::socket socket, std::shared_ptr<HttpServer::State> server) : stream_(std::move(socket)), server_(std::move(server)) {
-    const std::lock_guard lock(server_->mutex);
-    server_->sessions.insert(this);
+  Session(tcp::socket socket, HttpServer& server) : stream_(std::move(socket)), server_(server) {
+    const std::lock_guard lock(server_.mutex_);
+    server_.sessions_.insert(this);
   }
   ~Session() {
-    const std::lock_guard lock(server_->mutex);
+    const std::lock_guard lock(server_.mutex_);
     leave();
-    server_->idle.erase(wait_);
-    server_->sessions.erase(this);
-    if (server_->done && server_->sessions.empty()) server_->done();
+    server_.idle_.erase(wait_);
+    server_.sessions_.erase(this);
+    if (server_.done_ && server_.sessions_.empty()) server_.done_();
   }
 
   asio::awaitable<void> run() {
@@ -113,7 +92,7 @@ class Session : public std::enable_shared_from_this<Session> {
     stream_.socket().set_option(tcp::no_delay(true), ignored);
     bool open = co_await admitted();
     if (!open && few_are_refused()) {
-      const Answer answer = server_->service.overload("the server has too many connections; try again");
+      const Answer answer = server_.service_.refused(Refusal::overload, "the server has too many connections; try again");
       const Request none{.arrived = Clock::now()};
       const bool sent = co_await send(answer, none, 11, false);
       if (sent) co_await linger();
@@ -148,49 +127,45 @@ class Session : public std::enable_shared_from_this<Session> {
     for (;;) {
       std::shared_ptr<Session> oldest;
       {
-        const std::lock_guard lock(server_->mutex);
-        is_admitted_ = server_->admitted < server_->options.connections;
+        const std::lock_guard lock(server_.mutex_);
+        is_admitted_ = server_.admitted_ < server_.options_.max_connections;
         if (is_admitted_) {
-          ++server_->admitted;
-        } else if (!server_->idle.empty()) {
-          oldest = server_->idle.begin()->second->weak_from_this().lock();
-          server_->idle.erase(server_->idle.begin());
+          ++server_.admitted_;
+        } else if (!server_.idle_.empty()) {
+          oldest = server_.idle_.begin()->second->weak_from_this().lock();
+          server_.idle_.erase(server_.idle_.begin());
         }
       }
       if (oldest == nullptr) co_return is_admitted_;
-      const auto ask = [oldest]() -> asio::awaitable<void> {
-        oldest->make_room();
-        co_return;
-      };
-      co_await asio::co_spawn(oldest->executor(), ask, asio::use_awaitable);
+      co_await asio::co_spawn(oldest->executor(), oldest->make_room(), asio::use_awaitable);
     }
   }
 
   // Ends the connection and gives its place away, if it still waits for a request.
-  void make_room() {
-    if (!is_idle_ || !nothing_came()) return;
+  asio::awaitable<void> make_room() {
+    if (!is_idle_ || !nothing_came()) co_return;
     stream_.cancel();
-    const std::lock_guard lock(server_->mutex);
+    const std::lock_guard lock(server_.mutex_);
     leave();
   }
 
   // The caller holds the lock.
   void leave() {
-    if (is_admitted_) --server_->admitted;
+    if (is_admitted_) --server_.admitted_;
     is_admitted_ = false;
   }
 
   bool few_are_refused() const {
-    const std::lock_guard lock(server_->mutex);
-    return server_->sessions.size() <= server_->options.connections + kRefused;
+    const std::lock_guard lock(server_.mutex_);
+    return server_.sessions_.size() <= server_.options_.max_connections + kRefused;
   }
 
   // Waits for the first bytes of a request.
   asio::awaitable<bool> request_begins() {
     if (buffer_.size() > 0) co_return true;  // it came with the one before
     set_idle(true);
-    if (server_->service.stopping()) end_if_idle();
-    stream_.expires_after(server_->options.idle);
+    if (server_.service_.stopping()) end_if_idle();
+    stream_.expires_after(std::chrono::seconds(server_.options_.idle_seconds));
     const auto [error, size] = co_await stream_.async_read_some(buffer_.prepare(4096), kAwait);
     set_idle(false);
     buffer_.commit(size);
@@ -198,12 +173,12 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   void set_idle(bool is_idle) {
-    const std::lock_guard lock(server_->mutex);
+    const std::lock_guard lock(server_.mutex_);
     is_idle_ = is_idle;
     if (is_idle)
-      server_->idle.emplace(wait_ = ++server_->last_wait, this);
+      server_.idle_.emplace(wait_ = ++server_.last_wait_, this);
     else
-      server_->idle.erase(wait_);
+      server_.idle_.erase(wait_);
   }
 
   bool nothing_came() const {
@@ -215,35 +190,34 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<bool> exchange() {
     Parser parser;
     parser.header_limit(kHeaderBytes);
-    parser.body_limit(server_->service.limits().body_bytes);
-    stream_.expires_after(server_->options.transfer);
+    parser.body_limit(server_.options_.max_body_bytes);
+    stream_.expires_after(std::chrono::seconds(server_.options_.transfer_seconds));
     auto [error, size] = co_await http::async_read_header(stream_, buffer_, parser, kAwait);
     const auto arrived = Clock::now();
     // Named objects, here and in Service::answer: GCC 12 ends the lives of temporaries in co_await and co_return twice.
     Request request = request_of(parser, arrived);
     const bool stays = !error && parser.keep_alive();
     Answer answer = error ? Answer{} : refused_head(parser, request);
-    const bool read = answer.status == 200;  // else the body is not read
+    const bool read = !error && answer.status == 200;  // else the body is not read
     const bool waits = parser.get().version() == 11 && beast::iequals(parser.get()[http::field::expect], "100-continue");
-    if (read && !error && waits) std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
+    if (read && waits) std::tie(error, size) = co_await asio::async_write(stream_, asio::buffer(kContinue), kAwait);
     if (read && !error) std::tie(error, size) = co_await http::async_read(stream_, buffer_, parser, kAwait);
     request.body = parser.get().body();
     if (error) answer = problem(error);
     if (error && answer.status == 200) co_return false;
-    bool keep_alive = !error && stays && read;
+    const bool whole = read && !error;
     stream_.expires_never();
-    if (!error && read) answer = co_await server_->service.answer(request);
-    keep_alive = keep_alive && !server_->service.stopping();
+    if (whole) answer = co_await server_.service_.answer(request);
+    const bool keep_alive = whole && stays && !server_.service_.stopping();
     const bool sent = co_await send(answer, request, error ? 11 : parser.get().version(), keep_alive);
-    if (sent && (error || !read)) co_await linger();
+    if (sent && !whole) co_await linger();
     co_return sent&& keep_alive;
   }
 
   // The answer to what is no request, or none if the connection broke.
   Answer problem(const beast::error_code& error) const {
-    const std::uint64_t most = server_->service.limits().body_bytes;
     if (error == http::error::body_limit)
-      return error_answer(413, "the body has more than " + std::to_string(most) +
+      return error_answer(413, "the body has more than " + std::to_string(server_.options_.max_body_bytes) +
                                    " bytes; divide the request, or start the server with a larger --max-body-bytes");
     if (error == http::error::header_limit || error == http::error::buffer_overflow)
       return error_answer(400, "the headers have more than " + std::to_string(kHeaderBytes) + " bytes");
@@ -253,9 +227,15 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   asio::awaitable<bool> send(const Answer& answer, const Request& request, unsigned version, bool keep_alive) {
-    server_->service.count(request, answer);
-    const auto response = response_of(answer, version, keep_alive, request.method == "HEAD");
-    stream_.expires_after(server_->options.transfer);
+    server_.service_.count(request, answer);
+    http::response<http::string_body> response{static_cast<http::status>(answer.status), version};
+    response.set(http::field::content_type, answer.content_type);
+    if (!answer.allow.empty()) response.set(http::field::allow, answer.allow);
+    if (answer.status == 503) response.set(http::field::retry_after, "1");
+    response.keep_alive(keep_alive);
+    response.content_length(answer.body.size());
+    if (request.method != "HEAD") response.body() = answer.body;
+    stream_.expires_after(std::chrono::seconds(server_.options_.transfer_seconds));
     const auto [error, size] = co_await http::async_write(stream_, response, kAwait);
     co_return !error;
   }
@@ -272,84 +252,59 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   beast::tcp_stream stream_;
-  std::shared_ptr<HttpServer::State> server_;
+  HttpServer& server_;
   beast::flat_buffer buffer_{kBufferBytes};
   bool is_admitted_ = false, is_idle_ = false;
   std::uint64_t wait_ = 0;  // the key of its place among the idle
 };
 
-namespace {
-
-// What ended a coroutine that should have ended by itself, such as a lack of memory.
-void report(const char* what, std::exception_ptr problem) {
+HttpServer::HttpServer(asio::io_context& io, Service& service, const Options& options)
+    : io_(io), service_(service), options_(options), acceptor_(asio::make_strand(io)) {
   try {
-    if (problem) std::rethrow_exception(problem);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s ended: %s\n", what, error.what());
+    const auto found = tcp::resolver(io).resolve(options.host, std::to_string(options.port), tcp::resolver::passive);
+    const tcp::endpoint endpoint = *found.begin();
+    acceptor_.open(endpoint.protocol());
+    acceptor_.set_option(tcp::acceptor::reuse_address(true));
+    acceptor_.bind(endpoint);
+    acceptor_.listen();
+  } catch (const boost::system::system_error& error) {
+    throw std::runtime_error("cannot listen on --host " + options.host + " --port " + std::to_string(options.port) + ": " +
+                             error.code().message());
   }
+  asio::co_spawn(acceptor_.get_executor(), accept(), report("accepting"));
 }
 
-void serve(std::shared_ptr<Session> session) {
-  const auto executor = session->executor();
-  asio::co_spawn(
-      executor, [session = std::move(session)] { return session->run(); },
-      [](std::exception_ptr problem) { report("a connection", problem); });
-}
-
-asio::awaitable<void> accept(asio::io_context& io, std::shared_ptr<HttpServer::State> server) {
-  asio::steady_timer pause(server->acceptor.get_executor());
-  while (server->acceptor.is_open()) {
-    auto [error, socket] = co_await server->acceptor.async_accept(asio::make_strand(io), kAwait);
-    if (!error && server->acceptor.is_open()) {  // else it came as the server stopped
+asio::awaitable<void> HttpServer::accept() {
+  asio::steady_timer pause(acceptor_.get_executor());
+  while (acceptor_.is_open()) {
+    auto [error, socket] = co_await acceptor_.async_accept(asio::make_strand(io_), kAwait);
+    if (!error && acceptor_.is_open()) {  // else it came as the server stopped
       try {
-        serve(std::make_shared<Session>(std::move(socket), server));
+        const auto session = std::make_shared<Session>(std::move(socket), *this);
+        asio::co_spawn(session->executor(), [session] { return session->run(); }, report("a connection"));
       } catch (const std::exception&) {
-        report("a connection", std::current_exception());
+        report("a connection")(std::current_exception());
       }
-    } else if (server->acceptor.is_open()) {  // such as too many open files
+    } else if (acceptor_.is_open()) {  // such as too many open files
       pause.expires_after(std::chrono::milliseconds(100));
       co_await pause.async_wait(kAwait);
     }
   }
 }
 
-}  // namespace
-
-HttpServer::HttpServer(asio::io_context& io, Service& service, const HttpOptions& options)
-    : state_(std::make_shared<State>(io, service, options)) {
-  try {
-    const auto found = tcp::resolver(io).resolve(options.host, std::to_string(options.port), tcp::resolver::passive);
-    const tcp::endpoint endpoint = *found.begin();
-    state_->acceptor.open(endpoint.protocol());
-    state_->acceptor.set_option(tcp::acceptor::reuse_address(true));
-    state_->acceptor.bind(endpoint);
-    state_->acceptor.listen();
-  } catch (const boost::system::system_error& error) {
-    throw std::runtime_error("cannot listen on --host " + options.host + " --port " + std::to_string(options.port) + ": " +
-                             error.code().message());
-  }
-  asio::co_spawn(state_->acceptor.get_executor(), accept(io, state_), [](std::exception_ptr problem) { report("accepting", problem); });
-}
-
-std::string HttpServer::url() const {
-  std::ostringstream text;
-  text << "http://" << state_->acceptor.local_endpoint();
-  return text.str();
-}
-
 void HttpServer::stop(std::function<void()> done) {
-  asio::post(state_->acceptor.get_executor(), [state = state_, done = std::move(done)] {
-    state->acceptor.close();  // so no session begins behind what follows
-    const std::lock_guard lock(state->mutex);
-    state->done = done;
-    for (Session* const session : state->sessions) session->end_if_idle();
-    if (state->sessions.empty()) state->done();
+  asio::post(acceptor_.get_executor(), [this, done = std::move(done)] {
+    acceptor_.close();  // so no session begins behind what follows
+    const std::lock_guard lock(mutex_);
+    done_ = done;
+    for (Session* const session : sessions_) session->end_if_idle();
+    if (sessions_.empty()) done_();
   });
 }
 
 void HttpServer::abort() {
-  const std::lock_guard lock(state_->mutex);
-  for (Session* const session : state_->sessions) session->end();
+  const std::lock_guard lock(mutex_);
+  for (Session* const session : sessions_) session->end();
 }
 
 }  // namespace dcrnn_fast::server

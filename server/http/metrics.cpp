@@ -65,25 +65,25 @@ std::string Metrics::text(const std::string& model_id, const std::vector<Unseen:
   family(out, "dcrnn_fast_queue_rows", "gauge", "Rows that wait to be scored.");
   line(out, "dcrnn_fast_queue_rows", "", "", std::to_string(queue_rows));
   family(out, "dcrnn_fast_rejected_total", "counter", "Requests that were answered 503, by reason.");
-  for (const auto& [reason, name] : {std::pair{Refusal::overload, "overload"},
-                                     {Refusal::deadline, "deadline"},
-                                     {Refusal::stopping, "stopping"},
-                                     {Refusal::failed, "failed"}})
-    line(out, "dcrnn_fast_rejected_total", "reason", name, std::to_string(rejected_[static_cast<std::size_t>(reason)]));
+  constexpr std::array reasons{"overload", "deadline", "stopping", "failed"};  // as in Refusal
+  for (std::size_t i = 0; i < reasons.size(); ++i)
+    line(out, "dcrnn_fast_rejected_total", "reason", reasons[i], std::to_string(rejected_[i]));
   family(out, "dcrnn_fast_reloads_total", "counter", "Loads of the model after the first one.");
   line(out, "dcrnn_fast_reloads_total", "result", "ok", std::to_string(reloads_[0]));
   line(out, "dcrnn_fast_reloads_total", "result", "failed", std::to_string(reloads_[1]));
   family(out, "dcrnn_fast_model_info", "gauge", "The model that scores new requests.");
   line(out, "dcrnn_fast_model_info", "model", model_id, "1");
-  const auto rates = [&](const std::string& name, const char* help, auto&& rate_of) {
-    family(out, name.c_str(), "gauge", help);
+  const auto rates = [&](const char* name, const char* help, auto of, auto rate) {
+    family(out, name, "gauge", help);
     for (const Unseen::Field& field : fields)
-      if (const std::optional<double> rate = rate_of(field)) line(out, name, "field", field.name, decimal(*rate));
+      if (const std::optional<double>& found = field.*of.*rate) line(out, name, "field", field.name, decimal(*found));
   };
-  rates("dcrnn_fast_oov_rate", "Share of cells out of vocabulary in about the last 2,000 rows.", [](auto& one) { return one.now.oov; });
-  rates("dcrnn_fast_missing_rate", "Share of missing cells in about the last 2,000 rows.", [](auto& one) { return one.now.missing; });
-  rates("dcrnn_fast_train_oov_rate", "Share of cells out of vocabulary in the train rows.", [](auto& one) { return one.trained.oov; });
-  rates("dcrnn_fast_train_missing_rate", "Share of missing cells in the train rows.", [](auto& one) { return one.trained.missing; });
+  using Field = Unseen::Field;
+  using Rates = Unseen::Rates;
+  rates("dcrnn_fast_oov_rate", "Share of cells out of vocabulary in about the last 2,000 rows.", &Field::now, &Rates::oov);
+  rates("dcrnn_fast_missing_rate", "Share of missing cells in about the last 2,000 rows.", &Field::now, &Rates::missing);
+  rates("dcrnn_fast_train_oov_rate", "Share of cells out of vocabulary in the train rows.", &Field::trained, &Rates::oov);
+  rates("dcrnn_fast_train_missing_rate", "Share of missing cells in the train rows.", &Field::trained, &Rates::missing);
   return out;
 }
 

@@ -22,20 +22,16 @@ namespace {
 
 constexpr std::string_view kScore = "/v1/score", kModel = "/v1/model", kLive = "/health/live", kReady = "/health/ready",
                            kMetrics = "/metrics";
+constexpr std::string_view kFailed = "the server could not score the request; try again";
 constexpr int kLongestDeadline = 600'000;
-
-std::string_view path_of(std::string_view target) { return target.substr(0, target.find('?')); }
 
 // Bytes that HTTP allows and UTF-8 may not.
 std::string shown_bytes(std::string_view bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
-  for (const char byte : bytes.substr(0, 1000)) {
-    const auto value = static_cast<unsigned char>(byte);
-    if (value < 0x80)
-      text += byte;
-    else
-      text.append("\\x").append({kDigits[value >> 4], kDigits[value & 15]});
+  for (const unsigned char byte : bytes.substr(0, 1000)) {
+    char escaped[5] = {static_cast<char>(byte)};
+    if (byte >= 0x80) std::snprintf(escaped, sizeof(escaped), "\\x%02x", byte);
+    text += escaped;
   }
   return shown(text);
 }
@@ -43,13 +39,6 @@ std::string shown_bytes(std::string_view bytes) {
 std::string_view trimmed(std::string_view text) {
   const auto begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
   return begin == std::string_view::npos ? std::string_view{} : text.substr(begin, end - begin + 1);
-}
-
-// 405, with the method that is allowed.
-Answer not_allowed(std::string_view method, std::string_view allowed) {
-  Answer answer = error_answer(405, "the method is " + shown(method) + ", expected " + std::string(allowed));
-  answer.allow = allowed;
-  return answer;
 }
 
 // "application/json", whatever follows but for another charset than UTF-8.
@@ -65,16 +54,6 @@ bool is_json(std::string_view content_type) {
     if (!beast::iequals(name, "utf-8") && !beast::iequals(name, "\"utf-8\"")) return false;
   }
   return true;
-}
-
-// Why a request is not scored whatever its body is; 200 and nothing if it may be.
-Answer score_refusal(const Request& request) {
-  if (request.method != "POST") return not_allowed(request.method, "POST");
-  if (!is_json(request.content_type))
-    return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
-  if (!request.content_encoding.empty() && !beast::iequals(request.content_encoding, "identity"))
-    return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
-  return {};
 }
 
 // Throws BadRequest.
@@ -98,13 +77,7 @@ std::size_t rows_of(const json::object& request) {
   return rows;
 }
 
-// The shortest decimal that reads back as the same float32.
-void append_shortest(std::string& out, float value) {
-  char text[32];
-  out.append(text, std::to_chars(text, std::end(text), value).ptr);
-}
-
-// The scores [names, rows] of a request.
+// The scores [names, rows] of a request: the shortest decimals that read back as the same float32.
 Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<float>& scores) {
   std::string body;
   body.reserve(128 + scores.size() * 14);
@@ -114,7 +87,12 @@ Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<fl
     body.append(name ? "," : "").append(json::serialize(model.names[name])).append(":[");
     for (std::int64_t row = 0; row < rows; ++row, ++score) {
       if (row) body.push_back(',');
-      std::isfinite(*score) ? append_shortest(body, *score) : static_cast<void>(body.append("null"));
+      if (std::isfinite(*score)) {
+        char text[32];
+        body.append(text, std::to_chars(text, std::end(text), *score).ptr);
+      } else {
+        body.append("null");
+      }
     }
     body.push_back(']');
   }
@@ -122,7 +100,7 @@ Answer scores_answer(const Model& model, std::int64_t rows, const std::vector<fl
   return {.body = std::move(body)};
 }
 
-Answer model_answer(const Model& model, const Limits& limits) {
+Answer model_answer(const Model& model, const Options& options) {
   return {.body = json::serialize(json::object{
               {"model", model.id},
               {"names", json::value_from(model.names)},
@@ -131,7 +109,7 @@ Answer model_answer(const Model& model, const Limits& limits) {
               {"kind", "aoti"},
               {"dcrnn_fast", model.written_by},
               {"torch", model.torch},
-              {"limits", {{"body_bytes", limits.body_bytes}, {"rows", limits.rows}, {"queue_rows", limits.queue_rows}}},
+              {"limits", {{"body_bytes", options.max_body_bytes}, {"rows", options.max_rows}, {"queue_rows", options.max_queue_rows}}},
           })};
 }
 
@@ -151,11 +129,27 @@ Answer error_answer(unsigned status, std::string_view message) {
   return {.status = status, .body = json::serialize(json::object{{"error", message}})};
 }
 
+void Service::reload() {
+  try {
+    std::shared_ptr<const Model> other = load_model(options_.model, options_.threads);
+    const std::lock_guard lock(mutex_);
+    model_.swap(other);
+    metrics_.reloaded(true);
+  } catch (const std::exception& error) {
+    metrics_.reloaded(false);
+    std::fprintf(stderr, "the earlier model stays: %s\n", error.what());
+  }
+}
+
+std::shared_ptr<const Model> Service::current() {
+  const std::lock_guard lock(mutex_);
+  return model_;
+}
+
 asio::awaitable<Answer> Service::answer(Request request) {
-  Answer answer = without_scoring(request);
   const auto job = std::make_shared<Job>();
-  if (answer.status == 200 && answer.body.empty()) answer = prepared(request, *job);
-  if (answer.status != 200 || !answer.body.empty()) co_return answer;
+  Answer answer = without_scoring(request, *job);
+  if (job->rows.rows == 0) co_return answer;
 
   const auto executor = co_await asio::this_coro::executor;
   const auto answered = std::make_shared<asio::steady_timer>(executor);
@@ -169,40 +163,50 @@ asio::awaitable<Answer> Service::answer(Request request) {
   co_return answer;
 }
 
-bool asks_for_scores(const Request& request) { return request.method == "POST" && path_of(request.target) == kScore; }
+bool asks_for_scores(const Request& request) { return request.method == "POST" && request.path == kScore; }
 
-Answer Service::without_scoring(const Request& request) const {
-  const std::string_view path = path_of(request.target);
-  if (path == kScore) return score_refusal(request);
-  if (path != kModel && path != kLive && path != kReady && path != kMetrics)
+Answer Service::without_scoring(const Request& request, Job& job) {
+  const std::string_view path = request.path;
+  if (path != kScore && path != kModel && path != kLive && path != kReady && path != kMetrics)
     return error_answer(404,
                         "nothing is at " + shown_bytes(path) + "; expected /v1/score, /v1/model, /health/live, /health/ready or /metrics");
-  if (request.method != "GET" && request.method != "HEAD") return not_allowed(request.method, "GET, HEAD");
+  if (path == kScore ? request.method != "POST" : request.method != "GET" && request.method != "HEAD") {
+    const std::string_view allowed = path == kScore ? "POST" : "GET, HEAD";
+    Answer answer = error_answer(405, "the method is " + shown(request.method) + ", expected " + std::string(allowed));
+    answer.allow = allowed;
+    return answer;
+  }
+  if (path == kScore) return prepared(request, job);
   if (path == kLive) return {.body = R"({"status":"live"})"};
   if (path == kReady && stopping()) return error_answer(503, "the server is stopping");
   if (path == kReady) return {.body = R"({"status":"ready"})"};
-  const std::shared_ptr<const Model> model = models_.current();
-  if (path == kModel) return model_answer(*model, limits_);
+  const std::shared_ptr<const Model> model = current();
+  if (path == kModel) return model_answer(*model, options_);
   return {.body = metrics_.text(model->id, model->unseen->fields()), .content_type = "text/plain; version=0.0.4"};
 }
 
 Answer Service::prepared(const Request& request, Job& job) {
+  if (!is_json(request.content_type))
+    return error_answer(415, "Content-Type is " + shown_bytes(request.content_type) + ", expected application/json in UTF-8");
+  if (!request.content_encoding.empty() && !beast::iequals(request.content_encoding, "identity"))
+    return error_answer(415, "Content-Encoding is " + shown_bytes(request.content_encoding) + "; send the body as it is");
   try {
     job.deadline = deadline_of(request);
-    job.model = models_.current();
+    job.model = current();
     const json::value body = parse_json(request.body);
     if (!body.is_object()) throw BadRequest("the body is " + shown(body) + R"(, expected an object such as {"columns": {"item": ["i1"]}})");
-    if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(limits_.rows))
-      return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(limits_.rows) +
+    if (const auto rows = rows_of(body.get_object()); rows > static_cast<std::size_t>(options_.max_rows))
+      return error_answer(413, "the request has " + std::to_string(rows) + " rows, and at most " + std::to_string(options_.max_rows) +
                                    " are allowed; divide it, or start the server with a larger --max-rows");
-    job.rows = job.model->encoder.encode(body.get_object(), limits_.rows);
-    for (const std::string& line : job.model->unseen->add(job.rows)) std::fprintf(stderr, "warning: %s\n", line.c_str());
+    Encoded rows = job.model->encoder.encode(body.get_object(), options_.max_rows);
+    for (const std::string& line : job.model->unseen->add(rows)) std::fprintf(stderr, "warning: %s\n", line.c_str());
+    job.rows = std::move(rows);
     return {};
   } catch (const BadRequest& error) {
     return error_answer(400, error.what());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "a request failed: %s\n", error.what());
-    return failed();
+    return refused(Refusal::failed, kFailed);
   }
 }
 
@@ -215,11 +219,9 @@ Answer Service::answer_of(const Job& job, Job::State state) {
     case Job::dropped:
       return refused(Refusal::stopping, "the server is stopping");
     default:
-      return failed();
+      return refused(Refusal::failed, kFailed);
   }
 }
-
-Answer Service::failed() { return refused(Refusal::failed, "the server could not score the request; try again"); }
 
 Answer Service::refused(Refusal reason, std::string_view message) {
   metrics_.refused(reason);
@@ -228,7 +230,7 @@ Answer Service::refused(Refusal reason, std::string_view message) {
 
 void Service::count(const Request& request, const Answer& answer) {
   metrics_.request(answer.status);
-  if (path_of(request.target) == kScore) metrics_.seconds.observe(std::chrono::duration<double>(Clock::now() - request.arrived).count());
+  if (request.path == kScore) metrics_.seconds.observe(std::chrono::duration<double>(Clock::now() - request.arrived).count());
 }
 
 }  // namespace dcrnn_fast::server

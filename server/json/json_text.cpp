@@ -25,6 +25,13 @@ constexpr std::size_t kMaxDepth = 32, kMaxDigits = 4300;  // Python reads no mor
 // No text that was parsed holds this key, for it is no UTF-8.
 constexpr std::string_view kBigInteger = "\xff integer";
 
+// At most `limit` bytes of UTF-8, without half a character at the end.
+std::string cut(std::string_view text, std::size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
+  return std::string(text.substr(0, limit)) + "...";
+}
+
 // Makes values of what the parser meets. Boost's own handler takes the last of two equal keys, and rounds an integer beyond 64 bits.
 class Builder {
  public:
@@ -63,7 +70,7 @@ class Builder {
   bool on_uint64(std::uint64_t, json::string_view digits, Error&) { return push_big_integer(digits); }
   bool on_double(double value, json::string_view text, Error&) {
     if (text.find_first_of(".eE") == text.npos) return push_big_integer(text);
-    if (!std::isfinite(value)) throw BadRequest("the JSON holds " + beginning(text) + ", a number beyond float64");
+    if (!std::isfinite(value)) throw BadRequest("the JSON holds " + cut(text, kBeginning) + ", a number beyond float64");
     return stack_.push_double(value), true;
   }
   bool on_bool(bool value, Error&) { return stack_.push_bool(value), true; }
@@ -75,30 +82,22 @@ class Builder {
   bool push_big_integer(json::string_view text) {
     const std::size_t digits = text.size() - text.starts_with('-');
     if (digits > kMaxDigits)
-      throw BadRequest("the JSON holds " + beginning(text) + ", an integer of " + std::to_string(digits) + " digits");
+      throw BadRequest("the JSON holds " + cut(text, kBeginning) + ", an integer of " + std::to_string(digits) + " digits");
     stack_.push_key(kBigInteger);
     stack_.push_string(text);
     return stack_.push_object(1), true;
   }
 
-  static std::string beginning(std::string_view number) {
-    constexpr std::size_t kBeginning = 20;
-    return std::string(number.substr(0, kBeginning)) + (number.size() > kBeginning ? "..." : "");
-  }
-
+  static constexpr std::size_t kBeginning = 20;  // of a number that is refused
   json::value_stack stack_;
   std::vector<std::string> keys_;  // of the objects that have not ended
   std::string key_;
 };
 
-// At most `limit` bytes of UTF-8, without half a character at the end.
-std::string cut(std::string_view text, std::size_t limit) {
-  if (text.size() <= limit) return std::string(text);
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
-  return std::string(text.substr(0, limit)) + "...";
-}
-
 constexpr std::size_t kShown = 60;
+
+// A text's JSON, cut somewhere behind what is shown.
+std::string quoted(std::string_view text) { return json::serialize(text.substr(0, 2 * kShown)); }
 
 // Appends a value's JSON; of a long value the beginning alone.
 void append(std::string& out, const json::value& value) {
@@ -118,22 +117,15 @@ void append(std::string& out, const json::value& value) {
     out += '{';
     for (auto at = object->begin(); at != object->end() && out.size() <= kShown; ++at) {
       if (at != object->begin()) out += ", ";
-      append(out, json::value(at->key()));
-      out += ": ";
+      out += quoted(at->key()) + ": ";
       append(out, at->value());
     }
     out += '}';
   } else if (const json::string* const text = value.if_string()) {
-    out += json::serialize(json::string_view(*text).substr(0, 2 * kShown));
+    out += quoted(*text);
   } else {
     out += json::serialize(value);
   }
-}
-
-std::string json_of(const json::value& value) {
-  std::string out;
-  append(out, value);
-  return out;
 }
 
 }  // namespace
@@ -158,12 +150,16 @@ const json::string* big_integer(const json::value& value) {
   return object && object->size() == 1 && object->begin()->key() == kBigInteger ? &object->begin()->value().get_string() : nullptr;
 }
 
-std::string shown(const json::value& value) { return cut(json_of(value), kShown); }
+std::string shown(const json::value& value) {
+  std::string out;
+  append(out, value);
+  return cut(out, kShown);
+}
 
-std::string shown(std::string_view text) { return shown(json::value(text)); }
+std::string shown(std::string_view text) { return cut(quoted(text), kShown); }
 
 std::string in_quotes(std::string_view name) {
-  const std::string text = json_of(json::value(name));
+  const std::string text = quoted(name);
   return "'" + cut(std::string_view(text).substr(1, text.size() - 2), kShown) + "'";
 }
 

@@ -28,8 +28,7 @@ struct EngineNeeds {
 // loaded.
 std::unique_ptr<Engine> load_engine(const EngineNeeds& needs);
 
-// PyTorch's version, such as "2.13.0", and the schema of an operator that is registered in this process, or "".
-std::string torch_version();
+// The schema of an operator that is registered in this process, or "".
 std::string operator_schema(const std::string& name);
 
 }  // namespace dcrnn_fast::server

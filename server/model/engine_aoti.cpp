@@ -3,7 +3,6 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <sstream>
@@ -16,14 +15,12 @@ namespace {
 
 // Where each name's scores are among the outputs: a package says so as ... "context": "[\"click\", \"buy\"]" ...
 std::vector<std::size_t> order_of(const std::string& spec, const std::vector<std::string>& names) {
-  std::vector<std::pair<std::size_t, std::size_t>> found;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    found.emplace_back(spec.find("\\\"" + names[i] + "\\\""), i);
-    if (found.back().first == std::string::npos) throw std::runtime_error("the compiled model has no score " + names[i]);
+  std::vector<std::size_t> places, order;
+  for (const std::string& name : names) {
+    places.push_back(spec.find("\\\"" + name + "\\\""));
+    if (places.back() == std::string::npos) throw std::runtime_error("the compiled model has no score " + name);
   }
-  std::sort(found.begin(), found.end());
-  std::vector<std::size_t> order(names.size());
-  for (std::size_t output = 0; output < found.size(); ++output) order[found[output].second] = output;
+  for (const std::size_t place : places) order.push_back(std::ranges::count_if(places, [&](std::size_t other) { return other < place; }));
   return order;
 }
 
@@ -64,8 +61,6 @@ class Aoti : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> load_engine(const EngineNeeds& needs) { return std::make_unique<Aoti>(needs); }
-
-std::string torch_version() { return TORCH_VERSION; }
 
 std::string operator_schema(const std::string& name) {
   const auto found = c10::Dispatcher::singleton().findSchema({name, ""});

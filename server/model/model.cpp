@@ -1,15 +1,15 @@
 #include "model.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
-#include <unistd.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <boost/crc.hpp>
 #include <boost/hash2/md5.hpp>
 #include <boost/json.hpp>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -27,29 +27,7 @@ namespace json = boost::json;
 namespace dcrnn_fast::server {
 namespace {
 
-constexpr const char* kAbout = "extra/dcrnn_fast.json";
-constexpr const char* kEncoder = "extra/encoder.json";
 constexpr int kFormat = 1;
-
-// One file, even if another one takes its name meanwhile.
-class Opened {
- public:
-  // A pipe is not waited for.
-  explicit Opened(const std::string& path) : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (descriptor_ < 0) throw ModelError(path + " does not exist or cannot be read; write it with `dcrnn-fast export --format aoti`");
-    struct stat found{};
-    if (fstat(descriptor_, &found) == 0 && S_ISREG(found.st_mode)) return;
-    close(descriptor_);
-    throw ModelError(path + " is no regular file; name a file of `dcrnn-fast export --format aoti`");
-  }
-  ~Opened() { close(descriptor_); }
-  Opened(const Opened&) = delete;
-  Opened& operator=(const Opened&) = delete;
-  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
-
- private:
-  int descriptor_;
-};
 
 struct Damaged : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -66,60 +44,60 @@ std::uint32_t number(const std::string& bytes, std::size_t at, std::size_t size)
   return value;
 }
 
-std::string bytes_of(std::ifstream& file, std::uint64_t start, std::uint64_t size) {
-  std::string bytes(size, '\0');
-  file.clear();
-  file.seekg(static_cast<std::streamoff>(start));
-  if (!file.read(bytes.data(), static_cast<std::streamsize>(size))) throw Damaged("it ends early");
-  return bytes;
-}
-
 // Reads a .pt2 file, a zip archive that compresses nothing: the entries by their names without the archive's root folder, such as
-// "extra/encoder.json".
+// "extra/encoder.json". It reads one file, even if another one takes its name meanwhile.
 class Archive {
  public:
-  // Reads every byte and compares it with its checksum: PyTorch's loader does not. Throws ModelError for a file that is missing, damaged,
-  // or no archive.
-  Archive(const std::string& path, const std::string& shown);
-  bool has(const std::string& name) const { return entries_.contains(name); }
-  std::string read(const std::string& name);
+  // Reads every byte and compares it with its checksum: PyTorch's loader does not. Throws ModelError for what is no file, and Damaged.
+  explicit Archive(const std::string& path);
+  std::string read(const std::string& name) const;
+  std::string path() const { return "/proc/self/fd/" + std::to_string(fileno(file_.get())); }
 
  private:
   struct Entry {
     std::uint64_t start, size;
     std::uint32_t checksum;
   };
-  void read_directory(std::uint64_t size);
-  bool intact(const Entry& entry);
+  std::string bytes(std::uint64_t start, std::uint64_t size) const;
+  void read_directory();
+  bool intact(const Entry& entry) const;
 
-  std::ifstream file_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
   std::map<std::string, Entry> entries_;
 };
 
-Archive::Archive(const std::string& path, const std::string& shown) : file_(path, std::ios::binary | std::ios::ate) {
-  if (!file_) throw ModelError(shown + " cannot be read; write it with `dcrnn-fast export --format aoti`");
-  try {
-    read_directory(static_cast<std::uint64_t>(file_.tellg()));
-    for (const auto& [name, entry] : entries_)
-      if (!intact(entry)) throw Damaged("its entry " + name + " does not have its checksum");
-  } catch (const Damaged& error) {
-    throw ModelError(shown + " is damaged, or no file of `dcrnn-fast export`: " + error.what() + "; export the run again");
-  }
+// A pipe is not waited for.
+Archive::Archive(const std::string& path) : file_(fdopen(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), "rb"), std::fclose) {
+  if (!file_) throw ModelError(path + " does not exist or cannot be read; write it with `dcrnn-fast export --format aoti`");
+  if (!std::filesystem::is_regular_file(this->path()))
+    throw ModelError(path + " is no regular file; name a file of `dcrnn-fast export --format aoti`");
+  read_directory();
+  for (const auto& [name, entry] : entries_)
+    if (!intact(entry)) throw Damaged("its entry " + name + " does not have its checksum");
 }
 
-std::string Archive::read(const std::string& name) {
-  const Entry& entry = entries_.at(name);
-  return bytes_of(file_, entry.start, entry.size);
+std::string Archive::read(const std::string& name) const {
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) throw std::runtime_error("it has no entry " + name);
+  return bytes(found->second.start, found->second.size);
 }
 
-void Archive::read_directory(std::uint64_t size) {
+std::string Archive::bytes(std::uint64_t start, std::uint64_t size) const {
+  std::string bytes(size, '\0');
+  if (fseeko(file_.get(), static_cast<off_t>(start), SEEK_SET) != 0 || std::fread(bytes.data(), 1, size, file_.get()) != size)
+    throw Damaged("it ends early");
+  return bytes;
+}
+
+void Archive::read_directory() {
+  const std::uint64_t size = std::filesystem::file_size(path());
   const std::uint64_t tail_size = std::min<std::uint64_t>(size, kEndSize + kLongestComment);
-  const std::string tail = bytes_of(file_, size - tail_size, tail_size);
+  const std::string tail = bytes(size - tail_size, tail_size);
   const std::size_t end = tail.rfind("PK\x05\x06");
   if (end == std::string::npos) throw Damaged("it is no zip archive");
   const std::uint32_t count = number(tail, end + 10, 2), directory_size = number(tail, end + 12, 4), start = number(tail, end + 16, 4);
   if (start == kElsewhere || std::uint64_t{start} + directory_size > size) throw Damaged("its directory is beyond its first 4 GB");
-  const std::string directory = bytes_of(file_, start, directory_size);
+  const std::string directory = bytes(start, directory_size);
   std::size_t at = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (number(directory, at, 4) != kListed) throw Damaged("its directory is none");
@@ -129,7 +107,7 @@ void Archive::read_directory(std::uint64_t size) {
     const std::uint32_t name_size = number(directory, at + 28, 2);
     if (method != 0 || packed != plain || plain == kElsewhere) throw Damaged("an entry is compressed, or larger than 4 GB");
     if (at + kListedSize + name_size > directory.size()) throw Damaged("it ends early");
-    const std::string name = directory.substr(at + kListedSize, name_size), local = bytes_of(file_, header, kEntrySize);
+    const std::string name = directory.substr(at + kListedSize, name_size), local = bytes(header, kEntrySize);
     if (number(local, 0, 4) != kEntry) throw Damaged("an entry is not where its directory says");
     const std::uint64_t begin = std::uint64_t{header} + kEntrySize + number(local, 26, 2) + number(local, 28, 2);
     if (!entries_.emplace(name.substr(name.find('/') + 1), Entry{begin, plain, checksum}).second) throw Damaged("it has an entry twice");
@@ -137,38 +115,17 @@ void Archive::read_directory(std::uint64_t size) {
   }
 }
 
-bool Archive::intact(const Entry& entry) {
+bool Archive::intact(const Entry& entry) const {
   boost::crc_32_type checksum;
   for (std::uint64_t done = 0; done < entry.size;) {
-    const std::string part = bytes_of(file_, entry.start + done, std::min<std::uint64_t>(entry.size - done, 1 << 20));
+    const std::string part = bytes(entry.start + done, std::min<std::uint64_t>(entry.size - done, 1 << 20));
     checksum.process_bytes(part.data(), part.size());
     done += part.size();
   }
   return checksum.checksum() == entry.checksum;
 }
 
-std::vector<std::string> texts_of(const json::value& list) {
-  std::vector<std::string> texts;
-  for (const json::value& text : list.as_array()) texts.emplace_back(text.as_string());
-  return texts;
-}
-
-std::string md5_hex(std::string_view text) {
-  boost::hash2::md5_128 hash;
-  hash.update(text.data(), text.size());
-  return to_string(hash.result());
-}
-
 std::string text_of(const json::object& about, const char* key) { return std::string(about.at(key).as_string()); }
-
-void score_a_row(const Model& model, std::size_t fields, std::size_t dense) {
-  const std::vector<std::int64_t> ids(fields);
-  const std::vector<float> values(dense);
-  for (const float score : model.engine->run(ids, values, 1))
-    if (!std::isfinite(score)) throw std::runtime_error("it gives a score that is no number");
-}
-
-std::string as_json(const json::value& value) { return json::serialize(value).substr(0, 100); }
 
 // "2.13" of "2.13.0+cpu".
 std::string release(const std::string& version) { return version.substr(0, version.find('.', version.find('.') + 1)); }
@@ -187,8 +144,7 @@ void check_cpu(const json::object& cpu, const std::string& wrong) {
   utsname here{};
   uname(&here);
   for (const auto& [key, ours] : {std::pair{"system", here.sysname}, std::pair{"machine", here.machine}})
-    if (cpu.at(key).as_string() != ours)
-      throw ModelError(wrong + "its " + key + " is " + as_json(cpu.at(key)) + ", and here it is " + ours);
+    if (cpu.at(key).as_string() != ours) throw ModelError(wrong + "its " + key + " is " + shown(cpu.at(key)) + ", and here it is " + ours);
   const std::set<std::string> ours = instruction_sets();
   std::string lacking;
   for (const json::value& needed : cpu.at("instructions").as_array())
@@ -200,11 +156,11 @@ void check_cpu(const json::object& cpu, const std::string& wrong) {
 // names. `path` is the package's, for the message.
 void check_fit(const json::object& about, const std::string& path) {
   if (about.at("format") != kFormat)
-    throw ModelError(path + " has format " + as_json(about.at("format")) + ", and this server reads format " + std::to_string(kFormat) +
-                     "; build the server of dcrnn_fast " + as_json(about.at("dcrnn_fast")) + ", or export the run again with this version");
+    throw ModelError(path + " has format " + shown(about.at("format")) + ", and this server reads format " + std::to_string(kFormat) +
+                     "; build the server of dcrnn_fast " + shown(about.at("dcrnn_fast")) + ", or export the run again with this version");
   if (about.at("kind") != "aoti")
-    throw ModelError(path + " is of format " + as_json(about.at("kind")) + "; export the run with --format aoti");
-  const std::string theirs = text_of(about, "torch"), ours = torch_version();
+    throw ModelError(path + " is of format " + shown(about.at("kind")) + "; export the run with --format aoti");
+  const std::string theirs = text_of(about, "torch"), ours = TORCH_VERSION;
   if (release(theirs) != release(ours))
     throw ModelError(path + " was compiled for PyTorch " + theirs + ", and this server was built with " + ours +
                      "; build the server with that PyTorch, or export the run again with this one");
@@ -221,45 +177,48 @@ void check_fit(const json::object& about, const std::string& path) {
 }
 
 // PyTorch unpacks the code into the temporary folder; without room, it would blame the file.
-void check_room(const Opened& file, const std::string& path) {
+void check_room(const Archive& archive, const std::string& path) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
   if (error) throw ModelError("TMPDIR names no folder, into which the code of " + path + " is unpacked: " + error.message());
-  const std::uintmax_t room = std::filesystem::space(folder, error).available, size = std::filesystem::file_size(file.path(), error);
+  const std::uintmax_t room = std::filesystem::space(folder, error).available, size = std::filesystem::file_size(archive.path(), error);
   if (error || room >= size) return;
   throw ModelError("there is no room for the code of " + path + " in the temporary folder " + folder.string() + ": it takes " +
                    std::to_string(size) + " bytes; make room, or name another folder by TMPDIR");
 }
 
 std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) {
-  const Opened file(path);
-  Archive archive(file.path(), path);
-  const std::string none = path + " is no file of `dcrnn-fast export`, or was changed after it was written";
-  if (!archive.has(kAbout) || !archive.has(kEncoder)) throw ModelError(none + "; export the run again");
   try {
-    const std::string encoder = archive.read(kEncoder);
-    const json::value about_value = parse_json(archive.read(kAbout)), encoding = parse_json(encoder);
+    const Archive archive(path);
+    const std::string encoder = archive.read("extra/encoder.json");
+    const json::value about_value = parse_json(archive.read("extra/dcrnn_fast.json")), encoding = parse_json(encoder);
     const json::object& about = about_value.as_object();
     check_fit(about, path);
-    check_room(file, path);
-    if (text_of(about, "encoder_md5") != md5_hex(encoder)) throw std::runtime_error("its encoder is another model's");
-    const auto names = texts_of(about.at("names"));
+    check_room(archive, path);
+    boost::hash2::md5_128 digest;
+    digest.update(encoder.data(), encoder.size());
+    if (text_of(about, "encoder_md5") != to_string(digest.result())) throw std::runtime_error("its encoder is another model's");
+    const auto names = json::value_to<std::vector<std::string>>(about.at("names"));
     const std::size_t fields = about.at("fields").as_array().size(), dense = about.at("dense").as_array().size();
     auto model = std::make_unique<Model>(Model{.id = text_of(about, "model").substr(0, 12),
                                                .written_by = text_of(about, "dcrnn_fast"),
                                                .torch = text_of(about, "torch"),
                                                .names = names,
-                                               .tasks = texts_of(about.at("tasks")),
+                                               .tasks = json::value_to<std::vector<std::string>>(about.at("tasks")),
                                                .encoder = Encoder(encoding.as_object(), about),
                                                .unseen = std::make_unique<Unseen>(about),
-                                               .engine = load_engine({file.path(), names, fields, dense, threads})});
-    score_a_row(*model, fields, dense);
+                                               .engine = load_engine({archive.path(), names, fields, dense, threads})});
+    for (const float score : model->engine->run(std::vector<std::int64_t>(fields), std::vector<float>(dense), 1))
+      if (!std::isfinite(score)) throw std::runtime_error("it gives a score that is no number");
     return model;
   } catch (const ModelError&) {
     throw;
+  } catch (const Damaged& error) {
+    throw ModelError(path + " is damaged, or no file of `dcrnn-fast export`: " + error.what() + "; export the run again");
   } catch (const std::exception& error) {
     const std::string_view said = error.what();
-    throw ModelError(none + " (" + std::string(said.substr(0, std::min<std::size_t>(said.find('\n'), 300))) + "); export the run again");
+    throw ModelError(path + " is no file of `dcrnn-fast export`, or was changed after it was written (" +
+                     std::string(said.substr(0, std::min<std::size_t>(said.find('\n'), 300))) + "); export the run again");
   }
 }
 

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -31,31 +30,5 @@ struct Model {
 // Reads every byte of the package, checks that it fits this program and this machine, and scores a row with it. `threads` are those that
 // will score at the same time. Throws ModelError.
 std::shared_ptr<const Model> load_model(const std::string& path, std::size_t threads);
-
-// The model that scores new requests, and how another one takes its place.
-class Models {
- public:
-  // Loads the package. Throws ModelError.
-  Models(std::string path, std::size_t threads) : path_(std::move(path)), threads_(threads), current_(load_model(path_, threads_)) {}
-
-  std::shared_ptr<const Model> current() const {
-    const std::lock_guard lock(mutex_);
-    return current_;
-  }
-
-  // Loads the package at the same path again. Throws ModelError, and then the earlier model stays. Requests that have begun end with
-  // theirs.
-  void reload() {
-    std::shared_ptr<const Model> next = load_model(path_, threads_);
-    const std::lock_guard lock(mutex_);
-    current_.swap(next);
-  }
-
- private:
-  const std::string path_;
-  const std::size_t threads_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<const Model> current_;
-};
 
 }  // namespace dcrnn_fast::server

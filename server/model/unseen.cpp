@@ -1,12 +1,11 @@
 #include "unseen.h"
 
 #include <algorithm>
+#include <array>
 #include <boost/json.hpp>
-#include <cmath>
 #include <cstdio>
 #include <initializer_list>
 #include <stdexcept>
-#include <string_view>
 
 #include "../json/json_text.h"
 
@@ -41,42 +40,48 @@ std::optional<double> unknown_of_known(const Unseen::Rates& rates) {
   return *rates.oov / known(rates);
 }
 
+// What part of a field's cells tells the model nothing, of the train, the validation and so many scored cells; none where it is not known.
+struct Part {
+  std::optional<double> trained, valid, now;
+  double cells;
+  const char *are, *remedy;
+};
+
+std::array<Part, 2> parts_of(const Unseen::Field& field) {
+  return {
+      {{unknown_of_known(field.trained), unknown_of_known(field.valid), unknown_of_known(field.now), known(field.now) * field.rows,
+        field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing",
+        "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really "
+        "new, train on newer rows, or use coarser categories"},
+       {field.trained.missing, field.valid.missing, field.now.missing, field.rows, "are missing",
+        "check that the caller fills the column, and how it writes missing values"}}};
+}
+
 // The rule of dcrnn_fast.data.inspect.oov.lost_fields.
-bool is_lost(std::optional<double> before, std::optional<double> now, double cells) {
-  return before && now && cells >= kFewest && *now >= kNearlyAll && *before < kNearlyAll && 1 - *before >= kDrop * (1 - *now);
-}
-
-std::string line(const Unseen::Field& field, double now, const char* are, double before, const char* remedy) {
-  return "field " + in_quotes(field.name) + ": " + percent(now) + " of the scored cells " + are + ", but " + percent(before) +
-         " of the train cells: there the field tells the model nothing; " + remedy;
-}
-
-constexpr const char kTexts[] =
-    "compare its texts with those of the train rows, as 7 and 007, or Oslo and oslo, are two categories; if the categories are really new, train "
-    "on newer rows, or use coarser categories";
-constexpr const char kFilling[] = "check that the caller fills the column, and how it writes missing values";
-
-std::string lost(const Unseen::Field& field) {
-  const auto before = unknown_of_known(field.trained), now = unknown_of_known(field.now);
-  if (is_lost(before, now, known(field.now) * field.rows))
-    return line(field, *now, field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", *before,
-                kTexts);
-  if (is_lost(field.trained.missing, field.now.missing, field.rows))
-    return line(field, *field.now.missing, "are missing", *field.trained.missing, kFilling);
-  return {};
+bool is_lost(const Part& part) {
+  return part.trained && part.now && part.cells >= kFewest && *part.now >= kNearlyAll && *part.trained < kNearlyAll &&
+         1 - *part.trained >= kDrop * (1 - *part.now);
 }
 
 // The rule of dcrnn_fast.data.inspect.oov.risen_fields.
-std::string risen(const Unseen::Field& field) {
-  const auto told = [&](auto before, auto valid, auto now, const std::string& are, const std::string& remedy) -> std::string {
-    if (!before || !valid || !now || *now < std::max(std::max(*before, *valid) + kRise, 2 * std::max(*before, *valid))) return {};
-    return "field " + in_quotes(field.name) + ": " + percent(*now) + " of the scored cells " + are + ", but " + percent(*before) +
-           " of the train and " + percent(*valid) + " of the validation cells; " + remedy;
+bool has_risen(const Part& part) {
+  if (!part.trained || !part.valid || !part.now) return false;
+  const double before = std::max(*part.trained, *part.valid);
+  return *part.now >= std::max(before + kRise, 2 * before);
+}
+
+// How a field is other than in the train rows; empty if it is not. Only `enough` scored rows say that a part has risen.
+std::string changed(const Unseen::Field& field, bool enough) {
+  const auto line = [&](const Part& part, const std::string& before) {
+    return "field " + in_quotes(field.name) + ": " + percent(*part.now) + " of the scored cells " + part.are + ", but " +
+           percent(*part.trained) + before + part.remedy;
   };
-  const std::string unknown =
-      told(unknown_of_known(field.trained), unknown_of_known(field.valid), unknown_of_known(field.now),
-           field.now.missing ? "that are not missing are out of vocabulary" : "are out of vocabulary or missing", kTexts);
-  return unknown.empty() ? told(field.trained.missing, field.valid.missing, field.now.missing, "are missing", kFilling) : unknown;
+  for (const Part& part : parts_of(field))
+    if (is_lost(part)) return line(part, " of the train cells: there the field tells the model nothing; ");
+  if (enough)
+    for (const Part& part : parts_of(field))
+      if (has_risen(part)) return line(part, " of the train and " + percent(*part.valid) + " of the validation cells; ");
+  return {};
 }
 
 // The rule of dcrnn_fast/serving/unseen.py for numbers.
@@ -100,18 +105,16 @@ void make_room(std::initializer_list<double*> counts, std::size_t added) {
 Unseen::Unseen(const json::object& about) : dense_(about.at("dense").as_array().size()) {
   for (const json::value& one : about.at("cells").as_array()) {
     const json::array& row = one.as_array();
-    Field field{.name = std::string(row.at(0).as_string()),
-                .column = row.at(1).to_number<std::size_t>(),
-                .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
-                .trained = {share(row.at(3)), share(row.at(4))},
-                .valid = {},
-                .now = {}};
-    if (row.size() > 5) field.valid = {share(row.at(5)), share(row.at(6))};  // files of earlier versions have neither these nor ranges
-    if (field.column >= about.at("fields").as_array().size())
-      throw std::runtime_error("its cells name column " + std::to_string(field.column));
-    fields_.push_back(std::move(field));
+    fields_.push_back({.name = std::string(row.at(0).as_string()),
+                       .column = row.at(1).to_number<std::size_t>(),
+                       .missing_id = row.at(2).is_null() ? -1 : row.at(2).to_number<std::int64_t>(),
+                       .trained = {share(row.at(3)), share(row.at(4))},
+                       .valid = row.size() > 5 ? Rates{share(row.at(5)), share(row.at(6))} : Rates{},  // earlier versions did not write it
+                       .now = {}});
+    if (fields_.back().column >= about.at("fields").as_array().size())
+      throw std::runtime_error("its cells name column " + std::to_string(fields_.back().column));
   }
-  const json::value* const ranges = about.if_contains("ranges");
+  const json::value* const ranges = about.if_contains("ranges");  // earlier versions did not write them either
   for (std::size_t column = 0; ranges && column < dense_; ++column)
     if (const json::value* const range = ranges->as_object().if_contains(about.at("dense").at(column).as_string()))
       numbers_.push_back({.name = std::string(about.at("dense").at(column).as_string()),
@@ -121,7 +124,7 @@ Unseen::Unseen(const json::object& about) : dense_(about.at("dense").as_array().
 }
 
 std::vector<std::string> Unseen::add(const Encoded& request) {
-  const std::size_t rows = static_cast<std::size_t>(request.rows), columns = rows == 0 ? 0 : request.ids.size() / rows;
+  const std::size_t rows = static_cast<std::size_t>(request.rows), columns = request.ids.size() / rows;
   std::vector<std::string> lines;
   const auto tell = [&](auto& one, std::string line) {
     if (line.empty()) return;
@@ -144,9 +147,7 @@ std::vector<std::string> Unseen::add(const Encoded& request) {
     if (field.trained.oov) field.now.oov = field.unknown / field.rows;
     if (field.trained.missing) field.now.missing = field.missing / field.rows;
     if (field.told || field.unknown + field.missing < kRise * field.rows) continue;
-    std::string found = lost(field);
-    if (found.empty() && requests_ >= kFewest && field.runs >= kEnough) found = risen(field);
-    tell(field, std::move(found));
+    tell(field, changed(field, requests_ >= kFewest && field.runs >= kEnough));
   }
   for (Number& number : numbers_) {
     const auto value = [&](std::size_t row) { return request.dense[row * dense_ + number.column]; };
@@ -154,7 +155,7 @@ std::vector<std::string> Unseen::add(const Encoded& request) {
     for (std::size_t row = 1; row < rows && counted == 1; ++row)
       if (value(row) != value(0)) counted = rows;
     make_room({&number.rows, &number.below, &number.above, &number.runs}, counted);
-    for (std::size_t row = 0; row < std::min(counted, rows); ++row) {
+    for (std::size_t row = 0; row < counted; ++row) {
       const float now = value(row);
       if (now == 0) continue;  // missing
       number.rows += 1;

@@ -32,7 +32,7 @@ DEFECTS = {
     ),
     "reserved texts get no backslash": ("cells.cpp", "is_reserved(cell.text_)", "false"),
     "only the texts without a backslash are reserved": ("cells.cpp", "text.find_first_not_of('\\\\')", "std::size_t{0}"),
-    "an exponent begins at 1e11": ("cells.cpp", "exponent >= 10", "exponent >= 11"),
+    "an exponent begins at 1e11": ("cells.cpp", "size < 1e10", "size < 1e11"),
     "a whole float has an exponent": ("cells.cpp", "value == std::floor(value)", "false"),
     "a float that lost digits is an id": ("cells.cpp", "std::abs(cell.number_) >= kExact", "false"),
     "the zeros behind a point make another text": ("cells.cpp", "text.ends_with('0')", "false"),
