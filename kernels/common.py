@@ -94,7 +94,7 @@ class Tiles:
             )
         return found
 
-    def chosen(self, like: Tensor, precision: str, *, rows: int, columns: int, gates: int, rank: int = 0) -> dict[str, int]:
+    def chosen(self, like: Tensor, precision: str, *, rows: int, columns: int, gates: int, rank: int) -> dict[str, int]:
         """The rows and products of a launch's tiles, by the names of the kernels' constants.
 
         It takes the most rows with which the programs keep three of four multiprocessors busy, else the fewest: operands are read once a

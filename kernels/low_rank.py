@@ -14,8 +14,6 @@ step's z and y. So h is read once a step, and written once, in place where the o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -65,11 +63,11 @@ TILES = Tiles(
 """Of all kernels but the backward's walk. With a larger rank than D / 2 the thin products cost more than the full cell's."""
 
 
-def parameters_of(n: Sizes, rank: int, banks: tuple[Tensor, ...], projections: tuple[Tensor, Tensor], allow_tf32: bool) -> Tensor:
+def parameters_of(n: Sizes, banks: tuple[Tensor, ...], projections: tuple[Tensor, Tensor], allow_tf32: bool) -> Tensor:
     """The parameters of each task and step side by side, [T, W, ...]; for tf32, all but the biases come rounded."""
-    if 2 * rank * (n.C + n.D) >= 2**31:
+    if 2 * n.r * (n.C + n.D) >= 2**31:
         raise BackendUnavailable(
-            f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {n.C + n.D} columns, expected "
+            f"backend='triton' counts the values of a step's projection in 32 bits: got rank {n.r} and {n.C + n.D} columns, expected "
             "less than 2**30 in all. Use backend='reference'"
         )
     shared_weight, shared_bias, private_weight, private_bias = banks
@@ -335,19 +333,20 @@ def low_rank_cross_rnn(
     saved: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The operator: the output, and z and y or [0]."""
-    n, rank = Sizes.of(x0, shared_bias, private_bias, steps, cell, context), int(shared_projection.shape[1] + private_projection.shape[2])
+    rank = shared_projection.shape[1] + private_projection.shape[2]
+    n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context, rank)
     x0, empty = x0.contiguous(), x0.new_empty
     out = empty(n.T, n.L + 1, n.B, n.D) if return_states else empty(n.T, n.B, n.D)
-    activations = empty(n.T, n.L if saved else 1, n.B, n.G, rank)
+    activations = empty(n.T, n.L if saved else 1, n.B, n.G, n.r)
     if return_states:
         out[:, 0] = x0
     if out.numel():
         banks, projections = (shared_weight, shared_bias, private_weight, private_bias), (shared_projection, private_projection)
-        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1, rank=rank)
+        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1)
         common.launch(
             low_rank_forward, (divide_up(n.B, constants["BLOCK_B"]), n.T),
             x0=x0, context=context.contiguous() if n.C and context is not None else None, out=out, activations=activations,
-            parameters=parameters_of(n, rank, banks, projections, allow_tf32), B=n.B, W=n.W, steps=n.L,
+            parameters=parameters_of(n, banks, projections, allow_tf32), B=n.B, W=n.W, steps=n.L,
             EVERY=return_states, SAVE=saved, **constants,
         )  # fmt: skip
     return out, activations if saved else empty(0)
@@ -357,7 +356,7 @@ def states_again(n: Sizes, x0: Tensor, activations: Tensor, parameters: Tensor, 
     """The states before every step but the first, [T, L - 1, B, D]."""
     states = x0.new_empty(n.T, n.L - 1, n.B, n.D)
     if n.L > 1:
-        constants: dict[str, Any] = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D, rank=activations.shape[4])
+        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D)
         common.launch(
             low_rank_states, n.grid(constants, n.D, n.T),
             x0=x0, states=states, activations=activations, parameters=parameters, B=n.B, W=n.W, steps=n.L, **constants,

@@ -150,11 +150,6 @@ def tf32() -> bool:
     return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
 
 
-def allows_tf32(x0: Tensor, device: str) -> bool:
-    """Whether a call's products may be computed in tf32, on the type of device on which PyTorch's setting counts."""
-    return x0.dtype == torch.float32 and x0.device.type == device and tf32()
-
-
 def register_autograd(namespace: str, tf32_device: str, operator: str = "cross_rnn") -> Callable[..., Tensor]:
     """Register the derivatives of a namespace's operator and its backward, and return the function that computes by them.
 
@@ -195,8 +190,9 @@ def register_autograd(namespace: str, tf32_device: str, operator: str = "cross_r
     ) -> Tensor:  # fmt: skip
         *projections, steps, cell, return_states, recompute = others
         tensors = x0, shared_weight, shared_bias, private_weight, private_bias, *projections
+        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and tf32()
         saved = not recompute and needs_gradient((*tensors, context))
-        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), saved)[0]
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allow_tf32, saved)[0]
         return out
 
     return compute
