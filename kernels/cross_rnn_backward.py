@@ -197,7 +197,7 @@ def cross_rnn_backward_inputs(
 
     The second axis of the grid is the step.
     """
-    step = tl.program_id(1).to(tl.int64)
+    step = 0 if X0 else tl.program_id(1).to(tl.int64)
     COLUMNS: tl.constexpr = D if X0 else C
     COLUMN_TILES: tl.constexpr = (COLUMNS + BLOCK_D - 1) // BLOCK_D
     b = tl.program_id(0) // COLUMN_TILES * BLOCK_B + tl.arange(0, BLOCK_B)

@@ -107,14 +107,18 @@ def tile_rows(first, B, BLOCK_B: tl.constexpr):
 
 
 @triton.jit
-def weight_tiles(weight, n, D: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Rows ``n`` of W, then of V, from weights [D, G, r]: tiles [len(n), BLOCK_K]."""
+def rank_tiles(pointer, row, ROWS: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Rows ``row`` of the first vector and then of the second, from values [ROWS, G, r]: tiles [len(row), BLOCK_K].
+
+    These are rows of W and V, or of z and y or their gradients. Where ROWS is None, there are all rows that are asked for.
+    """
     found = ()
     for g in tl.static_range(G):
         for start in tl.static_range(0, RANK, BLOCK_K):
             j = start + tl.arange(0, BLOCK_K)
-            rows = weight + n[:, None] * (G * RANK) + (g * RANK + j)[None, :]
-            found += (tl.load(rows, mask=inside(n, D, j, RANK), other=0.0),)
+            at = pointer + row[:, None] * (G * RANK) + (g * RANK + j)[None, :]
+            mask = (j < RANK)[None, :] if ROWS is None else inside(row, ROWS, j, RANK)
+            found += (tl.load(at, mask=mask, other=0.0),)
     return found
 
 
@@ -140,18 +144,6 @@ def add_each(acc, left, right, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_tiles(pointer, row, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Rows ``row`` of z and y, or of their gradients, [B, G, r]."""
-    found = ()
-    for g in tl.static_range(G):
-        for start in tl.static_range(0, RANK, BLOCK_K):
-            j = start + tl.arange(0, BLOCK_K)
-            at = pointer + row[:, None] * (G * RANK) + (g * RANK + j)[None, :]
-            found += (tl.load(at, mask=(j < RANK)[None, :], other=0.0),)
-    return found
-
-
-@triton.jit
 def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Store sums [B, G, r], and load them as operands of the next products: from shared memory, which leaves registers to other values.
 
@@ -164,7 +156,7 @@ def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.const
             at = pointer + b[:, None] * (G * RANK) + (g * RANK + j)[None, :]
             store(at, tiles[g * SLICES + i], inside(b, rows, j, RANK))
     tl.debug_barrier()
-    return load_tiles(pointer, row, G, RANK, BLOCK_K)
+    return rank_tiles(pointer, row, None, G, RANK, BLOCK_K)
 
 
 @triton.jit
@@ -224,7 +216,7 @@ def _step(
         units = (n < D)[None, :]
         x = tl.load(x0 + read, mask=units, other=0.0).to(ACC)
         old = tl.load(h + read, mask=units, other=0.0).to(ACC)
-        tiles = weight_tiles(weight, n, D, G, RANK, BLOCK_K)
+        tiles = rank_tiles(weight, n, D, G, RANK, BLOCK_K)
         new = _next_state(old, x, z, tiles, biases(bias, start, n, D, G, ACC), n, D, G, PRECISION)
         store(target + b[:, None] * D + n[None, :], new, inside(b, rows, n, D))
         if PROJECT:
@@ -310,9 +302,9 @@ def low_rank_states(
     x = tl.load(x0 + first * D + row[:, None] * D + n[None, :], mask=(n < D)[None, :], other=0.0).to(ACC)
     h = x
     for step in range(steps - 1):
-        z = load_tiles(activations + step * saved_step, row, G, RANK, BLOCK_K)
+        z = rank_tiles(activations + step * saved_step, row, None, G, RANK, BLOCK_K)
         w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
-        tiles = weight_tiles(w, n, D, G, RANK, BLOCK_K)
+        tiles = rank_tiles(w, n, D, G, RANK, BLOCK_K)
         h = _next_state(h, x, z, tiles, biases(c, start, n, D, G, ACC), n, D, G, PRECISION)
         store(states + step * size + b[:, None] * D + n[None, :], h, inside(b, rows, n, D))
 

@@ -33,16 +33,15 @@ from .cross_rnn_backward import (
 from .low_rank import TILES as INPUT_TILES
 from .low_rank import (
     biases,
-    load_tiles,
     low_rank_cross_rnn,
     of_step,
     parameters_of,
     projection_tiles,
+    rank_tiles,
     shared_bytes,
     states_again,
     through_memory,
     tile_rows,
-    weight_tiles,
     with_bias,
     zero_tiles,
 )
@@ -139,7 +138,7 @@ def low_rank_backward(
         z_gradient = through_memory(z_gradients + later * saved_step, acc, b, row, rows, G, RANK, BLOCK_K)
         _, _, p = of_step(parameters, task * W + later % W, D, C, G, RANK)
         w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
-        z = load_tiles(activations + step * saved_step, row, G, RANK, BLOCK_K)
+        z = rank_tiles(activations + step * saved_step, row, None, G, RANK, BLOCK_K)
         acc = zero_tiles(COUNT, BLOCK_B, BLOCK_K, ACC)
         for start in range(0, D, BLOCK_D):
             n = start + tl.arange(0, BLOCK_D)
@@ -156,7 +155,7 @@ def low_rank_backward(
             dh += tl.where(i > 0, product, 0.0)
             store(d + at, dh, inside(b, tl.where((step > 0) & (i > 0), rows, 0), n, D))  # the others are not read
             x = tl.load(x0 + read, mask=units, other=0.0).to(ACC)
-            tiles = weight_tiles(w, n, D, G, RANK, BLOCK_K)
+            tiles = rank_tiles(w, n, D, G, RANK, BLOCK_K)
             both = biases(c, start, n, D, G, ACC)
             a = with_bias(z, tiles, both[0], 0, G, PRECISION)
             dg = dh
@@ -205,7 +204,7 @@ def low_rank_inputs(
         _, _, p = of_step(parameters, owner * W + step % W, D, C, G, RANK)
         if X0:
             p += C
-        z_gradient = load_tiles(z_gradients + (owner * steps + step) * saved_step, row, G, RANK, BLOCK_K)
+        z_gradient = rank_tiles(z_gradients + (owner * steps + step) * saved_step, row, None, G, RANK, BLOCK_K)
         acc = add_gradient(acc, z_gradient, projection_tiles(p, n, COLUMNS, C + D, G, RANK, BLOCK_K), PRECISION)
         if X0:
             acc += tl.load(carry + owner * size + read, mask=(n < D)[None, :], other=0.0)

@@ -92,13 +92,10 @@ class CrossRNN(nn.Module):
         """x0 [B, D] to each task's last state, [T, B, D]."""
         return self._last_states(x0, None)
 
-    def _check_input(self, x0: Tensor) -> None:
+    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
-
-    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
-        self._check_input(x0)
         last = []
         for task in range(self.plan.num_tasks):
             h = x0
@@ -181,13 +178,7 @@ class DCNv2(CrossRNN):
 
     def forward(self, x0: Tensor) -> Tensor:
         """x0 [B, in_features] to [B, in_features]."""
-        self._check_input(x0)
-        x, layers = x0, self.plan.steps
-        for layer in range(layers):
-            weight, bias = self.shared_weight[layer].squeeze(1), self.shared_bias[layer].squeeze(1)
-            seen = x if self.plan.rank is None else linear(x, self.shared_projection[layer].squeeze(1))
-            x = x0 * linear(seen, weight, bias) + x
-        return x
+        return super().forward(x0).squeeze(0)
 
 
 class ScenarioCrossRNN(CrossRNN):
