@@ -104,7 +104,8 @@ class Tiles:
         tiles = sorted(self.fitting(kind_of(like.dtype, precision), gates, rank, card), reverse=True)
         if _INTERPRETED:
             return {"BLOCK_B": INTERPRETED_TILE.rows, "BLOCK_D": INTERPRETED_TILE.columns, "BLOCK_K": INTERPRETED_TILE.products}
-        busy = [tile for tile in tiles if 4 * _programs(tile, _hint(rows), _hint(columns)) >= 3 * card.multiprocessors]
+        programs = [divide_up(_hint(rows), tile.rows) * divide_up(_hint(columns), tile.columns) for tile in tiles]
+        busy = [tile for tile, count in zip(tiles, programs, strict=True) if 4 * count >= 3 * card.multiprocessors]
         tile = busy[0] if busy else tiles[-1]
         return {"BLOCK_B": tile.rows, "BLOCK_K": tile.products}
 
@@ -134,10 +135,6 @@ class Tiles:
             return tuner
 
         return decorate
-
-
-def _programs(tile: Tile, rows: int, columns: int) -> int:
-    return divide_up(rows, tile.rows) * divide_up(columns, tile.columns)
 
 
 def _hint(size: int | torch.SymInt) -> int:
