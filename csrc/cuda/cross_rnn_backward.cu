@@ -75,9 +75,7 @@ void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* act
   });
 }
 
-template void backward(const Cell<float>&, const float*, bool, const float*, const GradientPointers<float>&);
-template void backward(const Cell<double>&, const double*, bool, const double*, const GradientPointers<double>&);
-template void backward(const Cell<BFloat16>&, const BFloat16*, bool, const BFloat16*, const GradientPointers<BFloat16>&);
-template void backward(const Cell<Half>&, const Half*, bool, const Half*, const GradientPointers<Half>&);
+#define DCRNN_INSTANCE(T) template void backward(const Cell<T>&, const T*, bool, const T*, const GradientPointers<T>&)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

@@ -62,9 +62,6 @@ void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const
 }
 
 #define DCRNN_INSTANCE(T) template void backward(const LowRankCell<T>&, const T*, bool, const T*, const GradientPointers<T>&)
-DCRNN_INSTANCE(float);
-DCRNN_INSTANCE(double);
-DCRNN_INSTANCE(BFloat16);
-DCRNN_INSTANCE(Half);
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

@@ -18,9 +18,6 @@ struct LowRankTiles {
   using Large = std::conditional_t<bytes == 2, Tiling<M, 4, 2, 2, 4>, Middle>;
 };
 
-template <typename Tile>
-inline constexpr int low_rank_stages = Tile::threads == 128 ? small_stages : large_stages;
-
 // Fills in the call and its packed weights, and where the operands and the stages have places. Returns the shared memory for them.
 template <typename Kernel, typename T>
 int fill(LowRankArguments<T>& a, const LowRankCell<T>& cell, const PackedWeights<typename Kernel::Base>& packed) {
@@ -51,7 +48,7 @@ int64_t cost_of(const LowRankCell<T>& cell) {
 }
 
 template <template <typename, int, typename, int> typename Kernel, typename M, int G, typename Tile>
-using LowRankKernel = Kernel<M, G, Tile, low_rank_stages<Tile>>;
+using LowRankKernel = Kernel<M, G, Tile, Tile::threads == 128 ? small_stages : large_stages>;
 
 // Calls body with the instance of a kernel that a call gets, with large tiles or without.
 template <template <typename, int, typename, int> typename Kernel, bool with_large, typename T, typename Body>

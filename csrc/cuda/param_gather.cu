@@ -40,9 +40,7 @@ void sum_rows(const RowIndex& index, const T* gradient, T* shared, T* own, int64
          {gradient, inverse, shared, own, banks, index.rows, n});
 }
 
-template void sum_rows(const RowIndex&, const float*, float*, float*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const double*, double*, double*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const BFloat16*, BFloat16*, BFloat16*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const Half*, Half*, Half*, int64_t, const Gpu&);
+#define DCRNN_INSTANCE(T) template void sum_rows(const RowIndex&, const T*, T*, T*, int64_t, const Gpu&)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

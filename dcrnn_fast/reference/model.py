@@ -21,24 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from ..sharing import Cell, Sharing, SharingPlan
+from ..support import model_inputs
 from ..support.checks import check_choice, check_flag, check_placement
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
-from ..support.model_inputs import (
-    SCENARIO_RATIO,
-    Relation,
-    check_dense,
-    check_features,
-    check_first_order_only,
-    check_ids,
-    check_labels,
-    check_negative_rate,
-    check_pooled,
-    check_sample_weight,
-    check_scenario_field,
-    check_shared_embeddings,
-    check_tasks,
-    check_towers,
-)
+from ..support.model_inputs import Relation
 from .layers import BACKENDS, CrossRNN, FirstOrder, InformationTransfer, PiecewiseLinearEmbedding, ScenarioCrossRNN, TaskLinear
 
 
@@ -89,8 +75,8 @@ class Features(nn.Module):
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Inputs:
         """The embeddings of all fields side by side, then the dense features, embedded or projected; and what each says by itself."""
-        check_ids(ids, self.sizes, self.names)
-        check_dense(dense, ids.shape[0], self.num_dense)
+        model_inputs.check_ids(ids, self.sizes, self.names)
+        model_inputs.check_dense(dense, ids.shape[0], self.num_dense)
         embedded = self.by_field(self.embedding, ids)  # [B, F, E]
         for place, name in enumerate(self.columns):
             if name in self.first_order_only:
@@ -179,18 +165,20 @@ class DCRNN(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.field_names, self.num_embeddings = check_features(num_embeddings, num_dense, embedding_dim, embedding_init_std, dense_bins)
+        self.field_names, self.num_embeddings = model_inputs.check_features(
+            num_embeddings, num_dense, embedding_dim, embedding_init_std, dense_bins
+        )
         num_dense, embedding_dim, dense_bins = int(num_dense), int(embedding_dim), int(dense_bins)
-        self.shared_embeddings = check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
-        self.pooled = check_pooled(pooled, self.field_names, self.shared_embeddings)
+        self.shared_embeddings = model_inputs.check_shared_embeddings(shared_embeddings, self.field_names, self.num_embeddings)
+        self.pooled = model_inputs.check_pooled(pooled, self.field_names, self.shared_embeddings)
         check_flag("sparse", sparse)
         check_flag("first_order", first_order)
-        first_order_only = check_first_order_only(
+        first_order_only = model_inputs.check_first_order_only(
             first_order_only, self.field_names, self.shared_embeddings, self.pooled, first_order=first_order
         )
-        self.tasks, self.conditionals = check_tasks(tasks)
-        tower_dims = check_towers(tower_dims, dropout, relation)
-        self.scenario_column = check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
+        self.tasks, self.conditionals = model_inputs.check_tasks(tasks)
+        tower_dims = model_inputs.check_towers(tower_dims, dropout, relation)
+        self.scenario_column = model_inputs.check_scenario_field(scenario, share_ratio, sharing, self.field_names, self.pooled)
         check_choice("backend", backend, BACKENDS)
         check_placement(device, dtype)
         kind: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -205,7 +193,7 @@ class DCRNN(nn.Module):
         scenarios = 0 if self.scenario_column is None else self.num_embeddings[self.scenario_column] - 1
         self.plan = SharingPlan.from_ratio(
             sharing, len(self.tasks), self.features.dim, share_ratio, steps=steps, cell=cell, tied=tied, rank=rank,
-            num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else SCENARIO_RATIO,
+            num_scenarios=scenarios, scenario_ratio=0.0 if scenario is None else model_inputs.SCENARIO_RATIO,
         )  # fmt: skip
         self.cross = (CrossRNN if scenario is None else ScenarioCrossRNN)(self.plan, **kind)
         widths = [self.features.dim, *tower_dims]
@@ -229,7 +217,7 @@ class DCRNN(nn.Module):
 
     @negative_rate.setter
     def negative_rate(self, rate: float) -> None:
-        check_negative_rate(rate, len(self.tasks), self.relation)
+        model_inputs.check_negative_rate(rate, len(self.tasks), self.relation)
         self._negative_rate = float(rate)
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
@@ -272,11 +260,11 @@ class DCRNN(nn.Module):
         strict_funnel: bool = True,
     ) -> Tensor:
         """The sum over tasks of the mean cross entropy of the rows whose label is known (not NaN); "transfer" adds AITM's calibrator."""
-        check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
+        model_inputs.check_labels(logits, labels, self.tasks, funnel=strict_funnel and self.relation == "chain")
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         row = torch.ones_like(logits[:, 0])
         if sample_weight is not None:
-            check_sample_weight(sample_weight, logits.shape[0])
+            model_inputs.check_sample_weight(sample_weight, logits.shape[0])
             row = sample_weight.to(logits.dtype)
 
         def mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -194,9 +195,9 @@ class DCRNN(model.DCRNN):
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(OWN)}
-        rows = sum(size for size, _ in self.features.tables.values())
+        sizes = [size for size, _ in self.features.tables.values()]
         widths = {"embedding": self.features.embedding_dim, "first_order_tables": len(self.tasks)}
-        shapes = {COLLECTIONS[name]: [rows, widths[name]] for name in self.features.collections()}
+        shapes = {COLLECTIONS[name]: [sum(sizes), widths[name]] for name in self.features.collections()}
         shapes |= {name: list(value.shape) for name, value in own.items()}
         if state.keys() != shapes.keys():
             lacking, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
@@ -205,10 +206,7 @@ class DCRNN(model.DCRNN):
             check_tensor(f"state[{name!r}]", state[name], f"floats {shape}")
             if list(state[name].shape) != shape:
                 raise ValueError(f"state[{name!r}]: got shape {list(state[name].shape)}, expected {shape}")
-        start, starts = 0, {}
-        for table, (size, _) in self.features.tables.items():
-            starts[table] = start
-            start += size
+        starts = dict(zip(self.features.tables, accumulate(sizes, initial=0), strict=False))
         for part in self.features.parts():
             first, (height, width) = starts[part.table] + part.row, part.values.shape
             given = state[COLLECTIONS[part.collection]][first : first + height, part.column : part.column + width]
@@ -222,11 +220,9 @@ def _gathered(weight: Tensor | ShardedTensor) -> Tensor:
     """A whole table; of a sharded one rank 0 gets the values, and other ranks nothing."""
     if not isinstance(weight, ShardedTensor):
         return weight.detach()
-    if torch.distributed.get_rank():
-        weight.gather(dst=0)
-        return torch.empty(0)
-    whole = torch.empty(weight.size(), dtype=weight.dtype)
-    weight.gather(dst=0, out=whole)
+    is_first = distributed.get_rank() == 0
+    whole = torch.empty(weight.size() if is_first else 0, dtype=weight.dtype)
+    weight.gather(dst=0, out=whole if is_first else None)
     return whole
 
 
