@@ -21,7 +21,7 @@ void gather_words(const RowIndex& index, const void* shared, const void* own, vo
 void gather(const RowIndex& index, const void* shared, const void* own, void* out, int64_t row_bytes, const Gpu& gpu) {
   if (row_bytes == 0 || index.banks.tasks == 0 || index.rows == 0) return;
   const auto all = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(own) | reinterpret_cast<uintptr_t>(out) | row_bytes;
-  if (all % 16 == 0) return gather_words<Word16>(index, shared, own, out, row_bytes, gpu);
+  if (all % 16 == 0) return gather_words<Pack<uint32_t, 4>>(index, shared, own, out, row_bytes, gpu);
   if (all % 8 == 0) return gather_words<uint64_t>(index, shared, own, out, row_bytes, gpu);
   if (all % 4 == 0) return gather_words<uint32_t>(index, shared, own, out, row_bytes, gpu);
   gather_words<uint16_t>(index, shared, own, out, row_bytes, gpu);

@@ -85,11 +85,9 @@ def cuda_extension_missing_reason() -> str:
 
 
 def _isa_error() -> str | None:
-    compiled = extension()
-    if compiled is None:
-        return None
     try:
-        compiled.isa()
+        if compiled := extension():
+            compiled.isa()
     except ValueError as error:
         return str(error).removeprefix("dcrnn_fast: ValueError: ")
     return None

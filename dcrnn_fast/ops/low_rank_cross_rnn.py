@@ -16,10 +16,8 @@ from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS
 INPUTS = (*cross_rnn.INPUTS, "shared_projection", "private_projection")
 """The differentiable arguments, in the order of the gradients."""
 PROJECTIONS = "Tensor shared_projection, Tensor private_projection"
-SCHEMAS = {
-    "low_rank_cross_rnn": f"({TENSORS}, {PROJECTIONS}, {DEFAULTS}) -> (Tensor, Tensor)",
-    "low_rank_cross_rnn_backward": f"({SAVED}, {TENSORS}, {PROJECTIONS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 8)})",
-}
+SCHEMA = f"({TENSORS}, {PROJECTIONS}, {DEFAULTS}) -> (Tensor, Tensor)"
+SCHEMA_BACKWARD = f"({SAVED}, {TENSORS}, {PROJECTIONS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 8)})"
 
 
 def _with_projections(function: Callable[..., Any], first: int) -> Callable[..., Any]:
@@ -32,11 +30,7 @@ def _with_projections(function: Callable[..., Any], first: int) -> Callable[...,
 
 
 check, check_backward = _with_projections(cross_rnn.check, 5), _with_projections(cross_rnn.check_backward, 8)
-OPERATORS: dict[str, Callable[..., Any]] = {
-    "low_rank_cross_rnn": _with_projections(cross_rnn.fake, 5),
-    "low_rank_cross_rnn_backward": _with_projections(cross_rnn.fake_backward, 8),
-}
-"""By the operator's name, the function that computes the shapes for tracing."""
+fake, fake_backward = _with_projections(cross_rnn.fake, 5), _with_projections(cross_rnn.fake_backward, 8)
 by_plain_pytorch = cross_rnn.by_plain_pytorch
 
 

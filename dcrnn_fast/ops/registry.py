@@ -20,9 +20,11 @@ from .autograd import register_derivative, save_nothing
 
 CONTRACTS: dict[str, ModuleType] = {"param_gather": param_gather, "cross_rnn": cross_rnn, "low_rank_cross_rnn": low_rank_cross_rnn}
 """By the operator's name the module of its contract."""
-OPERATORS: dict[str, Callable[..., Any]] = {name: fake for contract in CONTRACTS.values() for name, fake in contract.OPERATORS.items()}
+_FORWARD = {name: (one.fake, one.SCHEMA) for name, one in CONTRACTS.items()}
+_BACKWARD = {f"{name}_backward": (one.fake_backward, one.SCHEMA_BACKWARD) for name, one in CONTRACTS.items()}
+OPERATORS: dict[str, Callable[..., Any]] = {name: fake for name, (fake, _) in (_FORWARD | _BACKWARD).items()}
 """Every operator of the contract, its backward too, by name: the function that computes the shapes for tracing."""
-SCHEMAS: dict[str, str] = {name: schema for contract in CONTRACTS.values() for name, schema in contract.SCHEMAS.items()}
+SCHEMAS: dict[str, str] = {name: schema for name, (_, schema) in (_FORWARD | _BACKWARD).items()}
 """Their schemas, which csrc/ops.cpp has too."""
 
 Implementation = Mapping[str, Callable[..., Tensor]]

@@ -177,8 +177,7 @@ class DCRNN(model.DCRNN):
         for name in self.features.collections():
             after = "" if name == "embedding" else "_first_order"
             tables = [f"features.{name}.embedding_bags.{table}{after}.weight" for table in self.features.tables]
-            weights = [state[table] for table in tables]  # in one order on every rank
-            found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
+            found[COLLECTIONS[name]] = torch.cat([_gathered(state[table]) for table in tables])  # every rank sends its parts, in one order
         if not isinstance(self.features.embedding, EmbeddingBagCollection) and distributed.get_rank():
             return None
         if self.features.first_order_tables is not None:
