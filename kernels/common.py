@@ -83,8 +83,7 @@ class Tiles:
 
     def fitting(self, kind: str, gates: int, rank: int, card: Card) -> list[Tile]:
         """The tiles that a card has room for. Raises BackendUnavailable where there is none."""
-        limit = min((most for most in self.by_kind[kind] if rank <= most), default=None)
-        tiles = [] if limit is None else self.by_kind[kind][limit]
+        tiles = next((self.by_kind[kind][most] for most in sorted(self.by_kind[kind]) if rank <= most), [])
         found = [tile for tile in tiles if self.shared_bytes(tile, kind, gates, rank) <= card.shared_memory]
         if not found:
             raise BackendUnavailable(

@@ -6,9 +6,8 @@ It saves z and y, which are few, and are enough to compute the states again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from torch import Tensor
 
 from . import cross_rnn
 from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS
@@ -32,8 +31,4 @@ def _with_projections(function: Callable[..., Any], first: int) -> Callable[...,
 check, check_backward = _with_projections(cross_rnn.check, 5), _with_projections(cross_rnn.check_backward, 8)
 fake, fake_backward = _with_projections(cross_rnn.fake, 5), _with_projections(cross_rnn.fake_backward, 8)
 by_plain_pytorch = cross_rnn.by_plain_pytorch
-
-
-def register_autograd(namespace: str, tf32_device: str) -> Callable[..., Tensor]:
-    """As :func:`.cross_rnn.register_autograd`."""
-    return cross_rnn.register_autograd(namespace, tf32_device, "low_rank_cross_rnn")
+register_autograd = partial(cross_rnn.register_autograd, operator="low_rank_cross_rnn")
