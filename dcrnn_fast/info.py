@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 
 import numpy
 import torch
@@ -17,6 +16,10 @@ def facts() -> dict[str, str]:
     """Versions, the CPU, the builds of the extensions, and what "auto" takes, by name."""
     compiled = backends.extension()
     build = compiled.build_info() if compiled else None
+    try:
+        auto = backends.resolve("auto", device="cpu")
+    except DcrnnFastError as error:
+        auto = f"none: {error}"
     return {
         "dcrnn_fast": __version__,
         "Python": platform.python_version(),
@@ -30,7 +33,7 @@ def facts() -> dict[str, str]:
             else f"absent: {backends.extension_missing_reason()}"
         ),
         "CUDA kernels": cuda_kernels(),
-        "auto on CPU": _or_error(lambda: backends.resolve("auto", device="cpu")),
+        "auto on CPU": auto,
         "auto on GPU": "checks and times the backends at the first call of a size",
     }
 
@@ -44,14 +47,6 @@ def cuda_kernels() -> str:
     return (
         f"compiled for {build['architectures'].replace(';', ', ')} by CUDA {build['cuda']}, against PyTorch {build['built_against_torch']}"
     )
-
-
-def _or_error(fact: Callable[[], str]) -> str:
-    """A fact, or what is wrong with a setting that it reads."""
-    try:
-        return fact()
-    except DcrnnFastError as error:
-        return f"none: {error}"
 
 
 def render() -> str:

@@ -72,44 +72,24 @@ CrossRnnGradients new_gradients(const CellArguments& a, int64_t grad_mask) {
           new_gradient(a.x0, grad_mask & grad_context, a.batch() && a.tasks(), {a.steps, a.batch(), a.context_columns()})};
 }
 
-template <typename T>
-GradientPointers<T> pointers_to(const CrossRnnGradients& out, int64_t grad_mask) {
-  const auto& [x0, shared_weight, shared_bias, private_weight, private_bias, context] = out;
-  return {data<T>(x0),
-          data<T>(context),
-          (grad_mask & grad_weights) != 0,
-          data<T>(shared_weight),
-          data<T>(shared_bias),
-          data<T>(private_weight),
-          data<T>(private_bias)};
+LowRankGradients new_gradients(const LowRankArguments& a, int64_t grad_mask) {
+  const bool projections = grad_mask & grad_projections;
+  return std::tuple_cat(new_gradients(static_cast<const CellArguments&>(a), grad_mask),
+                        std::tuple{gradient_of(a, a.shared_projection, projections), gradient_of(a, a.private_projection, projections)});
 }
 
-CrossRnnGradients run(CellArguments& a, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
+template <typename SomeArguments, typename Gradients = decltype(new_gradients(std::declval<SomeArguments&>(), 0))>
+Gradients run(SomeArguments& a, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
   prepare(a);
   a.check_backward(grad, activations, grad_mask);
-  const CrossRnnGradients out = new_gradients(a, grad_mask);
+  const Gradients out = new_gradients(a, grad_mask);
   const Tensor dense_grad = dense(grad, "grad"), saved = dense(activations, "activations");
   with_cell(a, [&](const auto& cell, auto zero) {
     using T = decltype(zero);
-    if (!cell.is_empty()) backward(cell, data<const T>(dense_grad), a.return_states, data<const T>(saved), pointers_to<T>(out, grad_mask));
+    const auto pointers = std::apply([](const auto&... gradient) { return GradientPointers<T>{data<T>(gradient)...}; }, out);
+    if (!cell.is_empty()) backward(cell, data<const T>(dense_grad), a.return_states, data<const T>(saved), pointers);
   });
   return out;
-}
-
-LowRankGradients run(LowRankArguments& a, const Tensor& grad, const Tensor& activations, int64_t grad_mask) {
-  prepare(a);
-  a.check_backward(grad, activations, grad_mask);
-  const bool projections = grad_mask & grad_projections;
-  const CrossRnnGradients out = new_gradients(a, grad_mask);
-  const Tensor shared = gradient_of(a, a.shared_projection, projections), own = gradient_of(a, a.private_projection, projections);
-  const Tensor dense_grad = dense(grad, "grad"), saved = dense(activations, "activations");
-  with_cell(a, [&](const auto& cell, auto zero) {
-    using T = decltype(zero);
-    if (!cell.is_empty())
-      backward(cell, data<const T>(dense_grad), a.return_states, data<const T>(saved),
-               LowRankGradientPointers<T>{pointers_to<T>(out, grad_mask), projections, data<T>(shared), data<T>(own)});
-  });
-  return std::tuple_cat(out, std::tuple{shared, own});
 }
 
 }  // namespace

@@ -58,24 +58,21 @@ void forward(const Cell<T>& cell, T* out, bool every_state, T* activations);
 template <typename T>
 void forward(const LowRankCell<T>& cell, T* out, bool every_state, T* activations);
 
-// Where a backward writes its gradients: shaped as the inputs, and null where they are not asked for or have no values.
+// Where a backward writes its gradients: shaped as the inputs, and null where they are not asked for or have no values. Those of the
+// weights and biases are asked for together, and one bank at least has values; so are those of the low-rank cell's projections.
 template <typename T>
 struct GradientPointers {
-  T *x0, *context;
-  bool weights;  // whether those of all weights and biases are asked for
-  T *shared_weight, *shared_bias, *private_weight, *private_bias;
-};
+  T *x0, *shared_weight, *shared_bias, *private_weight, *private_bias, *context;
+  T *shared_projection = nullptr, *private_projection = nullptr;
 
-template <typename T>
-struct LowRankGradientPointers : GradientPointers<T> {
-  bool projections;
-  T *shared_projection, *private_projection;
+  bool weights() const { return shared_weight || private_weight; }
+  bool projections() const { return shared_projection || private_projection; }
 };
 
 // grad has the shape of forward's out. Computes the activations again where they are null. The cell is not empty.
 template <typename T>
 void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out);
 template <typename T>
-void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const LowRankGradientPointers<T>& out);
+void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out);
 
 }  // namespace dcrnn_fast::cuda

@@ -25,7 +25,7 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
   const int last = cell.steps - 1;
   const int64_t row_tiles = divide_up(cell.batch, large ? LargeTile::rows : SmallTile::rows), tasks = cell.tasks();
   const int64_t all = cell.states(), plane = G * all, sums_step = row_tiles * G * cell.dim;
-  const auto states = gpu.memory<T>(out.weights && last ? tasks * cell.steps * all : 0), d = gpu.memory<T>(last ? tasks * all : 0);
+  const auto states = gpu.memory<T>(out.weights() && last ? tasks * cell.steps * all : 0), d = gpu.memory<T>(last ? tasks * all : 0);
   const auto gradients = gpu.memory<T>(tasks * cell.steps * plane);
   const auto dx0 = gpu.memory<A>(out.x0 ? tasks * all : 0), sums = gpu.memory<A>(tasks * cell.steps * sums_step);
   const bool vector =
@@ -39,19 +39,16 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
   ProductArguments<T> a{};
   a.weight = cell.weight, a.batch = cell.batch, a.dim = cell.dim, a.columns = cell.columns, a.vector = vector;
   a.gradients_stride = cell.steps * plane, a.gradients_step = plane;
-  a.dx0 = dx0.get(), a.dcontext = out.context;
+  a.x0 = cell.x0, a.sums_stride = cell.steps * sums_step, a.dx0 = dx0.get(), a.dcontext = out.context;
   a.state_grad_stride = every_state ? (cell.steps + 1) * all : all;
-  ElementArguments<T>& before = a.before;
-  before.x0 = cell.x0, before.dx0 = dx0.get(), before.batch = cell.batch, before.dim = cell.dim, before.vector = vector;
-  before.stride = cell.steps * plane, before.sums_stride = cell.steps * sums_step;
   for (int step = cell.steps; step >= (out.x0 ? 0 : 1); --step) {
     a.step = step, a.start = step > last, a.gradients = gradients.get() + step * plane;
     a.d = step >= last ? (every_state ? grad + cell.steps * all : grad) : d.get();
     a.d_stride = step >= last ? a.state_grad_stride : all;
     a.dh = !a.start && (step > 1 || out.x0) ? d.get() : nullptr;
     a.state_grad = every_state && !a.start ? grad + step * all : nullptr;
-    before.adds = !a.start, before.activations = activations + (step - 1) * plane;
-    before.gradients = gradients.get() + (step - 1) * plane, before.sums = sums.get() + (step - 1) * sums_step;
+    a.activations = activations + (step - 1) * plane, a.gradients_before = gradients.get() + (step - 1) * plane;
+    a.sums = sums.get() + (step - 1) * sums_step;
     large ? launch_product<ProductKernel<M, G, LargeTile, large_stages, false>>(cell, a)
           : launch_product<ProductKernel<M, G, SmallTile, small_stages, false>>(cell, a);
   }
@@ -61,7 +58,7 @@ void backward_by(const Cell<T>& cell, const T* grad, bool every_state, const T* 
           : launch_product<ProductKernel<M, G, SmallTile, small_stages, true>>(cell, a);
   }
   if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, gpu);
-  if (!out.weights) return;
+  if (!out.weights()) return;
   sum_input_products<T>(cell, cell.weight.banks, gradients.get(), states.get(), out.shared_weight, out.private_weight);
   sum_biases<T>(cell, sums.get(), row_tiles, out);
 }
@@ -78,9 +75,7 @@ void backward(const Cell<T>& cell, const T* grad, bool every_state, const T* act
   });
 }
 
-template void backward(const Cell<float>&, const float*, bool, const float*, const GradientPointers<float>&);
-template void backward(const Cell<double>&, const double*, bool, const double*, const GradientPointers<double>&);
-template void backward(const Cell<BFloat16>&, const BFloat16*, bool, const BFloat16*, const GradientPointers<BFloat16>&);
-template void backward(const Cell<Half>&, const Half*, bool, const Half*, const GradientPointers<Half>&);
+#define DCRNN_INSTANCE(T) template void backward(const Cell<T>&, const T*, bool, const T*, const GradientPointers<T>&)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

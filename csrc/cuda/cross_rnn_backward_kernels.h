@@ -9,12 +9,102 @@
 // of the tasks. d is rounded to T between the steps, as plain PyTorch does; dx0 stays in the accumulator's type.
 #pragma once
 
+#include "../cell.h"
 #include "cross_rnn.h"
-#include "cross_rnn_backward_elements.h"
 #include "pipeline.h"
-#include "staged_sums.h"
 
 namespace dcrnn_fast::cuda {
+
+inline constexpr int element_threads = 256, element_units = 4;
+
+template <typename T>
+struct StatesArguments {
+  const T *x0, *activations;  // [B, D], [tasks, L, B, G, D]
+  T* states;                  // [tasks, L, B, D]: before every step
+  int64_t batch;
+  int dim, steps;
+  bool vector;
+};
+
+// Rounds the state at every step, as the forward does.
+template <int G, typename T>
+__global__ __launch_bounds__(element_threads) void cross_rnn_states(const __grid_constant__ StatesArguments<T> p) {
+  using A = accumulator<T>;
+  const int in_row = (p.dim + element_units - 1) / element_units;
+  const int64_t item = int64_t(blockIdx.x) * element_threads + threadIdx.x, row = item / in_row, task = blockIdx.y;
+  if (row >= p.batch) return;
+  const int unit = item % in_row * element_units, left = p.dim - unit;
+  A x0[element_units], h[element_units], a[element_units], g[element_units];
+  load(x0, p.x0 + row * p.dim + unit, left, p.vector);
+  load(h, p.x0 + row * p.dim + unit, left, p.vector);
+  for (int step = 0; step < p.steps; ++step) {
+    const int64_t at = (task * p.steps + step) * p.batch + row;
+    store(p.states + at * p.dim + unit, h, left, p.vector);
+    if (step == p.steps - 1) return;
+    load(a, p.activations + at * G * p.dim + unit, left, p.vector);
+    if constexpr (G == 2) load(g, p.activations + (at * G + 1) * p.dim + unit, left, p.vector);
+#pragma unroll
+    for (int i = 0; i < element_units; ++i) {
+      T rounded;
+      round_to(rounded, next_state<A>(h[i], x0[i], a[i], G == 2 ? g[i] : A(1)));
+      h[i] = widen(rounded);
+    }
+  }
+}
+
+// A tile's sums in shared memory. After a product each thread holds pairs of columns of many rows; from here it reads runs of neighbouring
+// columns, so that it can access global memory by 16 bytes.
+template <typename Tile>
+struct StagedSums {
+  using A = typename Tile::A;
+  static constexpr int each = chunk_values<A>;  // of an access
+  unsigned char* const memory;                  // [rows, columns + 8]
+
+  static constexpr int bytes(int rows) { return rows * (Tile::columns + 8) * static_cast<int>(sizeof(A)); }
+
+  // Rows are eight values longer than a tile's, so that a warp's writes, of four rows, reach all memory banks. In every other row and block
+  // of 32 columns, neighbouring groups of four columns have changed places: a thread that reads eight floats as two groups meets one whose
+  // first group lies in the other's banks.
+  DCRNN_DEVICE unsigned char* place(int row, int column) const {
+    return memory + (row * (Tile::columns + 8) + (column ^ ((column / 32 + row) % 2 * 4))) * static_cast<int>(sizeof(A));
+  }
+
+  DCRNN_DEVICE void take(const typename Tile::Sums& sums) const {
+#pragma unroll
+    for (int m = 0; m < Tile::blocks_m; ++m)
+#pragma unroll
+      for (int n = 0; n < Tile::blocks_n; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const Pack<A, 2> pair{{sums[m][n][2 * half], sums[m][n][2 * half + 1]}};
+          const int row = Tile::first_row() + m * 16 + half * 8 + Tile::lane() / 4;
+          write_shared(place(row, Tile::first_column() + n * 8 + Tile::lane() % 4 * 2), pair);
+        }
+  }
+
+  template <int count>
+  DCRNN_DEVICE void read(A (&out)[count], int row, int column) const {
+#pragma unroll
+    for (int i = 0; i < count; i += each) {
+      const auto pack = read_shared<Pack<A, each>>(place(row, column + i));
+#pragma unroll
+      for (int j = 0; j < each; ++j) out[i + j] = pack.values[j];
+    }
+  }
+
+  template <int count>
+  DCRNN_DEVICE void write(const A (&values)[count], int row, int column) const {
+#pragma unroll
+    for (int i = 0; i < count; i += each) {
+      Pack<A, each> pack;
+#pragma unroll
+      for (int j = 0; j < each; ++j) pack.values[j] = values[i + j];
+      write_shared(place(row, column + i), pack);
+    }
+  }
+
+  DCRNN_DEVICE A value(int row, int column) const { return read_shared<A>(place(row, column)); }
+};
 
 // Arguments of a step's product part, or of the context's gradient. Strides are in values.
 template <typename T>
@@ -28,11 +118,15 @@ struct ProductArguments {
   // for the product part, of each task [B, D]
   const T *d, *state_grad;  // d, and the gradient of this step's own state, or null
   T* dh;                    // or null if nobody reads it
-  A* dx0;
+  A* dx0;                   // or null if nobody asks for it
   int64_t d_stride, state_grad_stride;
   int step;    // in the first step, dh is added to dx0
   bool start;  // the last step's element-wise part alone, from d
-  ElementArguments<T> before;
+  // for the element-wise part of the step before
+  const T *x0, *activations;  // [B, D], of each task [B, G, D]
+  T* gradients_before;        // da|dq [B, G, D] of each task
+  A* sums;                    // of each task and tile of rows [G, D]
+  int64_t sums_stride;
   // for the context's gradient: of each step [B, C]
   T* dcontext;
 };
@@ -86,7 +180,7 @@ struct ProductKernel {
     }
   };
 
-  DCRNN_DEVICE void load_stage(int stage, const Position& at) const {
+  DCRNN_DEVICE void load_stage(const Position& at, int stage) const {
     const T* const gradients = p.gradients + at.task * p.gradients_stride + (context ? second * p.gradients_step : 0) + at.part * p.dim;
     copy_rows<Tile>(left(stage), gradients, int64_t(tile) * Tile::rows, p.batch, int64_t(G) * p.dim, at.block * row_values<T>, p.dim,
                     p.vector);
@@ -112,6 +206,30 @@ struct ProductKernel {
       staged.read(values, at, local);
       store(p.dcontext + (second * p.batch + row) * width + column, values, width - column, p.vector);
     }
+  }
+
+  // Writes da|dq of neighbouring units of a row, adds them to `column_sums`, and writes dx0 or adds to it.
+  DCRNN_DEVICE void element_gradients(const A (&d)[neighbours], int64_t row, int unit, A (&column_sums)[G][neighbours]) const {
+    const int left = p.dim - unit;
+    const int64_t from = row * p.dim + unit, kept = second * p.gradients_stride + row * G * p.dim + unit;
+    A x0[neighbours], a[neighbours], g[neighbours], dx0[neighbours] = {}, da[neighbours], dq[neighbours];
+    load(x0, p.x0 + from, left, p.vector);
+    load(a, p.activations + kept, left, p.vector);
+    if constexpr (G == 2) load(g, p.activations + kept + p.dim, left, p.vector);
+    A* const sum = p.dx0 ? p.dx0 + second * p.batch * p.dim + from : nullptr;
+    if (!p.start && sum) load(dx0, sum, left, p.vector);
+#pragma unroll
+    for (int i = 0; i < neighbours; ++i) {
+      const StepGradient<A> gradient = step_gradient<A>(d[i], x0[i], a[i], G == 2 ? g[i] : A(1));
+      da[i] = gradient.da, dq[i] = gradient.dq, dx0[i] += gradient.dx0;
+      if (i < left) {
+        column_sums[0][i] += da[i];
+        if constexpr (G == 2) column_sums[G - 1][i] += dq[i];
+      }
+    }
+    store(p.gradients_before + kept, da, left, p.vector);
+    if constexpr (G == 2) store(p.gradients_before + kept + p.dim, dq, left, p.vector);
+    if (sum) store(sum, dx0, left, p.vector);
   }
 
   DCRNN_DEVICE void finish_step(const Staged& staged) const {
@@ -141,7 +259,7 @@ struct ProductKernel {
         store(dx0, d, left, p.vector);
       } else {
         if (p.dh) store(p.dh + second * all + from, d, left, p.vector);
-        element_gradients<G>(p.before, d, second, row, unit, column_sums);
+        element_gradients(d, row, unit, column_sums);
       }
     }
     if (p.step == 0) return;
@@ -155,19 +273,15 @@ struct ProductKernel {
       A sum = 0;
 #pragma unroll 4
       for (int k = 0; k < rows_at_once; ++k) sum += partial.value(g * rows_at_once + k, column);
-      p.before.sums[second * p.before.sums_stride + (int64_t(tile) * G + g) * p.dim + first_column + column] = sum;
+      p.sums[second * p.sums_stride + (int64_t(tile) * G + g) * p.dim + first_column + column] = sum;
     }
   }
 
   DCRNN_DEVICE void run() const {
     const int total = p.start ? 0 : (context ? static_cast<int>(p.weight.banks.tasks) : 1) * G * blocks;
-    Position loading{context ? 0 : static_cast<int>(second)};
     typename Tile::Sums sums = {};
-    const auto load_next = [&](int stage) {
-      load_stage(stage, loading);
-      loading.advance(*this);
-    };
-    pipelined<stages>(total, stages, load_next, [&](int stage) { multiply_across<M, Tile>(sums, left(stage), right(stage)); });
+    pipelined<stages>(*this, {context ? 0 : static_cast<int>(second)}, total, stages,
+                      [&](int stage) { multiply_across<M, Tile>(sums, left(stage), right(stage)); });
     __syncthreads();
     const Staged staged{pipeline};
     staged.take(sums);

@@ -12,7 +12,11 @@ void launch_forward(const Cell<T>& cell, const ForwardArguments<T>& arguments) {
   launch(cross_rnn_forward<Kernel>, grid, Kernel::threads, static_cast<int>(Kernel::shared_bytes(cell.dim)), cell.gpu.stream, arguments);
 }
 
-// Takes one launch for all steps where the states fit into shared memory and it is predicted to end sooner than launches of `Step`.
+// Takes one launch for all steps where the states fit into shared memory and it is predicted to end sooner than launches of `Step`. Both do
+// slices of products one after another: a step in one launch takes the slices of every tile of units, a launch those of one tile in each of
+// its waves over the multiprocessors, and some time to start and to end. `launch_slices` is that time in slices: nothing was measured.
+inline constexpr int64_t launch_slices = 12;
+
 template <typename AllSteps, typename Step, typename T>
 bool takes_all_steps(const Cell<T>& cell) {
   const int64_t slices = stages_of<T>(cell.columns) + stages_of<T>(cell.dim);
@@ -20,8 +24,9 @@ bool takes_all_steps(const Cell<T>& cell) {
   if (slices * AllSteps::tiles(cell.dim) * cell.steps > INT32_MAX) return false;  // the kernel counts them in 32 bits
   if (cell.schedule == Schedule::all_steps) return true;
   const auto waves = [&](int64_t blocks) { return divide_up(blocks * cell.tasks(), cell.gpu.multiprocessors); };
-  return one_launch_is_shorter(slices, AllSteps::tiles(cell.dim), waves(divide_up(cell.batch, AllSteps::Tile::rows)),
-                               waves(divide_up(cell.batch, Step::Tile::rows) * Step::tiles(cell.dim)));
+  const int64_t waves_of_all = waves(divide_up(cell.batch, AllSteps::Tile::rows));
+  const int64_t waves_of_step = waves(divide_up(cell.batch, Step::Tile::rows) * Step::tiles(cell.dim));
+  return waves_of_all * AllSteps::tiles(cell.dim) * slices <= waves_of_step * slices + launch_slices;
 }
 
 }  // namespace
@@ -65,9 +70,7 @@ void forward(const Cell<T>& cell, T* out, bool every_state, T* activations) {
   });
 }
 
-template void forward(const Cell<float>&, float*, bool, float*);
-template void forward(const Cell<double>&, double*, bool, double*);
-template void forward(const Cell<BFloat16>&, BFloat16*, bool, BFloat16*);
-template void forward(const Cell<Half>&, Half*, bool, Half*);
+#define DCRNN_INSTANCE(T) template void forward(const Cell<T>&, T*, bool, T*)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

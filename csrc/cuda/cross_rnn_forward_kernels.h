@@ -83,7 +83,7 @@ struct ForwardKernel {
 
   DCRNN_DEVICE int weight_step(const Position& at) const { return p.weight.banks.weight_steps > 1 ? p.first_step + at.step : 0; }
 
-  DCRNN_DEVICE void load_stage(int stage, Position& at) const {
+  DCRNN_DEVICE void load_stage(Position& at, int stage) const {
     const int inner = p.columns + p.dim, local_row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
     if (at.block == 0)
 #pragma unroll
@@ -147,17 +147,13 @@ struct ForwardKernel {
   }
 
   DCRNN_DEVICE void run() const {
-    Position loading, at;
+    Position at;
     if constexpr (all_steps) {
       State::copy(state(0), p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
       State::copy(state(1), p.x0, p.batch, p.batch, p.dim, p.dim, p.vector);  // zeros: a product multiplies the padding by zeros
     }
     typename Tile::Sums sums[G] = {};
-    const auto load_next = [&](int stage) {
-      load_stage(stage, loading);
-      loading.advance(*this);
-    };
-    pipelined<stages>(p.steps * unit_tiles * blocks, stages, load_next, [&](int stage) {
+    pipelined<stages>(*this, Position{}, p.steps * unit_tiles * blocks, stages, [&](int stage) {
       const bool resident = all_steps && at.block >= context_blocks;
       const unsigned char* const operand = resident ? state(at.step) + (at.block - context_blocks) * left_bytes : left(stage);
       multiply_by_rows<M, Tile, G>(sums, operand, right(stage));

@@ -19,13 +19,13 @@ void sum_rank_products(const LowRankCell<T>& cell, const T* gradients, const T* 
 }
 
 template <typename Kernel, typename T>
-void backward_by(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* kept, const LowRankGradientPointers<T>& out) {
+void backward_by(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* kept, const GradientPointers<T>& out) {
   using A = accumulator<T>;
   const Gpu& gpu = cell.gpu;
   const int64_t all = cell.states(), tasks = cell.tasks(), steps = cell.steps, row_tiles = divide_up(cell.batch, Kernel::Tile::rows);
   const int64_t row_sums = row_tiles * Kernel::Tile::warps_m;
   const auto again = gpu.memory<T>(kept ? 0 : tasks * steps * cell.ranks()), rank_gradients = gpu.memory<T>(tasks * steps * cell.ranks());
-  const auto states = gpu.memory<T>(steps > 1 && (out.projections || !kept) ? tasks * steps * all : 0);
+  const auto states = gpu.memory<T>(steps > 1 && (out.projections() || !kept) ? tasks * steps * all : 0);
   const auto gradients = gpu.memory<T>(tasks * steps * cell.gates * all);
   const auto dx0 = gpu.memory<A>(out.x0 ? tasks * all : 0);
   const auto dcontext = gpu.memory<A>(out.context ? tasks * steps * cell.batch * cell.columns : 0);
@@ -45,26 +45,23 @@ void backward_by(const LowRankCell<T>& cell, const T* grad, bool every_state, co
 
   if (out.x0) sum_tasks<T>(dx0.get(), out.x0, all, tasks, gpu);
   if (out.context) sum_tasks<T>(dcontext.get(), out.context, steps * cell.batch * cell.columns, tasks, gpu);
-  if (out.weights) {
+  if (out.weights()) {
     sum_rank_products(cell, gradients.get(), activations, out.shared_weight, out.private_weight);
     sum_biases<T>(cell, sums.get(), row_sums, out);
   }
-  if (out.projections)
+  if (out.projections())
     sum_input_products<T>(cell, cell.projection.banks, rank_gradients.get(), states.get(), out.shared_projection, out.private_projection);
 }
 
 }  // namespace
 
 template <typename T>
-void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const LowRankGradientPointers<T>& out) {
+void backward(const LowRankCell<T>& cell, const T* grad, bool every_state, const T* activations, const GradientPointers<T>& out) {
   with_low_rank_kernel<LowRankBackward, false>(
       cell, [&](auto* kernel) { backward_by<std::remove_pointer_t<decltype(kernel)>>(cell, grad, every_state, activations, out); });
 }
 
-#define DCRNN_INSTANCE(T) template void backward(const LowRankCell<T>&, const T*, bool, const T*, const LowRankGradientPointers<T>&)
-DCRNN_INSTANCE(float);
-DCRNN_INSTANCE(double);
-DCRNN_INSTANCE(BFloat16);
-DCRNN_INSTANCE(Half);
+#define DCRNN_INSTANCE(T) template void backward(const LowRankCell<T>&, const T*, bool, const T*, const GradientPointers<T>&)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

@@ -246,7 +246,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
   }
 
   DCRNN_DEVICE void run() const {
-    Position loading{p.steps - 1}, at{p.steps - 1};
+    Position at{p.steps - 1};
     Sums sums[G] = {}, rank_sums[G] = {};
     if (p.on_chip) {
       Operand::copy(d, grad_of(p.steps), first_row, p.batch, p.dim, p.dim, p.vector);
@@ -256,11 +256,7 @@ struct LowRankBackward : LowRankTile<M, G, Tile_, stages_> {
     const int64_t of_inputs = int64_t(end_tile(1) - first_tile) * (p.steps - 1) + end_tile(0) - first_tile;
     // z and y are copied in time for the next step if the pipeline waits for so many stages until then
     const bool waits = p.on_chip && (end_tile(1) - first_tile) * sizes.rank_blocks < p.depth;
-    const auto load_next = [&](int ring) {
-      load_stage(loading, ring);
-      loading.advance(*this);
-    };
-    pipelined<stages>(of_units * p.steps + of_inputs * sizes.rank_blocks, p.depth, load_next, [&](int ring) {
+    pipelined<stages>(*this, Position{p.steps - 1}, of_units * p.steps + of_inputs * sizes.rank_blocks, p.depth, [&](int ring) {
       if (waits && at.starts_step()) Base::wait_for_operands();
       if (p.on_chip && at.step > 0 && at.inputs && at.tile == first_tile && at.block == 0) load_ranks(at.step - 1);
       if (at.inputs || at.units(*this)) {

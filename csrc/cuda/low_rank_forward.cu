@@ -50,9 +50,6 @@ void states_again(const LowRankCell<T>& cell, T* states, T* activations, bool gi
 #define DCRNN_INSTANCE(T)                                     \
   template void forward(const LowRankCell<T>&, T*, bool, T*); \
   template void states_again(const LowRankCell<T>&, T*, T*, bool)
-DCRNN_INSTANCE(float);
-DCRNN_INSTANCE(double);
-DCRNN_INSTANCE(BFloat16);
-DCRNN_INSTANCE(Half);
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

@@ -162,14 +162,10 @@ struct LowRankForward : LowRankTile<M, G, Tile_, stages_> {
   }
 
   DCRNN_DEVICE void run() const {
-    Position loading, at;
+    Position at;
     Sums sums[G] = {};
     if (p.on_chip) Operand::copy(state, p.x0, first_row, p.batch, p.dim, p.dim, p.vector);
-    const auto load_next = [&](int ring) {
-      load_stage(loading, ring);
-      loading.advance(*this);
-    };
-    pipelined<stages>(p.steps * in_step - (p.ends_projected ? sizes.units() : 0), p.depth, load_next, [&](int ring) {
+    pipelined<stages>(*this, Position{}, p.steps * in_step - (p.ends_projected ? sizes.units() : 0), p.depth, [&](int ring) {
       if (p.given && p.on_chip && at.stage == 0) {
         for (int part = 0; part < G; ++part)
           Operand::copy(ranks + part * sizes.rank_blocks * left_bytes, activations_of(at.step) + part * p.rank, first_row, p.batch,

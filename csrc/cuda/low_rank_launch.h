@@ -18,15 +18,6 @@ struct LowRankTiles {
   using Large = std::conditional_t<bytes == 2, Tiling<M, 4, 2, 2, 4>, Middle>;
 };
 
-template <typename Tile>
-inline constexpr int low_rank_stages = Tile::threads == 128 ? small_stages : large_stages;
-
-// The time of a launch, in the time that a row of a tile takes: each wave of blocks takes that of a tile's rows, and that of the weights'
-// way to the chip, which takes as long as `weights_rows` rows. A prediction: nothing was measured.
-inline constexpr int weights_rows = 16;
-
-constexpr int64_t low_rank_cost(int64_t waves, int tile_rows) { return waves * (tile_rows + weights_rows); }
-
 // Fills in the call and its packed weights, and where the operands and the stages have places. Returns the shared memory for them.
 template <typename Kernel, typename T>
 int fill(LowRankArguments<T>& a, const LowRankCell<T>& cell, const PackedWeights<typename Kernel::Base>& packed) {
@@ -43,17 +34,21 @@ int fill(LowRankArguments<T>& a, const LowRankCell<T>& cell, const PackedWeights
   return static_cast<int>(Kernel::shared_bytes(packed.sizes, false, a.depth, a.depth));
 }
 
-// The cost of a kernel whose operands fit on the chip; where they do not, more than any.
+// The time of a launch, in the time that a row of a tile takes: each wave of blocks takes that of a tile's rows, and that of the weights'
+// way to the chip, which takes as long as `weights_rows` rows. A prediction: nothing was measured. More than any where the operands do not
+// fit on the chip.
+inline constexpr int weights_rows = 16;
+
 template <typename Kernel, typename T>
 int64_t cost_of(const LowRankCell<T>& cell) {
   const typename Kernel::Sizes sizes(cell.dim, cell.columns, cell.rank());
   if (Kernel::shared_bytes(sizes, true, 2, 2) > cell.gpu.shared_memory) return INT64_MAX;
   const int64_t blocks = divide_up(cell.batch, Kernel::Tile::rows) * cell.tasks();
-  return low_rank_cost(divide_up(blocks, cell.gpu.multiprocessors), Kernel::Tile::rows);
+  return divide_up(blocks, cell.gpu.multiprocessors) * (Kernel::Tile::rows + weights_rows);
 }
 
 template <template <typename, int, typename, int> typename Kernel, typename M, int G, typename Tile>
-using LowRankKernel = Kernel<M, G, Tile, low_rank_stages<Tile>>;
+using LowRankKernel = Kernel<M, G, Tile, Tile::threads == 128 ? small_stages : large_stages>;
 
 // Calls body with the instance of a kernel that a call gets, with large tiles or without.
 template <template <typename, int, typename, int> typename Kernel, bool with_large, typename T, typename Body>

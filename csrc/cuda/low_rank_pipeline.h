@@ -28,8 +28,6 @@ struct LowRankTile {
   using A = accumulator<T>;
   using Sums = typename Tile::Sums;
   using Operand = Resident<Tile>;
-  using Multiplication = M;
-  static constexpr int vectors = G;
   static constexpr int stages = stages_, threads = Tile::threads, columns = Tile::columns, neighbours = Operand::neighbours;
   static constexpr int left_bytes = Tile::rows * row_bytes, right_bytes = G * columns * row_bytes;
   static constexpr int stage_values = right_bytes / static_cast<int>(sizeof(T)), slice_values = 2 * chunk_values<T>;

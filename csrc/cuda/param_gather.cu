@@ -21,7 +21,7 @@ void gather_words(const RowIndex& index, const void* shared, const void* own, vo
 void gather(const RowIndex& index, const void* shared, const void* own, void* out, int64_t row_bytes, const Gpu& gpu) {
   if (row_bytes == 0 || index.banks.tasks == 0 || index.rows == 0) return;
   const auto all = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(own) | reinterpret_cast<uintptr_t>(out) | row_bytes;
-  if (all % 16 == 0) return gather_words<Word16>(index, shared, own, out, row_bytes, gpu);
+  if (all % 16 == 0) return gather_words<Pack<uint32_t, 4>>(index, shared, own, out, row_bytes, gpu);
   if (all % 8 == 0) return gather_words<uint64_t>(index, shared, own, out, row_bytes, gpu);
   if (all % 4 == 0) return gather_words<uint32_t>(index, shared, own, out, row_bytes, gpu);
   gather_words<uint16_t>(index, shared, own, out, row_bytes, gpu);
@@ -40,9 +40,7 @@ void sum_rows(const RowIndex& index, const T* gradient, T* shared, T* own, int64
          {gradient, inverse, shared, own, banks, index.rows, n});
 }
 
-template void sum_rows(const RowIndex&, const float*, float*, float*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const double*, double*, double*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const BFloat16*, BFloat16*, BFloat16*, int64_t, const Gpu&);
-template void sum_rows(const RowIndex&, const Half*, Half*, Half*, int64_t, const Gpu&);
+#define DCRNN_INSTANCE(T) template void sum_rows(const RowIndex&, const T*, T*, T*, int64_t, const Gpu&)
+DCRNN_FOR_EACH_TYPE(DCRNN_INSTANCE);
 
 }  // namespace dcrnn_fast::cuda

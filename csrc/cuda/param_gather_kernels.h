@@ -5,7 +5,7 @@
 #pragma once
 
 #include "cross_rnn.h"
-#include "machine.h"
+#include "memory.h"
 #include "param_gather.h"
 
 namespace dcrnn_fast::cuda {
@@ -20,10 +20,6 @@ struct GatherArguments {
   Word* out;
   int64_t rows, words;
   int lanes;
-};
-
-struct alignas(16) Word16 {
-  uint32_t words[4];
 };
 
 // A grid of any size covers all places t * R + r. A kernel cannot raise an error: of an index out of range nothing is read, and the row

@@ -11,10 +11,14 @@ constexpr int stages_of(int values) {
   return (values + row_values<T> - 1) / row_values<T>;
 }
 
-// Loads `total` stages by load(place) and uses them by use(place), in order. A pipeline has `depth` places: `most`, or 2. Each stage is
-// loaded depth - 1 stages before its use.
-template <int most, typename Count, typename Load, typename Use>
-DCRNN_DEVICE void pipelined(Count total, int depth, const Load& load, const Use& use) {
+// Loads `total` stages, from a position on, by kernel.load_stage(position, place) and uses them by use(place), in order. A pipeline has
+// `depth` places: `most`, or 2. Each stage is loaded depth - 1 stages before its use.
+template <int most, typename Kernel, typename Count, typename Use>
+DCRNN_DEVICE void pipelined(const Kernel& kernel, typename Kernel::Position position, Count total, int depth, const Use& use) {
+  const auto load = [&](int place) {
+    kernel.load_stage(position, place);
+    position.advance(kernel);
+  };
   for (int place = 0; place < depth - 1; ++place) {
     if (place < total) load(place);
     commit_copies();

@@ -33,15 +33,6 @@ bool takes_large(const Cell<T>& cell, int64_t width) {
   return divide_up(cell.batch, Large::rows) * divide_up(width, Large::columns) * cell.tasks() >= cell.gpu.multiprocessors;
 }
 
-// Whether one launch for all steps ends before a launch a step does. Both do slices of products one after another: a step in one launch
-// takes the slices of every tile of units, a launch those of one tile in each of its waves over the multiprocessors, and some time to
-// start and to end. `launch_slices` is that time in slices, a prediction: nothing was measured.
-inline constexpr int64_t launch_slices = 12;
-
-constexpr bool one_launch_is_shorter(int64_t slices, int64_t unit_tiles, int64_t waves_of_one, int64_t waves_of_a_step) {
-  return waves_of_one * unit_tiles * slices <= waves_of_a_step * slices + launch_slices;
-}
-
 // Calls body with the kind of mathematics and the number of vectors a unit, G, as types.
 template <typename T, typename Body>
 auto with_kernels(const Cell<T>& cell, const Body& body) {

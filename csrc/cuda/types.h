@@ -27,6 +27,13 @@ struct Math {
   static constexpr bool tf32 = tensor_cores_ && std::is_same_v<T, float>;
 };
 
+// Instantiates a template for each type of elements.
+#define DCRNN_FOR_EACH_TYPE(INSTANCE) \
+  INSTANCE(float);                    \
+  INSTANCE(double);                   \
+  INSTANCE(BFloat16);                 \
+  INSTANCE(Half)
+
 struct Grid {
   int64_t x, y = 1;
   void check() const {

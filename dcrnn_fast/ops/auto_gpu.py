@@ -13,6 +13,7 @@ import math
 import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -138,20 +139,17 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
     try:
         usable = [one.name for one in BACKENDS.values() if first.device.type in one.devices and REASONS[one.name] is None]
 
-        def running(name: str) -> Run:
-            def run(*leaves: Tensor) -> Tensor:
-                replaced = dict(zip(given, leaves, strict=True))
-                every = [replaced.get(name) for name in names] + list(tensors[len(names) :])
-                result: Tensor = implementation(name)[operator](*every, *options)
-                return result
-
-            return run
+        def run(backend: str, *leaves: Tensor) -> Tensor:
+            replaced = dict(zip(given, leaves, strict=True))
+            every = [replaced.get(name) for name in names] + list(tensors[len(names) :])
+            result: Tensor = implementation(backend)[operator](*every, *options)
+            return result
 
         # a gather copies rows whatever they hold, and a bias that starts at zero would show nothing
         shown = [tensor if is_cell else numbers(tensor).to(tensor.dtype) for tensor in given.values()]
         call = Call(shown, [row_dims.get(name) for name in given], [name in needs for name in given], kind)
-        running(PLAIN)(*given.values())  # which checks the arguments: an error is the caller's
-        return _choose(key, {name: running(name) for name in (PLAIN, *usable)}, call)
+        run(PLAIN, *given.values())  # which checks the arguments: an error is the caller's
+        return _choose(key, {name: partial(run, name) for name in (PLAIN, *usable)}, call)
     finally:
         _measuring.release()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.autograd import forward_ad
 from torch.library import Library
+from torch.utils._pytree import tree_map
 
 from ..errors import BackendUnavailable
 from ..support.tracing import transformed
@@ -61,8 +62,8 @@ def register_derivative(
 
         @staticmethod
         def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
-            samples = _samples(info.batch_size, in_dims, arguments)
-            return _stacked([Transformable.apply(*sample) for sample in samples], info.batch_size)
+            outputs = [Transformable.apply(*sample) for sample in _samples(info.batch_size, in_dims, arguments)]
+            return tree_map(lambda *samples: torch.stack(samples)[: info.batch_size], *outputs), 0
 
     def dispatched(*arguments: Any) -> Any:
         if transformed():
@@ -117,13 +118,6 @@ def _samples(count: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
     if not count:
         return [[a if dim is None else a.new_zeros(a.movedim(dim, 0).shape[1:]) for a, dim in pairs]]
     return [[a if dim is None else a.select(dim, i) for a, dim in pairs] for i in range(count)]
-
-
-def _stacked(outputs: list[Any], count: int) -> tuple[Any, Any]:
-    """The outputs of all samples side by side in dimension 0, and these dimensions."""
-    if isinstance(outputs[0], Tensor):
-        return torch.stack(outputs)[:count], 0
-    return tuple(torch.stack(values)[:count] for values in zip(*outputs, strict=True)), (0,) * len(outputs[0])
 
 
 def _has_rules(operator: OpOverload, with_gradient: bool) -> bool:

@@ -46,27 +46,33 @@ EXTENSIONS = {
 
 
 @cache
+def _loaded(name: str) -> tuple[ModuleType | None, str]:
+    """An extension, or None where it is missing or does not load; and why that is so."""
+    language, report, remedy = EXTENSIONS[name]
+    found, reason, failure = None, f"the {language} extension was not built; {remedy}", Path(__file__).parents[1] / report
+    try:
+        found = import_module(f"dcrnn_fast.{name}")
+    except ImportError as error:
+        if find_spec(f"dcrnn_fast.{name}") is not None:
+            reason = f"the {language} extension does not load beside PyTorch {torch.__version__}: {error}"
+    if failure.is_file():
+        reason = f"the {language} extension was not built: {failure.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
+    return found, reason
+
+
 def extension() -> ModuleType | None:
     """The compiled extension, whose import registers the operators' schemas and CPU kernels; None where it is missing or does not load."""
-    return _loaded("_C")
-
-
-@cache
-def cuda_extension() -> ModuleType | None:
-    """The extension whose import registers the CUDA kernels; None where it is missing or does not load. It needs no GPU."""
-    return None if extension() is None or torch.version.cuda is None else _loaded("_C_cuda")
-
-
-def _loaded(name: str) -> ModuleType | None:
-    try:
-        return import_module(f"dcrnn_fast.{name}")
-    except ImportError:
-        return None
+    return _loaded("_C")[0]
 
 
 def extension_missing_reason() -> str:
     """Why :func:`extension` is None."""
-    return _missing_reason("_C")
+    return _loaded("_C")[1]
+
+
+def cuda_extension() -> ModuleType | None:
+    """The extension whose import registers the CUDA kernels; None where it is missing or does not load. It needs no GPU."""
+    return None if extension() is None or torch.version.cuda is None else _loaded("_C_cuda")[0]
 
 
 def cuda_extension_missing_reason() -> str:
@@ -75,28 +81,13 @@ def cuda_extension_missing_reason() -> str:
         return extension_missing_reason()
     if torch.version.cuda is None:
         return f"PyTorch {torch.__version__} was built without CUDA; install a CUDA build"
-    return _missing_reason("_C_cuda")
-
-
-def _missing_reason(name: str) -> str:
-    language, report, remedy = EXTENSIONS[name]
-    failure = Path(__file__).parents[1] / report
-    if failure.is_file():
-        return f"the {language} extension was not built: {failure.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
-    if find_spec(f"dcrnn_fast.{name}") is not None:
-        try:
-            import_module(f"dcrnn_fast.{name}")
-        except ImportError as error:
-            return f"the {language} extension does not load beside PyTorch {torch.__version__}: {error}"
-    return f"the {language} extension was not built; {remedy}"
+    return _loaded("_C_cuda")[1]
 
 
 def _isa_error() -> str | None:
-    compiled = extension()
-    if compiled is None:
-        return None
     try:
-        compiled.isa()
+        if compiled := extension():
+            compiled.isa()
     except ValueError as error:
         return str(error).removeprefix("dcrnn_fast: ValueError: ")
     return None

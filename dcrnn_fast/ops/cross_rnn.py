@@ -26,10 +26,8 @@ TENSORS = "Tensor x0, Tensor shared_weight, Tensor shared_bias, Tensor private_w
 SAVED = "Tensor grad, Tensor activations, SymInt grad_mask"
 OPTIONS = "SymInt steps, str cell, Tensor? context, bool return_states, bool allow_tf32"
 DEFAULTS = 'SymInt steps, str cell="gated", Tensor? context=None, bool return_states=False, bool allow_tf32=False, bool saved=False'
-SCHEMAS = {
-    "cross_rnn": f"({TENSORS}, {DEFAULTS}) -> (Tensor, Tensor)",
-    "cross_rnn_backward": f"({SAVED}, {TENSORS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 6)})",
-}
+SCHEMA = f"({TENSORS}, {DEFAULTS}) -> (Tensor, Tensor)"
+SCHEMA_BACKWARD = f"({SAVED}, {TENSORS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 6)})"
 
 
 class GradMask(IntFlag):
@@ -127,20 +125,12 @@ def fake_backward(
     return tuple(x0.new_empty(tensor.shape if grad_mask & one and tensor is not None else [0]) for tensor, one in pairs)
 
 
-OPERATORS: dict[str, Callable[..., Any]] = {"cross_rnn": fake, "cross_rnn_backward": fake_backward}
-"""By the operator's name, the function that computes the shapes for tracing."""
-
-
-def by_plain_pytorch(
-    x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
-    *others: Any,
-) -> Tensor:  # fmt: skip
-    """The reference's result. It saves what autograd saves."""
-    *projections, steps, cell, return_states, _ = others
-    tensors = x0, shared_weight, shared_bias, private_weight, private_bias
-    check(*tensors, steps, cell, context, projections=projections)
-    by_name: dict[str, Any] = dict(zip(("shared_projection", "private_projection"), projections, strict=False))
-    return plain(*tensors, steps=steps, cell=cell, context=context, return_states=return_states, **by_name)
+def by_plain_pytorch(*given: Any) -> Tensor:
+    """The reference's result, from :data:`INPUTS`, the projections, and the options. It saves what autograd saves."""
+    *tensors, steps, cell, return_states, _ = given
+    by_name = dict(zip((*INPUTS, "shared_projection", "private_projection"), tensors, strict=False))
+    check(*tensors[:5], steps, cell, by_name["context"], projections=tensors[6:])
+    return plain(**by_name, steps=steps, cell=cell, return_states=return_states)
 
 
 @constant_in_graphs
@@ -148,11 +138,6 @@ def tf32() -> bool:
     """Whether PyTorch is set to compute float32 products in tf32; a compiled graph keeps the setting that it was compiled under."""
     setting = torch.backends.cuda.matmul.fp32_precision
     return (torch.backends.fp32_precision if setting == "none" else setting) == "tf32"  # type: ignore[attr-defined]
-
-
-def allows_tf32(x0: Tensor, device: str) -> bool:
-    """Whether a call's products may be computed in tf32, on the type of device on which PyTorch's setting counts."""
-    return x0.dtype == torch.float32 and x0.device.type == device and tf32()
 
 
 def register_autograd(namespace: str, tf32_device: str, operator: str = "cross_rnn") -> Callable[..., Tensor]:
@@ -189,14 +174,12 @@ def register_autograd(namespace: str, tf32_device: str, operator: str = "cross_r
 
     forward = register_derivative(getattr(operators, operator).default, save, gradients)
 
-    def compute(
-        x0: Tensor, shared_weight: Tensor, shared_bias: Tensor, private_weight: Tensor, private_bias: Tensor, context: Tensor | None,
-        *others: Any,
-    ) -> Tensor:  # fmt: skip
-        *projections, steps, cell, return_states, recompute = others
-        tensors = x0, shared_weight, shared_bias, private_weight, private_bias, *projections
+    def compute(*given: Any) -> Tensor:
+        *tensors, steps, cell, return_states, recompute = given
+        x0, context = tensors[0], tensors.pop(5)  # in the order of INPUTS, then the projections
+        allow_tf32 = x0.dtype == torch.float32 and x0.device.type == tf32_device and tf32()
         saved = not recompute and needs_gradient((*tensors, context))
-        out: Tensor = forward(*tensors, steps, cell, context, return_states, allows_tf32(x0, tf32_device), saved)[0]
+        out: Tensor = forward(*tensors, steps, cell, context, return_states, allow_tf32, saved)[0]
         return out
 
     return compute

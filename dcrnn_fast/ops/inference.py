@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from .autograd import register_derivative, save_nothing
 
 MULTIPLE = 16
 """The widths of a tower's hidden layers are multiples of it."""
@@ -27,18 +25,13 @@ SCHEMAS = {
 }
 
 
-def register_calls(namespace: str) -> None:
-    """Make a trace of these operators, and a derivative, an error that says what to do instead."""
-    for name in SCHEMAS:
-        torch.library.register_fake(f"{namespace}::{name}", _no_trace)
-        register_derivative(getattr(getattr(torch.ops, namespace), name).default, save_nothing, _no_derivative)
-
-
-def _no_trace(*arguments: Any, **options: Any) -> Tensor:
+def no_trace(*arguments: Any, **options: Any) -> Tensor:
+    """In place of the shapes for tracing. Raises ValueError, which says what to do instead."""
     raise ValueError(
         "table and the other tensors: expected ones with values, which a traced or meta tensor has not; trace the model itself"
     )
 
 
-def _no_derivative(ctx: Any, *grads: Tensor | None) -> Sequence[Tensor]:
+def no_derivative(ctx: Any, *grads: Tensor | None) -> Sequence[Tensor]:
+    """In place of a derivative. Raises BackendUnavailable, which says what to do instead."""
     raise BackendUnavailable("the operators request_pack and request are for inference and have no derivative: train the model itself")

@@ -6,9 +6,8 @@ It saves z and y, which are few, and are enough to compute the states again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from torch import Tensor
 
 from . import cross_rnn
 from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS
@@ -16,10 +15,8 @@ from .cross_rnn import DEFAULTS, OPTIONS, SAVED, TENSORS
 INPUTS = (*cross_rnn.INPUTS, "shared_projection", "private_projection")
 """The differentiable arguments, in the order of the gradients."""
 PROJECTIONS = "Tensor shared_projection, Tensor private_projection"
-SCHEMAS = {
-    "low_rank_cross_rnn": f"({TENSORS}, {PROJECTIONS}, {DEFAULTS}) -> (Tensor, Tensor)",
-    "low_rank_cross_rnn_backward": f"({SAVED}, {TENSORS}, {PROJECTIONS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 8)})",
-}
+SCHEMA = f"({TENSORS}, {PROJECTIONS}, {DEFAULTS}) -> (Tensor, Tensor)"
+SCHEMA_BACKWARD = f"({SAVED}, {TENSORS}, {PROJECTIONS}, {OPTIONS}) -> ({', '.join(['Tensor'] * 8)})"
 
 
 def _with_projections(function: Callable[..., Any], first: int) -> Callable[..., Any]:
@@ -32,14 +29,6 @@ def _with_projections(function: Callable[..., Any], first: int) -> Callable[...,
 
 
 check, check_backward = _with_projections(cross_rnn.check, 5), _with_projections(cross_rnn.check_backward, 8)
-OPERATORS: dict[str, Callable[..., Any]] = {
-    "low_rank_cross_rnn": _with_projections(cross_rnn.fake, 5),
-    "low_rank_cross_rnn_backward": _with_projections(cross_rnn.fake_backward, 8),
-}
-"""By the operator's name, the function that computes the shapes for tracing."""
+fake, fake_backward = _with_projections(cross_rnn.fake, 5), _with_projections(cross_rnn.fake_backward, 8)
 by_plain_pytorch = cross_rnn.by_plain_pytorch
-
-
-def register_autograd(namespace: str, tf32_device: str) -> Callable[..., Tensor]:
-    """As :func:`.cross_rnn.register_autograd`."""
-    return cross_rnn.register_autograd(namespace, tf32_device, "low_rank_cross_rnn")
+register_autograd = partial(cross_rnn.register_autograd, operator="low_rank_cross_rnn")

@@ -19,6 +19,8 @@ from .checks import MAX_ROWS, check_alike, check_dtype, check_shape
 
 INPUTS = ("shared", "private")
 """The differentiable arguments, in the order of the gradients."""
+SCHEMA = "(Tensor shared, Tensor private, Tensor index) -> Tensor"
+SCHEMA_BACKWARD = "(Tensor grad, Tensor index, SymInt num_shared, SymInt num_private) -> (Tensor, Tensor)"
 
 
 def check(shared: Tensor, private: Tensor, index: Tensor) -> None:
@@ -78,8 +80,7 @@ def fake(shared: Tensor, private: Tensor, index: Tensor) -> Tensor:
 def fake_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> tuple[Tensor, Tensor]:
     """Empty gradients of shared and private."""
     check_backward(grad, index, num_shared, num_private)
-    trailing = grad.shape[2:]
-    return grad.new_empty(num_shared, *trailing), grad.new_empty(index.shape[0], num_private, *trailing)
+    return grad.new_empty(num_shared, *grad.shape[2:]), grad.new_empty(index.shape[0], num_private, *grad.shape[2:])
 
 
 def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: int) -> None:
@@ -92,14 +93,6 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
     if grad.dim() < 2 or grad.shape[:2] != index.shape:
         raise ValueError(f"grad: got shape {list(grad.shape)}, expected [T, R, ...] beside index {list(index.shape)}")
     check_rows(num_shared, num_private, index, "num_shared, num_private")
-
-
-SCHEMAS = {
-    "param_gather": "(Tensor shared, Tensor private, Tensor index) -> Tensor",
-    "param_gather_backward": "(Tensor grad, Tensor index, SymInt num_shared, SymInt num_private) -> (Tensor, Tensor)",
-}
-OPERATORS: dict[str, Callable[..., Any]] = {"param_gather": fake, "param_gather_backward": fake_backward}
-"""By the operator's name, the function that computes the shapes for tracing."""
 
 
 def by_plain_pytorch(shared: Tensor, private: Tensor, index: Tensor, recompute: bool) -> Tensor:

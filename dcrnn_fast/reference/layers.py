@@ -52,10 +52,6 @@ class CrossRNN(nn.Module):
         torch.Size([2, 4, 8])
     """
 
-    scenario_weight: Tensor
-    scenario_bias: Tensor
-    scenario_projection: Tensor
-
     def __init__(self, plan: SharingPlan, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if not isinstance(plan, SharingPlan):
@@ -92,13 +88,10 @@ class CrossRNN(nn.Module):
         """x0 [B, D] to each task's last state, [T, B, D]."""
         return self._last_states(x0, None)
 
-    def _check_input(self, x0: Tensor) -> None:
+    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
         check_floats("x0", x0, "[B, D]")
         if x0.shape[1] != self.plan.dim:
             raise ValueError(f"x0: got shape {list(x0.shape)}, expected [B, {self.plan.dim}]")
-
-    def _last_states(self, x0: Tensor, scenario: Tensor | None) -> Tensor:
-        self._check_input(x0)
         last = []
         for task in range(self.plan.num_tasks):
             h = x0
@@ -111,33 +104,27 @@ class CrossRNN(nn.Module):
         """``g * x0 * a`` [B, D] of all units at one step."""
         plan = self.plan
         shared, middle, private = list(plan.shared_units), list(plan.scenario_units), list(plan.private_units)
-
-        def rows(bank: Tensor) -> Tensor:
-            """The rows of this step."""
-            return bank[0 if plan.tied else step]
-
-        projection = trunk_projection = scenario_projection = None
-        if plan.rank is not None:
-            projection = rows(self.shared_projection)
-            trunk_projection = projection if plan.kind == "rows" else rows(self.trunk_projection)
-            scenario_projection = rows(self.scenario_projection) if middle else None
         order = [*shared, *middle, *private]  # of the updates, and of the columns that a unit reads
-        read_by_shared = order if plan.kind == "rows" else shared
+        weight_step = 0 if plan.tied else step
+
+        def by(bank: str, units: list[int], columns: list[int], projection: str, *owner: int) -> Tensor:
+            """The update of some units, which read some columns, by the owner's rows of a bank; with a rank, by a projection too."""
+            at = (*owner, weight_step)
+            weight, bias = getattr(self, f"{bank}_weight")[at], getattr(self, f"{bank}_bias")[at]
+            projected = None if plan.rank is None else getattr(self, f"{projection}_projection")[weight_step]
+            return cell(h[:, columns], x0[:, units], weight, bias, projected)
 
         updates = []
         if shared:
-            weight, bias = rows(self.shared_weight), rows(self.shared_bias)
-            updates.append(cell(h[:, read_by_shared], x0[:, shared], weight, bias, trunk_projection))
+            updates.append(by("shared", shared, order, "shared") if plan.kind == "rows" else by("shared", shared, shared, "trunk"))
         if middle and scenario is not None:
             update = torch.zeros_like(x0[:, middle])  # where the scenario is unknown
             for number in range(1, plan.num_scenarios + 1):
-                weight, bias = rows(self.scenario_weight[number - 1]), rows(self.scenario_bias[number - 1])
-                own = cell(h[:, shared + middle], x0[:, middle], weight, bias, scenario_projection)
+                own = by("scenario", middle, shared + middle, "scenario", number - 1)
                 update = torch.where((scenario == number).unsqueeze(1), own, update)
             updates.append(update)
         if private:
-            weight, bias = rows(self.private_weight[task]), rows(self.private_bias[task])
-            updates.append(cell(h[:, order], x0[:, private], weight, bias, projection))
+            updates.append(by("private", private, order, "shared", task))
         return torch.cat(updates, dim=1)[:, sorted(range(plan.dim), key=order.__getitem__)]  # in the order of the units
 
 
@@ -181,13 +168,7 @@ class DCNv2(CrossRNN):
 
     def forward(self, x0: Tensor) -> Tensor:
         """x0 [B, in_features] to [B, in_features]."""
-        self._check_input(x0)
-        x, layers = x0, self.plan.steps
-        for layer in range(layers):
-            weight, bias = self.shared_weight[layer].squeeze(1), self.shared_bias[layer].squeeze(1)
-            seen = x if self.plan.rank is None else linear(x, self.shared_projection[layer].squeeze(1))
-            x = x0 * linear(seen, weight, bias) + x
-        return x
+        return super().forward(x0).squeeze(0)
 
 
 class ScenarioCrossRNN(CrossRNN):

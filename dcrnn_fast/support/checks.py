@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -42,20 +42,22 @@ def check_count(name: str, value: object, minimum: int = 1, maximum: int | None 
     return int(value)
 
 
+def check_number(name: str, value: object, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a number for which ``holds`` is true."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}={value!r}: expected {expected}, got {type(value).__name__}")
+    if not holds(float(value)):
+        raise ValueError(f"{name}={value}: expected {expected}")
+
+
 def check_ratio(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless ``value`` is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: expected a number in [0, 1], got {type(value).__name__}")
-    if not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"{name}={value}: expected a number in [0, 1]")
+    check_number(name, value, "a number in [0, 1]", lambda number: 0 <= number <= 1)
 
 
 def check_deviation(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless ``value`` is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r}: expected a finite number of at least 0, got {type(value).__name__}")
-    if not 0.0 <= float(value) < math.inf:
-        raise ValueError(f"{name}={value}: expected a finite number of at least 0")
+    check_number(name, value, "a finite number of at least 0", lambda number: 0 <= number < math.inf)
 
 
 def check_flag(name: str, value: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -12,6 +11,8 @@ import torch
 
 _one_at_a_time = Lock()
 """PyTorch records one CUDA graph of a process at a time."""
+LAUNCHES = 10
+"""How many are timed together."""
 
 
 class CudaGraphs:
@@ -52,31 +53,22 @@ class CudaGraphs:
         return graph.replay
 
 
-def timer_of(call: Callable[[], object], device: torch.device, launches: int = 10) -> Callable[[], float]:
+def timer_of(call: Callable[[], object], device: torch.device) -> Callable[[], float]:
     """What returns the seconds of a call that one CUDA graph launches, as in a training step or a request: without the host's time."""
-    if device.type != "cuda":  # stands for a GPU in tests
-
-        def on_cpu() -> float:
-            begin = time.perf_counter()
-            call()
-            return time.perf_counter() - begin
-
-        return on_cpu
-
     graphs = CudaGraphs(device)
     with graphs.in_order():
         call()  # compiles kernels, and lets Triton time its tiles, which a capture cannot
     launch = graphs.record(call)
 
-    def on_gpu() -> float:
+    def seconds() -> float:
         with torch.cuda.device(device):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             launch()  # the GPU is busy while the host launches the others
             begin.record()
-            for _ in range(launches):
+            for _ in range(LAUNCHES):
                 launch()
             end.record()
             end.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3 / launches
+        return float(begin.elapsed_time(end)) / 1e3 / LAUNCHES
 
-    return on_gpu
+    return seconds

@@ -229,12 +229,10 @@ def check_shared_embeddings(shared: object, names: Sequence[str], sizes: Sequenc
         return {}
     if not isinstance(shared, Mapping):
         raise TypeError(f"shared_embeddings={shared!r}: expected a mapping from field names to field names, got {type(shared).__name__}")
-    ids = dict(zip(names, sizes, strict=True))
+    ids, owners = dict(zip(names, sizes, strict=True)), [name for name in names if name not in shared]
     for name, owner in shared.items():
-        if name not in ids:
-            check_choice("shared_embeddings: a field", name, names)
-        if not isinstance(owner, str) or owner not in ids or owner in shared:
-            check_choice(f"shared_embeddings[{name!r}]", owner, [other for other in names if other not in shared])
+        check_choice("shared_embeddings: a field", name, names)
+        check_choice(f"shared_embeddings[{name!r}]", owner, owners)
         if ids[name] != ids[owner]:
             raise ValueError(f"shared_embeddings[{name!r}]={owner!r}: the fields have {ids[name]} and {ids[owner]} ids, expected as many")
     return dict(shared)

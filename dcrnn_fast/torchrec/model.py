@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -176,8 +177,7 @@ class DCRNN(model.DCRNN):
         for name in self.features.collections():
             after = "" if name == "embedding" else "_first_order"
             tables = [f"features.{name}.embedding_bags.{table}{after}.weight" for table in self.features.tables]
-            weights = [state[table] for table in tables]  # in one order on every rank
-            found[COLLECTIONS[name]] = torch.cat([_gathered(weight) for weight in weights])  # every rank sends its parts
+            found[COLLECTIONS[name]] = torch.cat([_gathered(state[table]) for table in tables])  # every rank sends its parts, in one order
         if not isinstance(self.features.embedding, EmbeddingBagCollection) and distributed.get_rank():
             return None
         if self.features.first_order_tables is not None:
@@ -194,9 +194,9 @@ class DCRNN(model.DCRNN):
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(OWN)}
-        rows = sum(size for size, _ in self.features.tables.values())
+        sizes = [size for size, _ in self.features.tables.values()]
         widths = {"embedding": self.features.embedding_dim, "first_order_tables": len(self.tasks)}
-        shapes = {COLLECTIONS[name]: [rows, widths[name]] for name in self.features.collections()}
+        shapes = {COLLECTIONS[name]: [sum(sizes), widths[name]] for name in self.features.collections()}
         shapes |= {name: list(value.shape) for name, value in own.items()}
         if state.keys() != shapes.keys():
             lacking, unknown = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
@@ -205,10 +205,7 @@ class DCRNN(model.DCRNN):
             check_tensor(f"state[{name!r}]", state[name], f"floats {shape}")
             if list(state[name].shape) != shape:
                 raise ValueError(f"state[{name!r}]: got shape {list(state[name].shape)}, expected {shape}")
-        start, starts = 0, {}
-        for table, (size, _) in self.features.tables.items():
-            starts[table] = start
-            start += size
+        starts = dict(zip(self.features.tables, accumulate(sizes, initial=0), strict=False))
         for part in self.features.parts():
             first, (height, width) = starts[part.table] + part.row, part.values.shape
             given = state[COLLECTIONS[part.collection]][first : first + height, part.column : part.column + width]
@@ -222,11 +219,9 @@ def _gathered(weight: Tensor | ShardedTensor) -> Tensor:
     """A whole table; of a sharded one rank 0 gets the values, and other ranks nothing."""
     if not isinstance(weight, ShardedTensor):
         return weight.detach()
-    if torch.distributed.get_rank():
-        weight.gather(dst=0)
-        return torch.empty(0)
-    whole = torch.empty(weight.size(), dtype=weight.dtype)
-    weight.gather(dst=0, out=whole)
+    is_first = distributed.get_rank() == 0
+    whole = torch.empty(weight.size() if is_first else 0, dtype=weight.dtype)
+    weight.gather(dst=0, out=whole if is_first else None)
     return whole
 
 

@@ -89,14 +89,15 @@ class Runner {
     for (const Doubles* values : reference_.in.arrays()) out.push_back(poisoned<T>(values->size()));
     const std::vector<T> grad = typed<T>(reference_.grad);
     Inputs& in = reference_.in;
-    const GradientPointers<T> inputs{
-        of_x0 ? out[0].data() : nullptr,           s_.columns ? out[1].data() : nullptr,   true, out[2].data(), out[3].data(),
-        out[2].data() + in.weight.shared_values(), out[3].data() + in.bias.shared_values()};
-    if (s_.rank)
-      backward<T>(cell_, grad.data(), s_.every_state, activations,
-                  LowRankGradientPointers<T>{inputs, true, out[4].data(), out[4].data() + in.projection.shared_values()});
-    else
-      backward<T>(static_cast<const Cell<T>&>(cell_), grad.data(), s_.every_state, activations, inputs);
+    const auto own = [&](int number, const Rows& rows) { return out[number].data() + rows.shared_values(); };
+    GradientPointers<T> pointers{of_x0 ? out[0].data() : nullptr,     out[2].data(), out[3].data(), own(2, in.weight), own(3, in.bias),
+                                 s_.columns ? out[1].data() : nullptr};
+    if (s_.rank) {
+      pointers.shared_projection = out[4].data(), pointers.private_projection = own(4, in.projection);
+      backward<T>(cell_, grad.data(), s_.every_state, activations, pointers);
+    } else {
+      backward<T>(static_cast<const Cell<T>&>(cell_), grad.data(), s_.every_state, activations, pointers);
+    }
     return out;
   }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from dcrnn_fast.ops.registry import Implementation, register
+from dcrnn_fast.ops.registry import SCHEMAS, Implementation, register
 from dcrnn_fast.support.locks import locked
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,8 @@ def _build(compiler: list[str], target: Path) -> None:
 
 def load(extension: Path) -> tuple[Implementation, Callable[..., None]]:
     """The operators of the extension, and the function that chooses their kernels. Once a process."""
-    # first: it declares what the extension implements
-    implementation = register(LIBRARY, declare=True, tf32_device="cpu")
+    for name, schema in SCHEMAS.items():  # first: the extension implements what is declared
+        torch.library.define(f"{LIBRARY}::{name}", schema)
+    implementation = register(LIBRARY, tf32_device="cpu")
     sys.path.insert(0, str(extension.parent))
     return implementation, import_module(NAME).override_kernels

@@ -1,5 +1,7 @@
 """``auto`` as on a GPU, by candidates and times that are fakes on the CPU: what it measures, takes and remembers, and where it must not."""
 
+from timeit import timeit
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +23,7 @@ KERNEL, PLAIN = "dcrnn_fast.cross_rnn.default", "plain PyTorch"
 def _as_on_a_gpu(monkeypatch):
     """A process that knows nothing and has no Triton: its interpreter would take minutes."""
     monkeypatch.setattr(auto_gpu, "DEVICES", ("cpu",))
+    monkeypatch.setattr(auto_gpu, "timer_of", lambda call, device: lambda: timeit(call, number=1))
     monkeypatch.setattr(auto_gpu, "known", {})
     monkeypatch.setitem(auto_gpu.REASONS, "candidate", None)
     monkeypatch.setitem(auto_gpu.REASONS, "triton", "taken away by the test")

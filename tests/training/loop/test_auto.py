@@ -1,6 +1,7 @@
 """Where ``auto`` measures, a run measures its operators before the first step, and says once what it takes."""
 
 import re
+from timeit import timeit
 
 import pytest
 
@@ -16,6 +17,7 @@ def on_gpu(monkeypatch):
     """A CPU that stands for a GPU, on which plain PyTorch and the C++ kernels are the candidates."""
     monkeypatch.setattr(auto_gpu, "known", {})
     monkeypatch.setattr(auto_gpu, "DEVICES", ("cpu",))
+    monkeypatch.setattr(auto_gpu, "timer_of", lambda call, device: lambda: timeit(call, number=1))
     monkeypatch.setitem(backends.REASONS, "triton", "taken away by the test")
 
 
