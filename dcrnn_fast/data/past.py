@@ -54,7 +54,7 @@ def with_all_columns(rows: pa.Table, schema: TableSchema) -> pa.Table:
     """The rows with every column that the schema reads; one that they lack is missing in each row."""
     text, numbers = schema.file_columns()
     for name in sorted((text | numbers) - {*rows.column_names}):
-        rows = rows.append_column(name, pa.nulls(len(rows), pa.string() if name in text else pa.float64()))
+        rows = rows.append_column(name, pa.nulls(len(rows), pa.null() if name in text else pa.float64()))  # may be lists
     return rows
 
 

@@ -32,7 +32,7 @@ from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.evaluate import importance_of, some_rows
 from ..training.evaluate.metrics import binary_metrics, mean_over_tasks
 from ..training.evaluate.report import Result
-from ..training.folder.layout import PAST, RunFolder
+from ..training.folder.layout import PAST, RunFolder, stored_config
 from ..training.init import continued_data, read_earlier
 from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
 from .drafting import NAME, drafted_schema, earlier_schema, wanted_columns
@@ -137,7 +137,8 @@ class FunnelClassifier(BaseEstimator):
         if y is not None:
             told = "the labels are columns of X, which tasks names; leave y out, or take task(...), which has one label"
             raise DataError(f"y is a {type(y).__name__}, expected None: {told}")
-        eval_set = only_eval_set(eval_set)
+        if isinstance(eval_set := only_eval_set(eval_set), tuple):
+            raise DataError("eval_set has its labels apart, expected them as columns of its table, which tasks names: eval_set=table")
         self._weight = self.weight if sample_weight is None else WEIGHT
         if sample_weight is not None:
             if self.weight is not None:
@@ -243,6 +244,7 @@ class FunnelClassifier(BaseEstimator):
     def load(cls, path: str | Path, *, device: str = "auto", backend: str = "auto") -> FunnelClassifier:
         """A fitted estimator from a saved run, without ``history_`` and ``feature_importances_``. Raises what :meth:`Ranker.load` does."""
         folder = RunFolder(path_of("path", path))
+        stored_config(folder.root)
         result = Result(folder.read_metrics())
         schema, arguments = arguments_of(folder, result)
         model = cls(**arguments)

@@ -82,6 +82,6 @@ def earlier_schema(model: FunnelClassifier, run: Path, tasks: list[str], given: 
     now |= {kind: sorted(names_of(value)) for kind, value in given.items() if value is not None}
     for argument, value in now.items():
         if value is not None and value != was[argument]:
-            has = f"the run in {run} has {shown(was[argument])}, and its schema reads X"
+            has = f"init has {shown(was[argument])}, and its schema reads X"
             raise DataError(f"{argument}={shown(value)}: {has}; give the same, or fit without init")
     return schema

@@ -130,7 +130,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             self._features(X, self._tasks, reset=False)
         else:
             X = validate_data(self, X, dtype="numeric", ensure_all_finite="allow-nan", reset=False)
-        p = self._scores(self._table(X, None))[self._name].astype(np.float64)
+        p = self._scores(self._table(X, None))[self._score].astype(np.float64)
         return np.stack([1 - p, p], axis=1)
 
     def predict(self, X: Any) -> Any:
@@ -141,11 +141,16 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
     @property
     def feature_importances_(self) -> Any:
         """For each column, how much the task's AUC falls when it is shuffled among the validation rows."""
-        return self._importances(self._name)
+        return self._importances(self._score)
 
     @property
     def _name(self) -> str:
         return str(self._tasks[-1] if self.task is None else self.task)
+
+    @property
+    def _score(self) -> str:
+        """The name of the task's probability: that of its column, or Add_to_cart of the column Add to cart."""
+        return next(str(one["name"]) for one in self.schema_["tasks"] if one["column"] == self._name)
 
     def _features(self, X: Any, tasks: list[str], *, reset: bool) -> list[str]:
         """The names of a table's features, which scikit-learn remembers, or compares with those that it remembers."""

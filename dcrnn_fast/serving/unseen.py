@@ -90,9 +90,12 @@ class Unseen:
         self._told: set[str] = set()
 
     def add(self, ids: npt.NDArray[np.int64], dense: npt.NDArray[np.float32], varied: list[int], is_request: bool) -> None:
-        """Count rows, of a large table some, spread evenly. The unknown cells of ``varied`` fields are several texts."""
-        step = -(-len(ids) // WINDOW)
-        rows = np.concatenate([ids[::step], dense[::step]], axis=1, dtype=np.float64)
+        """Count rows: of a large table one drawn of each few, for a table may repeat. Unknown cells of ``varied`` are several texts."""
+        drawn: npt.NDArray[np.int64] | slice = slice(None)
+        if (step := -(-len(ids) // WINDOW)) > 1:
+            begins = np.arange(0, len(ids), step)
+            drawn = np.random.default_rng(0).integers(begins, np.minimum(begins + step, len(ids)))
+        rows = np.concatenate([ids[drawn], dense[drawn]], axis=1, dtype=np.float64)
         if len(ids) > 1 and (is_request or len(ids) <= REQUEST):
             alike = (rows == rows[0]).all(axis=0)
             alike[varied] = False

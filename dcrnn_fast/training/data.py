@@ -125,7 +125,7 @@ def check_rows(config: RunConfig, dataset: PackedDataset, *, needs_test: bool = 
         )
     for split in ("train", "valid", *(["test"] if needs_test else [])):
         if not len(dataset.split(split)):
-            remedy = MORE_ROWS if split == "valid" else "correct `files` in its schema"
+            remedy = MORE_ROWS if split == "valid" else "correct `files` or `split` in its schema"
             raise DataError(f"{name} has no {split} rows; {remedy}")
     of_weight = " or has the weight 0" if config.loss.sample_weight else ""
     if np.isnan(_counted_labels(dataset, "train", config)).all():

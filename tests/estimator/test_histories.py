@@ -73,6 +73,15 @@ def test_going_on_with_a_day_sees_the_days_before(model, tmp_path):
     assert {user: list(items) for user, items in held.items()} == expected
 
 
+def test_a_column_of_lists_may_stand_beside_histories():
+    rows = ROWS.assign(tags=[["a", "b"], ["c"]] * 2000)
+    tagged = fitted(rows[:3000])
+    assert {"column": "tags", "max_values": 2} in tagged.schema_["categorical"]
+    assert 0 < tagged.score(rows[3000:]) < 1
+    assert tagged.evaluate(rows[3000:])["click"]["rows"] == 1000
+    assert fitted(rows[3000:], init=tagged).score(rows[:3000]) > 0
+
+
 def test_a_feature_store_gets_what_a_next_row_would_see(model, tmp_path):
     assert [file.name for file in model.write_histories(tmp_path)] == ["seen.parquet", "bought.parquet"]
     now = DAY["ts"].max() + pd.Timedelta(1, "us")

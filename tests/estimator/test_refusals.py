@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 
+from dcrnn_fast import FunnelClassifier
 from dcrnn_fast.errors import CheckpointError, ConfigError, DataError
 from dcrnn_fast.training import evaluate
 from tests.refusals import refused, row, rows
@@ -50,16 +51,17 @@ TABLE = [
         said="schema of these arguments is not valid .*: `(group|weight|split)` and `tasks` both name column 'click'"),
     *rows("to go on from a run with other columns",
         lambda argument, given, fitted, frame: quick(**{argument: given}).fit(frame, init=fitted), None, cases=[
-        ("group", "city", DataError, "group='city': the run in .* has 'user_id', and its schema reads X; give the same, or fit without"),
-        ("weight", "price", DataError, "weight='price': the run in .* has None"),
-        ("funnel", False, DataError, "funnel=False: the run in .* has True"),
-        ("categorical", ["city"], DataError, r"categorical=\['city'\]: the run in .* has \['city', 'item_id', 'user_id'\]"),
-        ("numeric", [], DataError, r"numeric=\[\]: the run in .* has \['price'\]"),
-        ("histories", [{"name": "last", "of": "item_id"}], DataError, r"histories=\['last'\]: the run in .* has \[\]"),
-        ("tasks", ["click"], DataError, "tasks=.*: the run in .* has"),
+        ("group", "city", DataError, "group='city': init has 'user_id', and its schema reads X; give the same, or fit without"),
+        ("weight", "price", DataError, "weight='price': init has None"),
+        ("funnel", False, DataError, "funnel=False: init has True"),
+        ("categorical", ["city"], DataError, r"categorical=\['city'\]: init has \['city', 'item_id', 'user_id'\]"),
+        ("numeric", [], DataError, r"numeric=\[\]: init has \['price'\]"),
+        ("histories", [{"name": "last", "of": "item_id"}], DataError, r"histories=\['last'\]: init has \[\]"),
+        ("tasks", ["click"], DataError, "tasks=.*: init has"),
         ("config", {"model.steps": 3}, ConfigError, "model.steps is 3 and was 2"),
     ]),
     row("to go on from one before it is fitted", lambda frame: quick().fit(frame, init=quick()), NotFittedError, "is not fitted yet"),
+    row("to load no run", lambda tmp_path: FunnelClassifier.load(tmp_path), CheckpointError, "holds no run .*; name the --output folder"),
     row("to go on from no run", lambda frame, tmp_path: quick().fit(frame, init=tmp_path), CheckpointError, "holds no run"),
     *rows("a table that cannot be learned", lambda rows, frame: quick().fit(rows(frame)), DataError, cases=[
         (lambda frame: pa.Table.from_pandas(frame).append_column("x", MONTHS),
@@ -99,6 +101,7 @@ TABLE = [
         (lambda frame: frame.assign(click="maybe"), "eval_set, row 1: column 'click' is used as a label and holds 'maybe'"),
         (lambda frame: frame[:0], "eval_set has no rows; give rows, or"),
         (lambda frame: 7, "eval_set is of type int, expected a pandas"),
+        (lambda frame: [(frame, frame["click"])], "eval_set has its labels apart, expected them as columns of its table"),
         (lambda frame: [(frame, None), (frame, None)], "eval_set is a list of 2 tuples, expected one"),
     ]),
     row("no Parquet file", lambda: quick().fit(__file__, eval_set=__file__), DataError, "expected the path of a Parquet file"),

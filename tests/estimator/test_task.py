@@ -88,3 +88,11 @@ def test_a_columns_importance_is_that_of_the_task(order, frame):
 def test_a_saved_task_is_a_run(order, frame, tmp_path):
     run = order.fit(frame).save(tmp_path / "run")
     np.testing.assert_array_equal(Ranker.load(run).predict(frame)["order"], order.predict_proba(frame)[:, 1].astype(np.float32))
+
+
+def test_a_column_whose_name_no_task_can_have_is_a_task_too(order, frame):
+    rows = frame.drop(columns="order")
+    expected = order.fit(frame).predict_proba(rows)
+    order.set_params(task="Add to cart", tasks=["click", "Add to cart"]).fit(rows.assign(**{"Add to cart": frame["order"]}))
+    np.testing.assert_array_equal(order.predict_proba(rows), expected)
+    assert np.any(order.feature_importances_)

@@ -54,6 +54,7 @@ WARNED = {
     "no numbers": (lambda table: table.assign(size=np.nan), f"field 'size': {GONE} missing"),
     "one new text in a table of many users": (lambda table: table.assign(colour="new"), LOST),
     "half of the cells": (half_lost, HALF),
+    "every other cell of a large table": (lambda table: half_lost(pd.concat([table] * 2, ignore_index=True)[:3000]), "field 'colour': "),
     "half of the cells of a few rows": (lambda table: half_lost(table)[:500], HALF),
     "a late part of a large table": (lambda table: pd.concat([table] * 10 + [lost(table)] * 6), "field 'colour': 37.5% of the scored"),
     "a larger unit": (lambda table: table.assign(size=100 * (20 + table["size"]))[:500],

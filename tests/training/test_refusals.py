@@ -95,7 +95,7 @@ TABLE = [
     ]),
     *rows("a table", of_a_table, None, cases=[
         ({"weight": None}, {"loss__sample_weight": True}, ConfigError, "loss.sample_weight is true, but tiny has no weight column"),
-        ({"files": {"train": "tiny.csv", "test": "none.csv"}}, {}, DataError, "tiny has no test rows; correct `files`"),
+        ({"files": {"train": "tiny.csv", "test": "none.csv"}}, {}, DataError, "tiny has no test rows; correct `files` or `split`"),
         ({"funnel": False}, {"loss__cvr": "dr"}, ConfigError, "the relation of tiny is 'independent'; it needs several tasks"),
         (ONE_TASK | {"relation": "chain"}, {"loss__cvr": "dr"}, ConfigError, "tiny has the task click alone; it needs several tasks"),
     ]),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..packed.arrays import Progress, raw_bytes
-from ..read.columns import FloatArray, Place, labels_of, numbers_of, texts_of, times_of
+from ..read.columns import FloatArray, Place, Times, labels_of, numbers_of, texts_of, times_of
 from ..read.csv_files import Rejects
 from ..read.derive import with_derived
 from ..read.row_files import RowReader, expected_rows
@@ -65,17 +65,21 @@ class NumberColumn:
 class TimeColumn(NumberColumn):
     """A column of times as numbers that rise with time, NaN where missing: of dates and times, microseconds since 1970."""
 
-    moments: bool | None = None
-    """Whether the cells are dates or times, or numbers; None while all are missing."""
+    known: Times | None = None
+    """Those of the latest batch that holds any; None while all are missing."""
+
+    @property
+    def moments(self) -> bool | None:
+        """Whether the cells are dates or times, or numbers."""
+        return None if self.known is None else self.known.moments
 
     def read(self, cells: pa.Array, name: str, place: Place) -> None:
-        """Add the cells of a batch. Raises DataError for what is no time, and for numbers behind dates or times, or before them."""
+        """Add the cells of a batch. Raises DataError for what is no time, and for cells of another kind than those before."""
         times = times_of(cells, name, place)
         if not np.isnan(times.values).all():
-            if self.moments not in (None, times.moments):
-                here, before = ("times", "numbers") if times.moments else ("numbers", "times")
-                raise place.error(f"holds {here} from here on, and {before} before; write all times in one way", 0, name)
-            self.moments = times.moments
+            if self.known is not None and self.known.kind != times.kind:
+                raise place.error(f"holds {times.kind} from here on, and {self.known.kind} before; write all times in one way", 0, name)
+            self.known = times
         self.append(times.values)
 
 

@@ -135,16 +135,24 @@ class Times(NamedTuple):
     """A column of times as float64 that rise with time, NaN where missing: if `moments`, as microseconds since 1970, else as they were."""
 
     values: FloatArray
-    moments: bool
+    kind: str
+    """In words: numbers, times without a zone, or times with one. All rows of a column must be of one kind."""
+
+    @property
+    def moments(self) -> bool:
+        """Whether they are dates or times."""
+        return self.kind != "numbers"
 
 
 def times_of(column: pa.Array, name: str, place: Place) -> Times:
     """A column of numbers, or of dates, times or ISO 8601 text, which are moments. Raises DataError for anything else."""
     times = as_times(column, name, place)
-    moments = pa.types.is_timestamp(times.type)
-    if moments:
+    kind = "numbers"
+    if pa.types.is_timestamp(times.type):
+        kind = f"times {'without' if times.type.tz is None else 'with'} a zone"
         times = times.cast(pa.timestamp("us", times.type.tz), safe=False).cast(pa.int64())
-    return Times(numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place), moments)
+    values = numbers_of(times.cast(pa.float64(), safe=False) if pa.types.is_integer(times.type) else times, name, place)
+    return Times(values, kind)
 
 
 def check_one_unit(numbers: FloatArray, used: str, column: str, table: str) -> None:

@@ -84,6 +84,14 @@ def test_a_table_of_another_country_is_drafted_as_it_is_written(table):
     assert "0007" in data.meta.vocabulary["artikel"]
 
 
+@pytest.mark.parametrize(
+    ("texts", "remarked"), [(["clicked", "ignored"], True), (["clicked", "ignored", None], True), (["a", "b", "c"], False)]
+)
+def test_two_texts_of_an_event_by_name_may_be_a_label(table, texts, remarked):
+    text = drafted(table, {"paid": [0, 1] * 60, "click": (texts * 60)[:120], "city": ["a", "b"] * 60})
+    assert re.findall(r'"(\w+)".*: is it a label\?', text) == ["click"] * remarked
+
+
 def test_lists_become_fields_with_several_values_and_vectors_do_not(table):
     rows = range(200)
     columns = {
