@@ -27,8 +27,7 @@ def writing_packed(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(lock_of(path), wait=True):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(beside)
+            shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
             beside.mkdir()
             try:
                 yield beside
