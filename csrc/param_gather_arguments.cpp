@@ -39,7 +39,7 @@ void check_bank_gradient(const Tensor& grad, const Tensor& index, int64_t num_sh
   check_floats(grad, "grad");
   check_index(index, grad, "grad");
   check(grad.dim() >= 2 && grad.size(0) == index.size(0) && grad.size(1) == index.size(1), "grad: got shape ", shape(grad),
-        ", expected [T, R, ...] beside index ", shape(index));
+        ", expected [T, R, ...] for index ", shape(index));
   check_rows(num_shared, num_private, index, "num_shared, num_private");
   const int64_t each = values_each(grad, 2);
   values_of({index.size(0), num_private, each}, "num_private: the gradient of the private rows");

@@ -27,7 +27,7 @@ namespace asio = boost::asio;
 namespace dcrnn_fast::server {
 namespace {
 
-constexpr rlim_t kReserved = 256;                // descriptors that are no connection's: files, threads, clients too many
+constexpr rlim_t kReserved = 256;                // descriptors that are not a connection's: files, threads, clients too many
 constexpr std::chrono::seconds kLastAnswers{1};  // to say to those who wait in vain that the server stops
 
 struct UsageError : std::runtime_error {

@@ -129,7 +129,7 @@ def evaluate(
     backend: BackendOfRun = None,
     device: DeviceOfRun = None,
     as_served: Annotated[
-        bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows of which none were left out.")
+        bool, typer.Option("--as-served", help="Evaluate the probabilities that `predict` gives, on rows from which none were left out.")
     ] = False,
     bootstrap: Annotated[int | None, typer.Option(help="Resample the rows this often for 95% intervals, e.g. 1000.")] = None,
     k: Ranks = 10,

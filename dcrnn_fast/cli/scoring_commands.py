@@ -21,7 +21,7 @@ def predict(
     run: Run,
     inputs: Annotated[list[str], typer.Option("--input", help="File, pattern or folder, repeatable; labels need not be there.")],
     output: Annotated[Path, typer.Option(help="File to write, .parquet or .csv: a row of scores for each input row.")],
-    keys: Annotated[list[str] | None, typer.Option("--key", help="Column to repeat beside the scores, repeatable.")] = None,
+    keys: Annotated[list[str] | None, typer.Option("--key", help="Column to copy to the output, repeatable.")] = None,
     schema: Annotated[
         Path | None,
         typer.Option(help="Schema YAML whose `csv`, `missing_values` and `max_rejects` say how to read CSV files; default: the run's."),

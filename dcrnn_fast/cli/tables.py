@@ -92,7 +92,7 @@ def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[st
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Lines as they are, but for control characters: neither coloured nor wrapped."""
+    """Lines as they are, without control characters: neither coloured nor wrapped."""
     for line in lines:
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 

@@ -68,7 +68,7 @@ def prepare(
     that pyarrow reads, such as s3://bucket/packed, is fetched into the cache first. `tables` has the rows in place of the
     schema's `files`: a pandas or polars DataFrame, an Arrow table, a mapping of columns to lists or arrays, or the path of a file. A
     mapping whose keys are train, valid, test or past has one of these for each, however the schema splits; test may be left
-    out where train is no path.
+    out where train is not a path.
 
     If the data has no validation split, `valid_fraction` in [0, 1) of the train rows, drawn with `seed`, become one. `encoding` is that of
     another data set's `meta`: this data is then encoded alike, and fits a model trained on the other. Without it, vocabularies and scales
@@ -110,7 +110,7 @@ def prepare(
 
 
 def opened(path: str | Path, cache: Path | None = None, progress: Progress = no_progress) -> PackedDataset:
-    """The packed folder at a path or an address, of which `cache` gets the files."""
+    """The packed folder at a path or an address, whose files go to `cache`."""
     return open_remote(str(path), cache or default_cache_dir(), progress) if is_remote(path) else open_packed(path)
 
 
@@ -167,9 +167,9 @@ def draft_schema(inputs: str | Path | Sequence[str | Path], *, tasks: Sequence[s
     to value, as those of a code do, are a category and a number. Ids that hardly repeat are left out. It reads at most the first 1,000,000
     rows: of the CSV files if the first file is one, else of the Parquet files, and of the first file alone if that is not UTF-8.
 
-    Raises TypeError for an input that is no path. Raises DataError for no input or an empty text, for files that cannot be read or hold no
-    rows, for `tasks` that are no list of different columns of the table, and for a table without a column that holds 0 and 1 alone, or true
-    and false: nothing in it is a label as it is.
+    Raises TypeError for an input that is not a path. Raises DataError for no input or an empty text, for files that cannot be read or hold
+    no rows, for `tasks` that are not a list of different columns of the table, and for a table without a column that holds 0 and 1 alone,
+    or true and false: nothing in it is a label as it is.
     """
     from .inspect.draft import as_yaml, draft
 
@@ -197,7 +197,7 @@ def prepare_folder(
     `files`. `seed` and `valid_fraction` are those of `prepare`. `workers` threads learn and encode at the same time, by default one for
     each core that the process may use, at most 8; their number changes no bit. `progress` is called with what is being done, how much of it
     is done, and how much there is, or None if that is not known. Rejected rows are in the folder's rejects.parquet. Memory does not grow
-    with the table, but for a few bytes a row; while it works, the disk holds the columns twice. If the process is killed, the next call
+    with the table, except by a few bytes a row; while it works, the disk holds the columns twice. If the process is killed, the next call
     starts anew.
 
     Raises DataError as `prepare` does, and for an `output` that exists; TypeError or ValueError for `workers` outside 1 to 1024.

@@ -119,7 +119,7 @@ def only_eval_set(given: Any) -> Any:
 def with_column(table: Any, argument: str, name: str, values: Any) -> Any:
     """The table in Arrow, with one more column. Raises DataError for a path, a column that is there, and another number of values."""
     if isinstance(table, (str, Path)):
-        raise DataError(f"{name}: got values beside the path of a file, expected them as a column of it, which weight names")
+        raise DataError(f"{name}: got values and the path of a file, expected them as a column of the file, which weight names")
     made, cells = arrow_table(table, argument), np.asarray(values)
     if name in made.column_names:
         raise DataError(f"has the column {name!r}, which is also an argument of fit; rename one", table=argument)
@@ -136,7 +136,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 def notes_of(
     drafted: Draft, schema: Mapping[str, Any], given: Mapping[str, Any], kinds: Mapping[str, pa.DataType], aside: Collection[str | None]
 ) -> Iterator[str]:
-    """A line for each thing that a person should know of ``schema``: the draft, but for the fields ``given`` by their key in a schema.
+    """A line for each thing that a person should know of ``schema``: the draft, except the fields ``given`` by their key in a schema.
 
     ``kinds`` are the types of the table's columns, and ``aside`` the columns of the time, the weight and the group.
     """

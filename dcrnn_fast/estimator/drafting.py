@@ -38,7 +38,7 @@ def wanted_columns(model: FunnelClassifier, tasks: list[str], given: Mapping[str
 def drafted_schema(
     model: FunnelClassifier, paths: Sequence[Path], tasks: list[str], given: Mapping[str, Any], weight: str | None, report: Report
 ) -> dict[str, Any]:
-    """The schema of the rows: drafted, but for what the arguments say. Reports what is read, and what the draft leaves out."""
+    """The schema of the rows: drafted, except what the arguments say. Reports what is read, and what the draft leaves out."""
     kinds = {field.name: field.type for field in pq.read_schema(paths[0])}
     drafted = draft([str(paths[0])], tasks=tasks)
     schema = {key: value for key, value in drafted.schema.items() if key not in ("files", "split")} | {"name": NAME}
@@ -50,7 +50,7 @@ def drafted_schema(
     schema["numeric"] = [one if one.keys() - {"column"} else numbers.get(one["column"], one | NUMBER) for one in schema["numeric"]]
     if not any(schema[kind] for kind in given):
         left = f": it leaves out {' '.join(map(drafted.left_out, drafted.left))}" if drafted.left else ""
-        raise DataError(f"has no column to learn from beside those of tasks{left}", table="X")
+        raise DataError(f"has no column to learn from, apart from those of tasks{left}", table="X")
     for one in schema["numeric"]:
         if one["column"] in names_of(schema["categorical"]) and one not in (given["numeric"] or ()):
             one.pop("buckets", None)  # one field says which cells are missing

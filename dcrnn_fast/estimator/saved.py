@@ -25,11 +25,11 @@ from ..training.folder.layout import RunFolder
 from .arguments import names_of
 
 OWN_KEYS = {"data", "init", "seed", "split_seed", "loss.sample_weight"}
-"""The keys of a run's configuration that are no setting of an estimator."""
+"""The keys of a run's configuration that an estimator does not set."""
 
 
 def files_of(run: RunFolder) -> dict[str, bytes]:
-    """By path in a run folder the content of its files, but for checkpoints."""
+    """By path in a run folder the content of its files, without checkpoints."""
     files = [file for file in run.root.rglob("*") if file.is_file() and run.checkpoints not in file.parents]
     return {str(file.relative_to(run.root)): file.read_bytes() for file in files}
 
@@ -53,7 +53,7 @@ def without_histories(X: Any, histories: Sequence[str]) -> bool:
     if given and len(given) < len(histories):
         lacking = next(name for name in histories if name not in given)
         both = f"has the history {given[0]!r} and lacks {lacking!r}"
-        raise DataError(f"{both}; give all, or none and the columns of which they are made", table="X")
+        raise DataError(f"{both}; give all, or none and the columns that they are made from", table="X")
     return not given
 
 

@@ -40,8 +40,8 @@ class DCRNN(nn.Module):
         shared_embeddings: fields that use another field's embeddings, which has as many ids: {"last_item": "item"}. Without field names,
             positions as text.
         pooled: fields with several values: {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}. The columns are consecutive
-            names in ``num_embeddings`` with one embedding; "mean" or "sum" pools it. Id 0 is no value. ids are then [B, C] for C columns,
-            and F counts each such field once.
+            names in ``num_embeddings`` with one embedding; "mean" or "sum" pools it. Id 0 is not a value. ids are then [B, C], for C
+            columns, and F counts each such field once.
         sparse: give the tables of ids sparse gradients, for :class:`dcrnn_fast.RowWiseAdagrad` or ``torch.optim.SparseAdam``.
         first_order: add to the logits a weight for each id and task, and a weight for each number and task.
         first_order_only: fields that only the first-order term reads, such as the position at which an item was shown. Their embedding is
@@ -159,7 +159,7 @@ class DCRNN(nn.Module):
         With r < 1, :meth:`predict` gives the probabilities of the full log. Logits and loss stay those of the sampled rows.
 
         Raises:
-            TypeError, ValueError: another number, or r < 1 with several tasks that are no chain.
+            TypeError, ValueError: another number, or r < 1 with several tasks that are not a chain.
         """
         return self.event_logits.negative_rate
 

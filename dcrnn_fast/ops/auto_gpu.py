@@ -107,7 +107,7 @@ def measured_backend(operator: str, tensors: Sequence[Any], options: tuple[Any, 
     """The backend for a call of an operator on a device where ``auto`` measures. ``implementation`` gives what a backend offers."""
     first, names, is_cell, traced = tensors[0], CONTRACTS[operator].INPUTS, operator != "param_gather", torch.compiler.is_compiling()
     given = {name: tensor for name, tensor in zip(names, tensors, strict=False) if tensor is not None}
-    # what is no plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
+    # what is not a plain tensor has no values to check, nobody may see a measurement, and an output without values shows nothing
     plain = all([type(tensor) in (Tensor, Parameter) for tensor in tensors if tensor is not None])
     refused = (first if is_cell else tensors[2]).dim() != 2  # by the reference, which says why
     if transformed() or (not traced and (observed() or not plain or refused or not first.numel())):

@@ -54,7 +54,7 @@ def _loaded(name: str) -> tuple[ModuleType | None, str]:
         found = import_module(f"dcrnn_fast.{name}")
     except ImportError as error:
         if find_spec(f"dcrnn_fast.{name}") is not None:
-            reason = f"the {language} extension does not load beside PyTorch {torch.__version__}: {error}"
+            reason = f"the {language} extension does not load with PyTorch {torch.__version__}: {error}"
     if failure.is_file():
         reason = f"the {language} extension was not built: {failure.read_text(encoding='utf-8').strip()}; then run again: pip install -e ."
     return found, reason

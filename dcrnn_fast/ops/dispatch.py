@@ -58,7 +58,7 @@ def compute(operator: str, tensors: tuple[Any, ...], options: tuple[Any, ...], b
 
 def told_by_type(error: Exception, operator: str, tensors: tuple[Any, ...]) -> Exception:
     """The error by its own type: PyTorch hands a failed check of C++ on as RuntimeError or ValueError, and its dispatcher has its own words
-    for what is no tensor, and for a tensor without a dense layout, of which it finds no kernel."""
+    for what is not a tensor, and for a tensor without a dense layout, of which it finds no kernel."""
     if checked := re.search(r"dcrnn_fast: (TypeError|ValueError|IndexError): (.*)", str(error)):
         return {"TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError}[checked[1]](checked[2])
     if isinstance(error, ValueError):

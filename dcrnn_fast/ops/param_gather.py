@@ -91,7 +91,7 @@ def check_backward(grad: Tensor, index: Tensor, num_shared: int, num_private: in
     check_dtype("grad", grad)
     check_index_tensor(index, "grad", grad)
     if grad.dim() < 2 or grad.shape[:2] != index.shape:
-        raise ValueError(f"grad: got shape {list(grad.shape)}, expected [T, R, ...] beside index {list(index.shape)}")
+        raise ValueError(f"grad: got shape {list(grad.shape)}, expected [T, R, ...] for index {list(index.shape)}")
     check_rows(num_shared, num_private, index, "num_shared, num_private")
 
 

@@ -100,7 +100,7 @@ class Features(nn.Module):
             if name not in self.pooled:
                 fields.append(vectors[:, columns[0]])
                 continue
-            held = (ids[:, columns] != 0).unsqueeze(2)  # id 0 is no value
+            held = (ids[:, columns] != 0).unsqueeze(2)  # id 0 is not a value
             total = torch.where(held, vectors[:, columns], 0).sum(1)
             fields.append(total / held.sum(1).clamp(min=1).to(total.dtype) if self.pooled[name]["pooling"] == "mean" else total)
         return torch.stack(fields, dim=1) if fields else vectors

@@ -64,7 +64,7 @@ def read_run(path: str | Path, *, device: str, backend: str) -> Run:
     path = path_of("path", path)
     folder = RunFolder(Path(real) if (real := os.path.realpath(path)) != os.path.abspath(path) else path)
     if not folder.encoder.is_file():
-        raise DataError(f"{path} is no run folder, which holds {folder.encoder.name}; name the --output folder of a training run")
+        raise DataError(f"{path} is not a run folder, which holds {folder.encoder.name}; name the --output folder of a training run")
     model, about, weights = load_sealed(folder.weights, device=device, backend=backend)
     encoding = read_encoding(folder.encoder, about)
     encoder = Encoder(tasks=about["tasks"], num_embeddings=dict(about["fields"]), dense=about["dense"], **encoding)
@@ -128,7 +128,7 @@ class Ranker:
                 default it is a warning, once.
 
         Raises:
-            TypeError, ValueError: ``path`` is no path.
+            TypeError, ValueError: ``path`` is not a path.
             CheckpointError: a file is missing, damaged or changed, the run has not written its weights yet, or its calibration was fitted
                 to other weights.
             DataError: the folder holds no run.
@@ -164,7 +164,7 @@ class Ranker:
                 read from it.
 
         Raises:
-            TypeError: ``user`` is no mapping.
+            TypeError: ``user`` is not a mapping.
             DataError: neither has a column, or a cell is not what its column is read as; the message names column and row.
 
         Example:

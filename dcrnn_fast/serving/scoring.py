@@ -1,4 +1,4 @@
-"""Scores files of any size: read, encode and score batch by batch, and write the scores beside the columns that name the rows."""
+"""Scores files of any size: read, encode and score batch by batch, and write the scores next to the columns that name the rows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def score_files(
 
     Raises:
         DataError: an argument, a file, a column or a cell cannot be used; the message names it.
-        TypeError, ValueError: an input is no path, or ``max_rejects`` no number of rows.
+        TypeError, ValueError: an input is not a path, or ``max_rejects`` no number of rows.
     """
     if not hasattr(ranker, "encoder"):
         raise DataError(f"ranker: got {shown(ranker)}, expected a Ranker or an ExportedRanker; load one from its run or file")

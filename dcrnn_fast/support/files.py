@@ -40,14 +40,14 @@ def regular_file(path: Path) -> Path:
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(code, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file", str(path))
+        raise OSError(code, "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file", str(path))
     return path
 
 
 def output_path(name: str, value: object, *suffixes: str) -> Path:
     """The path of a file to write.
 
-    Raises TypeError or ValueError as :func:`path_of`, and DataError unless it ends in one of ``suffixes``, is no folder, and lies in one
+    Raises TypeError or ValueError as :func:`path_of`, and DataError unless it ends in one of ``suffixes``, is not a folder, and lies in one
     that exists.
     """
     path = path_of(name, value)

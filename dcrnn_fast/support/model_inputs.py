@@ -1,4 +1,4 @@
-"""Checks of a model's arguments and inputs: fields, tasks, ids, dense features, labels, weights. They are no part of what a model computes.
+"""Checks of a model's arguments and inputs: fields, tasks, ids, dense features, labels, weights. A model does not compute them.
 
 Each message names the argument and the field, what came and what was expected. Checks of values read the tensor, which on a GPU waits for
 the device; :func:`checked` makes them before. A compiled or exported graph leaves them out. There :func:`merge_ids` makes an id outside its

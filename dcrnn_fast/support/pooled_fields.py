@@ -1,7 +1,7 @@
 """Fields with several values: columns of ids whose embeddings a model adds up, or averages, to one vector. Needs the standard library only.
 
 `pooled` maps each such field to its columns, which follow each other and read one embedding, and to how they become a vector:
-`{"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "mean"}}`. Id 0 is no value.
+`{"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "mean"}}`. Id 0 is not a value.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ def load(path: Path) -> Any:
 def parse(text: str) -> Any:
     """The value of a JSON text.
 
-    Raises ValueError for what is no JSON (NaN and infinities included), for numbers beyond float64 (1e999), for nesting that exhausts
-    Python's stack, for integers of more digits than Python reads, and for text that is no Unicode (half of a surrogate pair).
+    Raises ValueError for what is not JSON (NaN and infinities included), for numbers beyond float64 (1e999), for nesting that exhausts
+    Python's stack, for integers of more digits than Python reads, and for text that is not Unicode (half of a surrogate pair).
 
     >>> from dcrnn_fast.support import strict_json
     >>> strict_json.parse('{"rows": 8}')

@@ -98,7 +98,7 @@ def from_keyed_jagged_tensor(ids: KeyedJaggedTensor, reader: Any) -> Tensor:
 
     Raises:
         IndexError: an id outside its field's range, 0 among several values included; the message names the field.
-        TypeError, ValueError: what is no KeyedJaggedTensor of integers, lacks a field, has weights, or has a row with another number of
+        TypeError, ValueError: what is not a KeyedJaggedTensor of integers, lacks a field, has weights, or has a row with another number of
             values than its field may have: one, or of a field with several values, at most as many as it has columns.
 
     Example:
@@ -156,5 +156,5 @@ def check_keyed_jagged_tensor(ids: Any, fields: Sequence[Field]) -> None:
         first = 0 if field.pooling is None else 1
         if low < first or high >= field.size:
             stray = low if low < first else high
-            hint = "; 0 is no value, leave it out" if stray == 0 else ""
+            hint = "; 0 is not a value, leave it out" if stray == 0 else ""
             raise IndexError(f"ids: field {field.name!r} has id {stray}, expected [{first}, {field.size}){hint}")

@@ -189,7 +189,7 @@ class DCRNN(model.DCRNN):
     def load_plain_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take the weights of a :class:`dcrnn_fast.DCRNN` with the same arguments. Each process takes its part of the tables.
 
-        Raises TypeError, ValueError: it is no state_dict, or its names or shapes do not fit this model; then no weight has changed.
+        Raises TypeError, ValueError: it is not a state_dict, or its names or shapes do not fit this model; then no weight has changed.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state: got {type(state).__name__}, expected the state_dict of a DCRNN")
@@ -240,7 +240,7 @@ def shard(
         device: where this process computes.
 
     Raises:
-        TypeError, ValueError: an argument of another type or outside its range, or a model whose embedding_dim is no multiple of 4.
+        TypeError, ValueError: an argument of another type or outside its range, or a model whose embedding_dim is not a multiple of 4.
         RuntimeError: there is no process group yet; call ``torch.distributed.init_process_group`` first.
 
     Example::

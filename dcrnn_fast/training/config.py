@@ -261,7 +261,7 @@ def located(config: RunConfig) -> RunConfig:
 
 
 def describe_differences(before: RunConfig, now: RunConfig, *, but: Collection[str] = ()) -> str:
-    """The keys in which two configurations differ, but for some, with both values in words; empty if they do not."""
+    """The keys in which two configurations differ, except some, with both values in words; empty if they do not."""
     old, new = dict(flat(before.to_dict())), dict(flat(now.to_dict()))
     return "; ".join(f"{key} is {new[key]!r} and was {old[key]!r}" for key in old if key not in but and new[key] != old[key])
 

@@ -140,7 +140,7 @@ Column single_values(const Source& source, bool within64) {
       for (std::size_t before = 0; before < row; ++before) {
         if (is_whole(column.cells[before].kind) && !is_exact(column.cells[before]))
           refuse(source, row, cell,
-                 "an integer or null, for " + as_shown(column.cells[before]) + " before it is no float64; give all cells one type");
+                 "an integer or null, for " + as_shown(column.cells[before]) + " before it is not a float64; give all cells one type");
         column.cells[before] = as_number(source, before, column.cells[before]);
       }
       kind = Cell::number;

@@ -58,7 +58,7 @@ struct Column {
 // integers beyond 64 bits.
 Column single_values(const Source& source, bool within64);
 
-// The values of cells that are lists or, if there is a `separator`, text that it divides. Null and the empty text are no values.
+// The values of cells that are lists or, if there is a `separator`, text that it divides. Null and the empty text are not values.
 class Values {
  public:
   // `separator` is empty where there is none.
@@ -79,10 +79,10 @@ class Values {
 // Throws BadRequest for a whole number among a column's texts that is a float which may have lost digits.
 void check_digits(const Column& column);
 
-// float64, NaN where missing. Throws BadRequest for text that is no number, for integers beyond 2^53 and for infinite numbers.
+// float64, NaN where missing. Throws BadRequest for text that is not a number, for integers beyond 2^53 and for infinite numbers.
 std::vector<double> numbers(const Column& column);
 
-// Reads text as Arrow does; false for what is no number. The number may be NaN or infinite.
+// Reads text as Arrow does; false for what is not a number. The number may be NaN or infinite.
 bool parse_number(std::string_view text, double& value);
 
 // A cell as a vocabulary spells it; what neither the cell nor the program holds is written into `buffer`.
@@ -93,7 +93,7 @@ struct Derived {
   enum Kind { cross, value, hour, weekday, day, constant };
   std::string name;
   Kind kind = cross;
-  std::vector<std::string> sources;  // of one that is no cross, a single column; of a constant none
+  std::vector<std::string> sources;  // of one that is not a cross, a single column; of a constant none
   std::string text;                  // of a constant
   std::string separator;             // empty where there is none
   std::size_t position = 0;

@@ -214,7 +214,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
     co_return sent&& keep_alive;
   }
 
-  // The answer to what is no request, or none if the connection broke.
+  // The answer to what is not a request, or none if the connection broke.
   Answer problem(const beast::error_code& error) const {
     if (error == http::error::body_limit)
       return error_answer(413, "the body has more than " + std::to_string(server_.options_.max_body_bytes) +
@@ -223,7 +223,7 @@ class HttpServer::Session : public std::enable_shared_from_this<Session> {
       return error_answer(400, "the headers have more than " + std::to_string(kHeaderBytes) + " bytes");
     const bool broken = error == http::error::end_of_stream || error == http::error::partial_message;
     if (broken || error.category() != make_error_code(http::error::end_of_stream).category()) return {};
-    return error_answer(400, "the request is no HTTP/1.1: " + error.message());
+    return error_answer(400, "the request is not HTTP/1.1: " + error.message());
   }
 
   asio::awaitable<bool> send(const Answer& answer, const Request& request, unsigned version, bool keep_alive) {

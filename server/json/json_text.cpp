@@ -22,7 +22,7 @@ namespace json = boost::json;
 using Error = boost::system::error_code;
 
 constexpr std::size_t kMaxDepth = 32, kMaxDigits = 4300;  // Python reads no more digits
-// No text that was parsed holds this key, for it is no UTF-8.
+// No text that was parsed holds this key, as it is not UTF-8.
 constexpr std::string_view kBigInteger = "\xff integer";
 
 // At most `limit` bytes of UTF-8, without half a character at the end.
@@ -139,7 +139,7 @@ json::value parse_json(std::string_view text) {
   const std::size_t read = parser.write_some(false, text.data(), text.size(), error);
   if (!error && read < text.size()) error = json::error::extra_data;
   if (error == json::error::too_deep) throw BadRequest("the JSON is nested more than " + std::to_string(kMaxDepth) + " levels deep");
-  if (error) throw BadRequest("the text is no JSON in UTF-8: it ends or breaks at byte " + std::to_string(read + 1) + "; correct it there");
+  if (error) throw BadRequest("the text is not JSON in UTF-8: it ends or breaks at byte " + std::to_string(read + 1) + "; correct it");
   json::value value = parser.handler().take();
   if (big_integer(value)) throw BadRequest("the JSON is " + shown(value) + ", expected an object or a list");
   return value;

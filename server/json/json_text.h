@@ -14,7 +14,7 @@ struct BadRequest : std::runtime_error {
 };
 
 // The value of a JSON text in UTF-8. Numbers are rounded to the nearest double. An object that no text can hold stands for an integer
-// beyond 64 bits. Throws BadRequest for what is no JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of
+// beyond 64 bits. Throws BadRequest for what is not JSON or no UTF-8, for a key that an object holds twice, for more than 32 levels of
 // nesting, for an integer of more than 4,300 digits, for a number beyond float64, and for a text that is only an integer beyond 64 bits.
 boost::json::value parse_json(std::string_view text);
 

@@ -70,7 +70,7 @@ class Archive {
 Archive::Archive(const std::string& path) : file_(fdopen(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), "rb"), std::fclose) {
   if (!file_) throw ModelError(path + " does not exist or cannot be read; write it with `dcrnn-fast export --format aoti`");
   if (!std::filesystem::is_regular_file(this->path()))
-    throw ModelError(path + " is no regular file; name a file of `dcrnn-fast export --format aoti`");
+    throw ModelError(path + " is not a regular file; name a file of `dcrnn-fast export --format aoti`");
   read_directory();
   for (const auto& [name, entry] : entries_)
     if (!intact(entry)) throw Damaged("its entry " + name + " does not have its checksum");
@@ -94,7 +94,7 @@ void Archive::read_directory() {
   const std::uint64_t tail_size = std::min<std::uint64_t>(size, kEndSize + kLongestComment);
   const std::string tail = bytes(size - tail_size, tail_size);
   const std::size_t end = tail.rfind("PK\x05\x06");
-  if (end == std::string::npos) throw Damaged("it is no zip archive");
+  if (end == std::string::npos) throw Damaged("it is not a zip archive");
   const std::uint32_t count = number(tail, end + 10, 2), directory_size = number(tail, end + 12, 4), start = number(tail, end + 16, 4);
   if (start == kElsewhere || std::uint64_t{start} + directory_size > size) throw Damaged("its directory is beyond its first 4 GB");
   const std::string directory = bytes(start, directory_size);
@@ -209,7 +209,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
                                                .unseen = std::make_unique<Unseen>(about),
                                                .engine = load_engine({archive.path(), names, fields, dense, threads})});
     for (const float score : model->engine->run(std::vector<std::int64_t>(fields), std::vector<float>(dense), 1))
-      if (!std::isfinite(score)) throw std::runtime_error("it gives a score that is no number");
+      if (!std::isfinite(score)) throw std::runtime_error("it gives a score that is not a number");
     return model;
   } catch (const ModelError&) {
     throw;
@@ -217,7 +217,7 @@ std::unique_ptr<const Model> load(const std::string& path, std::size_t threads) 
     throw ModelError(path + " is damaged, or no file of `dcrnn-fast export`: " + error.what() + "; export the run again");
   } catch (const std::exception& error) {
     const std::string_view said = error.what();
-    throw ModelError(path + " is no file of `dcrnn-fast export`, or was changed after it was written (" +
+    throw ModelError(path + " is not a file of `dcrnn-fast export`, or was changed after it was written (" +
                      std::string(said.substr(0, std::min<std::size_t>(said.find('\n'), 300))) + "); export the run again");
   }
 }

@@ -175,7 +175,7 @@ SAID = {
         ["reads brand as numbers: name those that are codes, such as of a city, in categorical"], []),
     "named numbers": (lambda rows: rows.assign(brand=np.arange(3000) % 700), {"numeric": ["brand"]}, [], ["that are codes"]),
     "nearly unique": (lambda rows: rows.assign(session_id=np.random.default_rng(0).integers(0, 2700, 3000)), {},
-        ["\nsession_id is nearly unique: it groups the rows and is no feature\n"], []),
+        ["\nsession_id is nearly unique: it groups the rows and is not a feature\n"], []),
     "control characters": (lambda rows: rows[["click", "city"]].assign(**{"a\x1b[2Jb": rows["price"], "c\rd": 1}), {},
         ["reads city, a\\x1b[2Jb"], ["\x1b", "\r"]),
     "a day": (lambda rows: rows.assign(day=rows["ts"].dt.date), {"categorical": ["day"]},

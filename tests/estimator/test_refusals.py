@@ -71,7 +71,7 @@ TABLE = [
          r"X: column 'month' is of type period\[h\], which no field can hold; make text or numbers of it"),
         (lambda frame: frame.assign(city=[1, "a"] * 1500), "column 'city'"),
         (lambda frame: frame.rename(columns={"city": 7}), "X has the column 7, expected"),
-        (lambda frame: frame[["click", "order"]], "X has no column to learn from beside those of tasks$"),
+        (lambda frame: frame[["click", "order"]], "X has no column to learn from, apart from those of tasks$"),
         (lambda frame: frame["click"], "X is of type Series, expected a pandas"),
         (lambda frame: frame[:4], "X has 4 rows, too few to keep 0.1 of them"),
         (lambda frame: {}, "X has no columns; give it those of the tasks and of the features"),
@@ -79,7 +79,7 @@ TABLE = [
     ]),
     *rows("a table of one task", lambda rows, frame: quick(tasks=["click"]).fit(rows(frame)), DataError, cases=[
         (lambda frame: frame[["click"]].assign(id=range(3000)),
-         'X has no column to learn from beside those of tasks: it leaves out "id": bigint, .*: every row another'),
+         'X has no column to learn from, apart from those of tasks: it leaves out "id": bigint, .*: every row another'),
         (lambda frame: frame.assign(click=frame["click"] * 2 - 1), "make a column of 0 and 1 of it"),
         (lambda frame: {"click": [0, 1], "city": ["a"]}, "X has columns of unequal length: 'click' has 2, 'city' has 1 rows"),
     ]),

@@ -221,7 +221,7 @@ def test_rows_that_spark_cannot_split_are_refused(log, spark, tmp_path):
         (frame, {"split": {"hash": "time", "valid": 0.1, "test": 0.1}}, "'time' holds times, whose text depends on Spark's time zone"),
         (frame, {"split": by_time | {"time": "hour"}}, "frame lacks the column hour .* a derived one is not made on Spark"),
         (frame.where("row < 0"), {}, "the frame has no rows"),
-        (days("if(row < 100, string(row), '2024-05-01')"), by_day, "'day' holds times in some rows, and numbers in others"),
+        (days("if(row < 100, string(row), '2024-05-01')"), by_day, "'day' holds numbers in some rows, and times without a zone in others"),
         (days("if(row = 9, null, row)"), by_day, "'day' splits the rows by time and is"),
     ]
     for one, changes, words in refused:

@@ -35,7 +35,7 @@ def test_it_says_where_it_listens_loads_again_and_ends_with_0(calibrated_shop, r
         (["--run", "a", "--package", "b"], "give either --run"),
         (["--run", "a", "--max-rows", "10", "--max-queue-rows", "9"], "--max-queue-rows 9: expected at least --max-rows, 10"),
         (["--package", "a.pt2", "--device", "cpu"], "--device and --backend are for --run"),
-        (["--run", "nowhere", "--port", "0"], "nowhere is no run folder"),
+        (["--run", "nowhere", "--port", "0"], "nowhere is not a run folder"),
         (["--package", "nowhere.pt2", "--port", "0"], "nowhere.pt2"),
         (["--run", "a", "--host", "no.such.host.invalid"], "--host no.such.host.invalid --port 8000"),
     ],

@@ -35,7 +35,7 @@ def test_missing_and_damaged_files_are_refused(file, tmp_path):
     os.mkfifo(tmp_path / "pipe.pt2")
     (tmp_path / "device.pt2").symlink_to("/dev/zero")
     for path in (tmp_path, tmp_path / "pipe.pt2", tmp_path / "device.pt2"):
-        with pytest.raises(ExportError, match="cannot be read: it is no regular file"):
+        with pytest.raises(ExportError, match="cannot be read: it is not a regular file"):
             load_exported(path)
     content = file.read_bytes()
     for part, changed in {

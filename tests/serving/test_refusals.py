@@ -75,7 +75,7 @@ TABLE = [
         ({ABOUT: with_json(setting("cpu", {"instructions": 5}))}, "no file of"),
         ({ABOUT: with_json(setting("cpu", {"instructions": [5]}))}, "no file of"),
         *(({ABOUT: with_json(setting(*one))}, "no file of") for one in [("model", 5), ("model", None), ("calibrated", [])]),
-        *(({ABOUT: with_json(setting("cells", cells))}, "is no file of `dcrnn-fast export`") for cells in CELLS),
+        *(({ABOUT: with_json(setting("cells", cells))}, "is not a file of `dcrnn-fast export`") for cells in CELLS),
         ({ABOUT: lambda _: b"[]"}, "no file of"),
         ({ABOUT: lambda _: b"\xff"}, "is damaged, or no file of"),
         ({ABOUT: lambda _: None}, "no file of"),

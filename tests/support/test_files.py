@@ -86,7 +86,7 @@ def test_a_file_and_a_link_to_one_are_read(places):
 @pytest.mark.parametrize("name", ["pipe", "socket", "device", "folder"])
 def test_what_is_no_file_is_refused_with_its_name_and_what_is_wrong(places, name):
     """What read them would wait for a writer for ever, or read on."""
-    wrong = "it is a folder" if name == "folder" else "it is no regular file"
+    wrong = "it is a folder" if name == "folder" else "it is not a regular file"
     for read in (regular_file, strict_json.load):
         with pytest.raises(OSError, match=f"{wrong}: '{name}'"):
             read(Path(name))
@@ -95,7 +95,7 @@ def test_what_is_no_file_is_refused_with_its_name_and_what_is_wrong(places, name
     with pytest.raises(DataError, match=f"^{name}.*({wrong}|no regular file)"):
         file_sha256(Path(name))
     if name != "folder":
-        with pytest.raises(DataError, match=f"^the input file {name} is no regular file$"):
+        with pytest.raises(DataError, match=f"^the input file {name} is not a regular file$"):
             expand("the input", Path(name))
 
 

@@ -86,7 +86,7 @@ def test_random_rows_keep_their_values():
         (PLAIN, jagged([1, 2], [-1, 3]), ValueError, "ids: got 2 values and lengths that add up to 2"),
         (PLAIN, jagged([1, 2, 3], [1, 1, 1]), ValueError, "ids: got 3 lengths of 2 keys, expected as many for each key"),
         (TAGS, jagged([1, 2, 3], [3], ["tags"]), ValueError, "field 'tags' has 3 values in row 0, expected at most 2"),
-        (TAGS, jagged([1, 0], [2], ["tags"]), IndexError, r"field 'tags' has id 0, expected \[1, 6\); 0 is no value, leave it out"),
+        (TAGS, jagged([1, 0], [2], ["tags"]), IndexError, r"field 'tags' has id 0, expected \[1, 6\); 0 is not a value, leave it out"),
         (TAGS, jagged([1, 6], [2], ["tags"]), IndexError, r"field 'tags' has id 6, expected \[1, 6\)$"),
         ({"user": 4}, jagged([1], [1], ["user"]), TypeError, "reader: got dict, expected a DCRNN or an Encoder"),
         (DCRNN([], num_dense=1), jagged([], [], []), ValueError, "reader: got one without fields"),

@@ -132,7 +132,7 @@ def without_metadata(path):
         (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
         (of_another_version, "has format 1, this version reads format 2; restore it, or delete it"),
-        (without_metadata, "is no file of optimisers; restore it, or delete it"),
+        (without_metadata, "is not a file of optimisers; restore it, or delete it"),
     ],
 )
 def test_a_damaged_file_is_refused(sparse, earlier, tmp_path, damage, said):

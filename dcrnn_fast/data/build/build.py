@@ -50,7 +50,7 @@ def build(
 ) -> None:
     """Encode the files of each role in `paths` into the folder `target`.
 
-    Memory does not grow with the files, but for a few bytes a row; meanwhile the disk of `target` holds the columns once more. Raises
+    Memory grows with the files by a few bytes a row alone; meanwhile the disk of `target` holds the columns once more. Raises
     DataError for what :func:`dcrnn_fast.data.prepare` says.
     """
     workers = min(_usable_cores(), MOST_WORKERS) if workers is None else workers
@@ -119,7 +119,7 @@ def _by_split(arrays: Mapping[str, npt.NDArray[Any]], splits: SplitArray) -> dic
 
 
 def meta_of(encoder: FittedSchema, rows: dict[str, int]) -> PackedMeta:
-    """What meta.json says of so many rows of each split, but for the checksums and the digest."""
+    """What meta.json says of so many rows of each split, without the checksums and the digest."""
     schema = encoder.schema
     return PackedMeta(
         name=schema.name,

@@ -112,7 +112,7 @@ def collected(
 
     `teaches` says that a model may be trained on the train rows; where the data is encoded as other data was, that may have happened
     there. If it is true, raises DataError for a history without any event, and for one that shows labels of validation and test rows to
-    train rows. Always raises DataError for a row without a time and, if there is a lag, for numbers that are no times in its unit.
+    train rows. Always raises DataError for a row without a time and, if there is a lag, for numbers that are not times in its unit.
     """
     rule, number = schema.event_rule(history), schema.histories.index(history)
     progress("collecting histories", number, len(schema.histories))

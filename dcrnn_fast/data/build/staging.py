@@ -74,7 +74,7 @@ class TimeColumn(NumberColumn):
         return None if self.known is None else self.known.moments
 
     def read(self, cells: pa.Array, name: str, place: Place) -> None:
-        """Add the cells of a batch. Raises DataError for what is no time, and for cells of another kind than those before."""
+        """Add the cells of a batch. Raises DataError for what is not a time, and for cells of another kind than those before."""
         times = times_of(cells, name, place)
         if not np.isnan(times.values).all():
             if self.known is not None and self.known.kind != times.kind:

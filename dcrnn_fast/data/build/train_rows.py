@@ -32,7 +32,7 @@ class TextQuestion(NamedTuple):
 
 
 class NumberQuestion(NamedTuple):
-    """What do the numbers of a column say, but for missing ones? The answer may be another question, which is then asked."""
+    """What do the numbers of a column say, without missing ones? The answer may be another question, which is then asked."""
 
     column: str
     of: Callable[[Iterator[FloatArray]], Any]
@@ -94,7 +94,7 @@ class StagedTrainRows:
         return answer
 
     def numbers_of(self, name: str) -> Iterator[FloatArray]:
-        """The numbers of a column, some at a time, but for missing ones."""
+        """The numbers of a column, some at a time, without missing ones."""
         for batch in self.staged.batches:
             values = self.staged.numbers[name].values(batch)
             yield values[self.train[batch.here] & ~np.isnan(values)]

@@ -120,8 +120,8 @@ class Encoder:
         """The encoder of a packed folder, or of the data that the run of a run folder was trained on.
 
         Of a packed folder it reads meta.json alone, of a run folder encoder.json and the head of model.safetensors; so the folder may hold
-        nothing else. Raises TypeError or ValueError for what is no path, DataError for another folder and for a meta.json that is damaged,
-        and CheckpointError for a run's file that is missing or damaged, or for a run that has not written its weights yet.
+        nothing else. Raises TypeError or ValueError for what is not a path, DataError for another folder and for a damaged meta.json, and
+        CheckpointError for a run's file that is missing or damaged, or for a run that has not written its weights yet.
         """
         folder = path_of("path", path)
         if os.path.isfile(folder / META):
@@ -129,7 +129,7 @@ class Encoder:
             return cls(tasks=meta.tasks, num_embeddings=meta.fields, dense=meta.dense, **meta.encoding)
         if os.path.isfile(folder / ENCODER):
             return cls(**read_run(folder))
-        raise DataError(f"{folder} is no packed folder, which holds {META}, and no run folder, which holds {ENCODER}; name one of these")
+        raise DataError(f"{folder} is neither a packed folder, which holds {META}, nor a run folder, which holds {ENCODER}; name one")
 
     def encode(self, table: Any) -> Encoded:
         """The ids and dense values of a table's rows, in their order.

@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 def pieces_of(table: Any, wanted: Sequence[str], name: str = "table") -> Iterator[Piece]:
     """The wanted columns of a table, which messages call `name`; at least one piece, in the order of the rows.
 
-    Raises DataError for what is no table, lacks a column or has it twice, and for columns of unequal length.
+    Raises DataError for what is not a table, lacks a column or has it twice, and for columns of unequal length.
     """
     table = as_columns(table)
     if isinstance(table, Mapping) or _is_pandas(table):
@@ -174,7 +174,7 @@ def _with_index(table: Any) -> Any:
 
 
 def _is_arrow(table: Any) -> bool:
-    """Whether it is a table that gives an Arrow stream. A frame's column may give one too, and is no table."""
+    """Whether it is a table that gives an Arrow stream. A frame's column may give one too, and is not a table."""
     return hasattr(table, "__arrow_c_stream__") and type(table).__name__ != "Series"
 
 
@@ -293,7 +293,7 @@ def _arrow_pieces(table: Any, wanted: Sequence[str], name: str) -> Iterator[Piec
 
 def _arrow_array(piece: Piece, name: str) -> pa.Array:
     column = piece.columns[name]
-    pa = _pyarrow(f"column {name!r} of the table, which is no list or array of one plain type,")
+    pa = _pyarrow(f"column {name!r} of the table, which is not a list or an array of one plain type,")
     from ..read.columns import in_known_layout
 
     if isinstance(column, pa.Array):

@@ -249,7 +249,7 @@ def _is_of_a_request(column: Column, rows: int) -> bool:
 
 
 def _is_category(column: Column, users: Sequence[Column]) -> bool:
-    """Whether the cells of a column that is no list are names, and no numbers, whatever the labels say."""
+    """Whether the cells of a column that is not a list are names, not numbers, whatever the labels say."""
     return column.is_text or _is_id(column) or (column.is_whole and (column in users or column.distinct <= FEW))
 
 

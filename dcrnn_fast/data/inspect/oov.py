@@ -23,7 +23,7 @@ Shares = Mapping[str, Mapping[str, float | None]]
 NEARLY_ALL = 0.95
 DROP = 5.0
 """A field is lost in a split if nearly all of its cells are unreadable there, and at most a fifth as many are readable as in train. A file
-that spells its ids in another way loses all of them. In a log split by time most users may be new, and that is no mistake: in
+that spells its ids in another way loses all of them. In a log split by time most users may be new, and that is not a mistake: in
 MovieLens-100K they are on 90% of the test rows."""
 MIN_ROWS = 20
 RISE = 0.25

@@ -12,7 +12,7 @@ from ..packed.arrays import PackedSplit
 from ..packed.meta import OOV, PackedMeta
 from .oov import ASKED_ROWS, Counts, IdCounts, missing_id
 
-NEARLY_UNIQUE = "nearly unique: it groups the rows and is no feature"
+NEARLY_UNIQUE = "nearly unique: it groups the rows and is not a feature"
 FEW, OFTEN, HEAD = 50, 10, 0.2
 """A column of at most FEW ids costs little and is not judged. Where ids that OFTEN rows have are on HEAD of the rows, as in searches, it
 tells something, however many others it has."""
@@ -58,13 +58,13 @@ def unique_fields(meta: PackedMeta, counts: IdCounts) -> list[str]:
 
 
 def same_fields(train: PackedSplit, meta: PackedMeta) -> dict[str, str]:
-    """By field that an earlier one determines one to one in the train rows, of which a million tell: the earlier one."""
+    """By field that an earlier one determines one to one in the train rows, judged by a million of them: the earlier one."""
     rows = np.asarray(train.ids[:: -(-len(train) // ASKED_ROWS) or 1])
     return one_to_one({field: rows[:, at] * (rows[:, at] != missing) for field, (at, missing) in _one_id_a_row(meta).items()})
 
 
 def _one_id_a_row(meta: PackedMeta) -> dict[str, tuple[int, int]]:
-    """By field with one id a row, which is no bucket: its column, and the id of a missing cell."""
+    """By field with one id a row, which is not a bucket: its column, and the id of a missing cell."""
     first = meta.first_columns
     return {
         field: (at, missing_id(meta, field) or 0)

@@ -89,7 +89,7 @@ class Column(NamedTuple):
         facts = f"{self.kind.lower()}, {self.distinct:,} distinct, {self.missing:.1%} missing"
         if NUMBERS_OF_TEXT < self.numbers < 1 and self.no_number is not None:
             held = json.dumps(self.no_number[:40], ensure_ascii=True)
-            facts += f"; numbers, but for texts such as {held}: do these stand for a missing cell?"
+            facts += f"; numbers, except texts such as {held}: do these stand for a missing cell?"
         return facts
 
     @property
@@ -152,7 +152,7 @@ def lacking(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict[
 
 
 def csv_source(paths: Sequence[Path], decimal: str = ".", missing: Sequence[str] = (), *, as_text: bool = False) -> str:
-    """CSV files as a table in SQL, in which the empty text and the texts `missing` are no value; with `as_text`, every cell is text."""
+    """CSV files as a table in SQL, in which the empty text and the texts `missing` are not values; with `as_text`, every cell is text."""
     nulls = f", nullstr = [{', '.join(map(sql_text, ('', *missing)))}]"
     more = ", all_varchar = true" if as_text else f", decimal_separator = {sql_text(decimal)}{nulls}"
     return f"read_csv([{', '.join(map(sql_path, paths))}], header = true, ignore_errors = true, union_by_name = true{more})"

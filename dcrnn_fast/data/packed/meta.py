@@ -47,7 +47,7 @@ class PackedMeta:
     the rising bucket edges for a numeric one. `scaling[column]` is {"treatment", "mean", "std"} of a dense column. `digest` identifies
     the content: it covers every other entry, and through `checksums` every array. `shared` maps a field to the field whose ids, and
     embeddings, it has. `derived` says how columns that the files lack were computed, as in the schema. `pooled` maps a field with several
-    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is no value. `shards` maps
+    values to its `columns` in `fields`, one for each value, and to its `pooling`, "mean" or "sum"; there id 0 is not a value. `shards` maps
     the parts of a data set in parts, paths of packed folders, to their `rows`. Where these four are empty, neither the file nor the
     digest has them.
 
@@ -132,7 +132,7 @@ def read_meta(file: Path, text: bytes | None = None) -> PackedMeta:
     try:
         content = strict_json.load(file) if text is None else strict_json.parse(text.decode())
     except FileNotFoundError as error:
-        raise DataError(f"{file.parent} is no packed data set: it has no meta.json") from error
+        raise DataError(f"{file.parent} is not a packed data set: it has no meta.json") from error
     except (NotADirectoryError, IsADirectoryError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}; {remedy}") from error
     except OSError as error:
@@ -194,7 +194,7 @@ def _problem(content: Mapping[str, Any]) -> str | None:
     if problem := pooling_problem(pooled, list(content.get("fields", several)), shared):
         return f"pooled{problem}"
     if others := [column for column in several if vocabulary.get(column, [0])[:1] not in ([OOV], [])]:
-        return f"pooled says that {shown(others[0])} holds one of several values, but its ids are no categories"
+        return f"pooled says that {shown(others[0])} holds one of several values, but its ids are not categories"
     sizes = content.get("fields", vocabulary)
     for name, owner in shared.items():
         if not {name, owner} <= sizes.keys() or owner in shared:

@@ -50,7 +50,7 @@ def file_system(address: str | Path) -> tuple[FileSystem, str]:
 
 
 def open_remote(address: str, cache: Path, progress: Progress) -> PackedDataset:
-    """Open the packed folder at an address, of which the cache gets what it does not hold yet.
+    """Open the packed folder at an address. What the cache lacks is fetched into it.
 
     Every file is checked against its SHA-256 when it is fetched, and fetched again if the cache's is damaged. `progress` is called after
     each with "fetching files", how many are whole, and how many there are. Raises DataError for what cannot be read, is damaged there, or

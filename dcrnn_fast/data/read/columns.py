@@ -43,7 +43,7 @@ class Texts(NamedTuple):
 def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
     """A column as text. The same number has the same text, whatever its type, and an empty text is missing.
 
-    Raises DataError for a type that has no text (struct, list, map, bytes that are no UTF-8, an unknown time zone), and for a whole number
+    Raises DataError for a type that has no text (struct, list, map, bytes that are not UTF-8, an unknown time zone), and for a whole number
     whose float may have lost digits.
     """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -94,7 +94,7 @@ def spelled(texts: pa.Array) -> pa.Array:
 def numbers_of(column: pa.Array, name: str, place: Place) -> FloatArray:
     """A column as float64, NaN where missing or an empty text.
 
-    Text is read as DuckDB reads that of CSV files. Raises DataError for text that is no number, for infinities and for other types.
+    Text is read as DuckDB reads that of CSV files. Raises DataError for text that is not a number, for infinities and for other types.
     """
     return _numbers(column, name, place, "number", "a number, or empty")
 
@@ -248,7 +248,7 @@ def _no_number(column: pa.Array, name: str, wanted: Sequence[pa.DataType], used:
     try:
         held = shown(column[bad].as_py())
     except UnicodeDecodeError:
-        held = "bytes that are no UTF-8"
+        held = "bytes that are not UTF-8"
     return place.error(f"{used} and holds {held}, expected {expected}; {remedy}", bad, name)
 
 

@@ -1,6 +1,6 @@
 """CSV files as batches of rows. DuckDB parses them; a row that it cannot read is rejected with its line and the reason in words.
 
-Rejected rows count against `max_rejects`, and a file beside the arrays keeps them.
+Rejected rows count against `max_rejects`, and a file next to the arrays keeps them.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class CsvFile:
                         options["new_line"] = r"'\r\n'" if header.endswith("\r\n") else r"'\r'" if header.endswith("\r") else r"'\n'"
                     return cells, options
         except csv.Error as error:
-            raise DataError(f"{self.path} cannot be read: its header is no CSV ({error})") from error
+            raise DataError(f"{self.path} cannot be read: its header is not CSV ({error})") from error
         except UnicodeEncodeError as error:
-            raise DataError(f"{self.path} cannot be read: its header is no UTF-8; save it as UTF-8, or name its `csv: encoding`") from error
+            raise DataError(f"{self.path} cannot be read: its header is not UTF-8; save it as UTF-8, or name `csv: encoding`") from error
         raise DataError(f"{self.path} cannot be read: it is empty; expected a header line with the column names")
 
     def batches(self, types: Mapping[str, str], rejects: Rejects) -> Iterator[pa.RecordBatch]:
@@ -147,9 +147,9 @@ class CsvFile:
             "TOO MANY COLUMNS": f"it has {len(cells)} cells, expected {len(self.columns)}",
             "UNQUOTED VALUE": f"a quote ({self._written.quote}) is not closed, or text follows the closing one",
             "LINE SIZE OVER MAXIMUM": f"it is longer than {LINE_BYTES:,} bytes",
-            "INVALID ENCODING": f"it holds bytes that are no {self._written.encoding}; save the file as UTF-8, or name its `csv: encoding`",
+            "INVALID ENCODING": f"it holds bytes that are not {self._written.encoding}; save the file as UTF-8, or name `csv: encoding`",
         }
-        return Reject(str(self.path), line, name, reasons.get(kind, f"it is no CSV ({kind.lower()})"), row[:TEXT_CHARACTERS])
+        return Reject(str(self.path), line, name, reasons.get(kind, f"it is not CSV ({kind.lower()})"), row[:TEXT_CHARACTERS])
 
 
 def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -175,7 +175,7 @@ def found_encoding(path: Path) -> str:
 def write_plain(path: Path, plain: Path, encoding: str) -> None:
     """Write a file, compressed or not, as plain UTF-8. Raises OSError, EOFError or zlib.error for one that cannot be read."""
     with _unpacked(path) as source:
-        # What the encoding does not know becomes bytes that are no UTF-8, which rejects the row and not the file.
+        # What the encoding does not know becomes bytes that are not UTF-8, which rejects the row and not the file.
         text: IO[str] = io.TextIOWrapper(source, encoding, errors="surrogateescape", newline="")
         with plain.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
             shutil.copyfileobj(text, out, 1 << 20)

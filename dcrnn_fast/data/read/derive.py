@@ -39,7 +39,7 @@ def with_derived(
     The hour is 0 to 23, the weekday 0 (Monday) to 6, the day of the month 1 to 31, as integers, and null where the time is missing. A cross
     is text: the texts of its columns with `|` between them, a backslash before each `|` and backslash of their own, and `<missing>` for a
     missing one; where all are missing, it is null. A value is null where the cell has fewer. Raises DataError, with `place` in
-    the message, for a column or a cell that is no time, and for values of a column that holds one value a cell.
+    the message, for a column or a cell that is not a time, and for values of a column that holds one value a cell.
 
     >>> from pathlib import Path
     >>> batch = pa.RecordBatch.from_pydict({"time": ["2024-05-31T23:59:00", None], "city": ["a", "b|c"]})
@@ -162,7 +162,7 @@ def _escaped(texts: pa.Array) -> pa.Array:
 
 
 class Values:
-    """The values of a column's cells. Null, NaN and the empty text are no values, and take no place.
+    """The values of a column's cells. Null, NaN and the empty text are not values, and take no place.
 
     `separator` cuts cells of text; lists need none. Raises DataError, with `place` in the message, for cells that are neither.
 

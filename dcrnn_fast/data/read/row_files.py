@@ -171,7 +171,7 @@ def expand(where: str, path: Path, *, in_schema: bool = False) -> list[Path]:
     elif os.path.isfile(path):
         files = [path]
     else:
-        problem = "is no regular file" if os.path.exists(path) else "does not exist or cannot be read"
+        problem = "is not a regular file" if os.path.exists(path) else "does not exist or cannot be read"
         raise DataError(f"{where} file {path} {problem}{hint}")
     for file in files:
         if not file.name.endswith(KINDS):

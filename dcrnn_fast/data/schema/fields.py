@@ -77,7 +77,7 @@ class Derived(Strict):
         return self.cross if self.cross is not None else (str(self.column),)
 
     def definition(self) -> dict[str, Any]:
-        """Its keys in the schema but for the name, as JSON values."""
+        """Its keys in the schema without the name, as JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"name"})
 
 

@@ -101,7 +101,7 @@ class Csv(Strict):
         marks = {"delimiter": self.delimiter, "quote": self.quote, "decimal": self.decimal}
         for name, mark in marks.items():
             if mark in "\r\n\0" or not mark.isascii():
-                raise ValueError(f"{name} is {mark!r}, expected one ASCII character that is no line break")
+                raise ValueError(f"{name} is {mark!r}, expected one ASCII character that is not a line break")
         for one, other in (("delimiter", "quote"), ("delimiter", "decimal"), ("quote", "decimal")):
             if marks[one] == marks[other]:
                 raise ValueError(f"{one} and {other} are both {marks[one]!r}, expected two different characters")

@@ -131,7 +131,7 @@ class TableSchema(Strict):
         columns = [c.column for c in self.categorical]
         for name, owner in shared.items():
             if owner not in columns or owner in shared:
-                has = f"has the ids of {shared[owner]!r} itself" if owner in shared else "is no categorical column"
+                has = f"has the ids of {shared[owner]!r} itself" if owner in shared else "is not a categorical column"
                 own = [column for column in columns if column not in shared]
                 raise ValueError(f"column {name!r}: `same_ids_as` names {owner!r}, which {has}; expected one of {', '.join(own) or 'none'}")
 
@@ -156,7 +156,7 @@ class TableSchema(Strict):
             if one.name in known:
                 raise ValueError(f"history {one.name!r} has the name of a column that the schema reads or derives; give it another name")
             if several.get(one.of, True):
-                has = "has several values a row" if one.of in several else "is no categorical column"
+                has = "has several values a row" if one.of in several else "is not a categorical column"
                 single = ", ".join(column for column in several if not several[column])
                 raise ValueError(f"history {one.name!r}: `of` names {one.of!r}, which {has}; expected one of {single or 'none'}")
             if isinstance(one.where, str) and one.where not in tasks:

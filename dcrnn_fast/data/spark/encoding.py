@@ -1,4 +1,4 @@
-"""Encodes rows on Spark: as columns, to score many rows, or as a packed data set, of which each partition becomes a part."""
+"""Encodes rows on Spark: as columns, to score many rows, or as a packed data set, with a part for each partition."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def encoded(frame: DataFrame, encoder: Encoder, keep: Sequence[str] = ()) -> DataFrame:
-    """The rows of a frame as ids and dense values, beside the columns `keep`; Spark calls the encoder on batches of rows.
+    """The rows of a frame as ids and dense values, with the columns `keep`; Spark calls the encoder on batches of rows.
 
     `ids` is a list of int32, one for each of the encoder's `num_embeddings`, `dense` a list of float32. Raises DataError for a column that
     the frame lacks.

@@ -73,7 +73,7 @@ def frame_of_files(schema: str | Path, inputs: Sequence[str]) -> DataFrame:
     """The rows of a schema's `files: {all: ...}`, or of `inputs`, with the columns that the schema uses, by the session that is set up.
 
     The files of this machine come in the order of their names, as `prepare` has them; Spark orders those of an address. Raises ConfigError
-    for no file, or one that is no Parquet, and DataError for files that Spark cannot read, or in which a column has several types.
+    for no file, or one that is not Parquet, and DataError for files that Spark cannot read, or in which a column has several types.
     """
     from pyspark.errors import AnalysisException
     from pyspark.sql import SparkSession

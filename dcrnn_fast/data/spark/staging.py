@@ -78,13 +78,13 @@ def _first_times(frame: DataFrame, by: str, rule: Split) -> list[int]:
 
     def ordered(parts: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for cells in (part.column(0) for part in parts if part.num_rows):
-            moments = times_of(cells, by, PLACE).moments if cells.null_count < len(cells) else None
-            yield pa.RecordBatch.from_pydict({"at": _in_order(cells, by), "moments": pa.array([moments] * len(cells), pa.bool_())})
+            kind = times_of(cells, by, PLACE).kind if cells.null_count < len(cells) else None
+            yield pa.RecordBatch.from_pydict({"at": _in_order(cells, by), "kind": pa.array([kind] * len(cells), pa.string())})
 
-    with kept(columns_of(frame, [by]).mapInArrow(ordered, "at long, moments boolean")) as times:
-        kinds = dict(times.groupBy("moments").count().collect())
-        if len(kinds.keys() - {None}) > 1:
-            raise DataError(f"column {by!r} holds times in some rows, and numbers in others; write all times in one way")
+    with kept(columns_of(frame, [by]).mapInArrow(ordered, "at long, kind string")) as times:
+        kinds = dict(times.groupBy("kind").count().collect())
+        if len(held := sorted(kinds.keys() - {None})) > 1:
+            raise DataError(f"column {by!r} holds {held[0]} in some rows, and {held[1]} in others; write all times in one way")
         if not (rows := sum(kinds.values())):
             raise DataError("the frame has no rows")
         return [_at(times, place) if place < rows else 2**63 - 1 for place in first_places(rule, rows)]

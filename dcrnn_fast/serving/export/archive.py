@@ -37,7 +37,7 @@ _CALL = re.compile(
 )
 _SIZE = re.compile(r"(Symbol\('[su]\d+'(, [a-z]+=(True|False))*\)|Mul|Add|Integer|FloorDiv|Max|Min|-?\d{1,19}(?!\d)|[(), ])*")
 _NAME = re.compile(r"[A-Za-z0-9_.:+-]{0,1000}")
-"""A text that is no code, whatever reads it: without brackets nothing is called."""
+"""A text that is not code, whatever reads it: without brackets nothing is called."""
 _FORBIDDEN = {"as_graph", "as_custom_obj", "as_operator", "stack_trace", "nn_module_stack", "source_fn_stack"}
 _TEXTS = {"rounding_mode", "approximate"}
 """The only text arguments that an aten operator may have; others are names of files and the like."""
@@ -87,7 +87,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     Raises ExportError: the file is missing, or cannot be read, there or in the block.
     """
     if path.exists() and not path.is_file():
-        raise ExportError(f"{path} cannot be read: it is no regular file")  # a pipe might never end, and cannot be read twice
+        raise ExportError(f"{path} cannot be read: it is not a regular file")  # a pipe might never end, and cannot be read twice
     try:
         with path.open("rb") as file:
             yield file

@@ -73,7 +73,7 @@ def load_exported(path: str | Path, *, strict: bool = False) -> ExportedRanker:
         strict: a field that has lost the ids which it had in the train rows is an error of ``predict``, and not a warning.
 
     Raises:
-        TypeError, ValueError: ``path`` is no path.
+        TypeError, ValueError: ``path`` is not a path.
         ExportError: the file is missing, damaged, of another format version, or does not fit this machine; the message says what to do.
         DataError: its encoder needs a package that is not installed.
 

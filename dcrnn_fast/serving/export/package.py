@@ -107,7 +107,7 @@ def read_package(texts: Mapping[str, str], path: Path) -> Package:
 
 def not_exported(path: Path) -> ExportError:
     """The error for a file that ``dcrnn-fast export`` did not write."""
-    return ExportError(f"{path} is no file of `dcrnn-fast export`, or was changed after it was written; export the run again")
+    return ExportError(f"{path} is not a file of `dcrnn-fast export`, or was changed after it was written; export the run again")
 
 
 def _about(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def _cells(row: Any, columns: int) -> Cells:
     one = Cells(*row)
     shares, is_id = (share or 0 for share in one[3:]), one.missing_id is None or one.missing_id >= 0
     if not (isinstance(one.field, str) and one.column in range(columns) and is_id and all(0 <= share <= 1 for share in shares)):
-        raise ValueError(f"{row!r} is no field")
+        raise ValueError(f"{row!r} is not a field")
     return one
 
 

@@ -58,7 +58,7 @@ class Job:
 
 
 class Batcher:
-    """A queue of jobs, of which a free one of ``threads`` threads scores at once all that waits, up to ``batch_rows`` rows.
+    """A queue of jobs. A free one of ``threads`` threads scores at once all that waits, up to ``batch_rows`` rows.
 
     A larger job is scored alone. Jobs leave the queue in their order, and a thread never waits for more of them. Each computes with one
     thread of PyTorch's. All methods are for the thread of the event loop. Instead of a single other thread, that one scores batches of at

@@ -36,7 +36,7 @@ def unavailable(reason: str, message: str, **headers: str) -> Refused:
 def read_request(body: bytes | bytearray, encoder: Encoder, *, max_rows: int) -> Encoded:
     """The encoded rows of a body.
 
-    Raises :class:`Refused`: 400 for what is no JSON, another shape than the message says, or a wrong column or cell; 413 for more than
+    Raises :class:`Refused`: 400 for what is not JSON, another shape than the message says, or a wrong column or cell; 413 for more than
     ``max_rows`` rows, and for a shared cell that would take too much memory in each row.
 
     >>> from dcrnn_fast.data import Encoder
@@ -52,7 +52,7 @@ def read_request(body: bytes | bytearray, encoder: Encoder, *, max_rows: int) ->
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise Refused(400, f"the body is no UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
+        raise Refused(400, f"the body is not UTF-8 text: byte {error.start + 1:,} does not fit; write JSON as UTF-8") from error
     value = _parsed(text)
     if not isinstance(value, dict):
         raise Refused(400, f"the body holds {shown(value)}, expected an object: {_EXPECTED}")
@@ -81,7 +81,7 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_constant=_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"it goes wrong at line {error.lineno:,}, column {error.colno:,}" if text else "it is empty"
-        raise Refused(400, f"the body is no JSON: {place}; expected {_EXPECTED}") from error
+        raise Refused(400, f"the body is not JSON: {place}; expected {_EXPECTED}") from error
     except ValueError as error:
         raise Refused(400, "the body holds an integer of more than 4,300 digits, which no cell holds; write it as text") from error
     except RecursionError:

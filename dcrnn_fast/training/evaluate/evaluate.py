@@ -61,7 +61,7 @@ def evaluate(
         device: replaces the run's device.
         backend: replaces the run's backend.
         as_served: evaluate the probabilities that :class:`dcrnn_fast.Ranker` gives: calibrated, if the run is, and corrected by its
-            ``negative_rate``, for rows of which none were left out, with fields that are known in training alone read as it reads them.
+            ``negative_rate``, for rows from which none were left out, with fields that are known in training alone read as it reads them.
             Otherwise evaluate the model's own on rows sampled like the run's.
         bootstrap: resample the rows this often, at least 100 times, for 95% intervals of AUC, log loss and calibration, and the groups for
             those of GAUC, NDCG, MRR and hit rate: in the metrics ``intervals``, by name, each with its low and high end.
@@ -137,7 +137,7 @@ class OpenRun(NamedTuple):
 def predictions_of(run: OpenRun, split: str, *, as_served: bool) -> tuple[dict[str, Array], dict[str, float]]:
     """What a run predicts for the rows of a split, and the constant's rates for such rows; ``as_served`` as :func:`evaluate` takes it.
 
-    A run of weighted rows is no model of the rows as they are, so no constant of these is compared with it.
+    A run of weighted rows is not a model of the rows as they are, so no constant of these is compared with it.
     """
     about, meta = run.about, run.dataset.meta
     rates, negative_rate = {} if run.config.loss.sample_weight else about["base_rates"], about["negative_rate"]

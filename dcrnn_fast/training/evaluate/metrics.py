@@ -1,4 +1,4 @@
-"""Metrics of each task, by scikit-learn's definitions: AUC, log loss, calibration and GAUC, beside the constant's, and their intervals.
+"""Metrics of each task, by scikit-learn's definitions: AUC, log loss, calibration and GAUC, next to the constant's, and their intervals.
 
 A task's metrics leave out rows whose label is unknown (NaN). A metric that is undefined is ``None`` (null in JSON): the AUC of rows
 that hold one class only, the calibration of rows without a positive. The constant is the model that predicts the base rate of the training

@@ -1,4 +1,4 @@
-"""How each group's rows are ranked, such as the items of one request: NDCG, MRR and hit rate beside GAUC, and their intervals.
+"""How each group's rows are ranked, such as the items of one request: NDCG, MRR and hit rate as well as GAUC, and their intervals.
 
 All are means over the groups that hold both classes; the others are undefined, and counted. Equal scores are ranked at random, by a fixed
 seed: a constant model ranks no better than chance. Intervals are 95% intervals by the bootstrap over groups.

@@ -94,7 +94,7 @@ def write_report(
             ``data``.
         as_served: likewise; None shows what ``predict`` gives if a run is calibrated, and the first run's own probabilities too.
 
-    The page has the metrics beside the constant's with 95% intervals (:mod:`.metrics`, :mod:`.ranking`), learning curves, reliability
+    The page has the metrics next to the constant's with 95% intervals (:mod:`.metrics`, :mod:`.ranking`), learning curves, reliability
     plots, and by how much a task's AUC falls when one input is shuffled among the rows. Raises DcrnnFastError as
     :func:`.evaluate.evaluate` does, and ConfigError for runs whose rows have other labels.
     """

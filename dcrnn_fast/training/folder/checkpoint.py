@@ -64,7 +64,7 @@ def load_checkpoint(file: Path) -> Checkpoint:
 
 
 def _read(file: Path, key: str, what: str, remedy: str, of_another_format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, about, _ = read_sealed(file, key, f"is no {what}; {remedy}", remedy)
+    tensors, about, _ = read_sealed(file, key, f"is not a {what}; {remedy}", remedy)
     if (found := about.get("format")) != FORMAT:
         raise CheckpointError(f"{file} has format {shown(found)}, this version reads format {FORMAT}; {of_another_format}")
     return tensors, about
@@ -103,7 +103,7 @@ def read_known(path: Path, weights: str) -> Known | None:
     tensors, about = _read(path, KNOWN_KEY, "file of optimisers", remedy, remedy)
     steps, batch, made_with = (about.get(key) for key in ("steps", "batch", "weights"))
     if READS not in tensors or type(steps) is not int or type(batch) is not int or batch < 1:
-        raise CheckpointError(f"{path} is no file of optimisers; {remedy}")
+        raise CheckpointError(f"{path} is not a file of optimisers; {remedy}")
     return Known(tensors, steps, batch) if made_with == weights else None
 
 

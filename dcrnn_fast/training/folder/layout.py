@@ -38,7 +38,7 @@ class RunFolder:
         self.metrics = root / "metrics.json"
         self.weights = root / "model.safetensors"
         self.optimiser = root / "optimiser.safetensors"
-        """What a run that goes on from this one takes over, beside the weights."""
+        """What a run that goes on from this one takes over, in addition to the weights."""
         self.encoder = root / "encoder.json"
         self.calibration = root / "calibration.json"
         self.schema = root / "schema.yaml"

@@ -1,7 +1,7 @@
 """Where the first-order term starts: at logistic regression on the ids, in which each field is as strong as the train rows show.
 
 An effect of an id is drawn from a normal distribution with mean 0 and the variance of its field, as in a mixed model. A field that tells
-nothing beside the others, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects.
+nothing that the others do not, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Start(NamedTuple):
     """[fields with embeddings of their own, T]"""
 
     def settled(self, fields: list[Field]) -> npt.NDArray[np.float32]:
-        """The effects that training finds by itself; it finds more beside them if they are not there from the start."""
+        """The effects that training finds by itself; it finds more of the others if they are not there from the start."""
         found = np.zeros_like(self.effects)
         for at, field in enumerate(fields):
             known = self.curvatures[field.rows] * self.variances[at]

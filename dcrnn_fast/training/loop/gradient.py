@@ -83,9 +83,9 @@ def _probability(logits: Tensor) -> Tensor:
 class BatchGradient:
     """Computes the gradient of a batch whose rows the ranks divide.
 
-    The model sees this rank's rows, the loss the logits and labels of all rows on every rank: a mean over known labels is no mean of the
-    ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient of one process.
-    The gradient of a learned loss weighting is whole on every rank.
+    The model sees this rank's rows, the loss the logits and labels of all rows on every rank: a mean over known labels is not the mean of
+    the ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient of one
+    process. The gradient of a learned loss weighting is whole on every rank.
 
     Several micro-batches need the memory of one: a first pass computes the logits without gradients, and a second one, with the same random
     numbers, the gradient of each micro-batch from that of its logits.

@@ -1,4 +1,4 @@
-"""What a run knows beside its weights, where it starts from that, and what it leaves to a run that goes on from it."""
+"""What a run knows in addition to its weights, where it starts from that, and what it leaves to a run that goes on from it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Learned:
         start_heads(self.model, found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts), add=True)
 
     def go_on(self) -> None:
-        """Let the first-order term and the biases take up what the new train rows say beside the rest of the model, if there is a before.
+        """Let the first-order term and the biases take up what the new train rows add to the rest of the model, if there is a before.
 
         They stay as they were if the validation rows are clearly worse off: by chance alone, every other step forward looks like one back.
         """

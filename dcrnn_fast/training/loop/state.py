@@ -36,7 +36,7 @@ class Position:
 
 @dataclass
 class EarlyStopping:
-    """Takes one value an evaluation. A tie is no improvement: of equal evaluations the earliest counts as the best."""
+    """Takes one value an evaluation. A tie is not an improvement: of equal evaluations the earliest counts as the best."""
 
     larger_is_better: bool
     patience: int

@@ -12,28 +12,28 @@ from tests.cli.forked.commands import Job
 STEP = "checkpoints/step-00000008.safetensors"
 SCORES = "--output {place}/scores.csv"
 OF_A_RUN = {
-    "model.safetensors": ("evaluate --run {run}", r"error: {path} is damaged or no safetensors file \(.*it is no regular file"),
+    "model.safetensors": ("evaluate --run {run}", r"error: {path} is damaged or no safetensors file \(.*it is not a regular file"),
     "encoder.json": (
         "evaluate --run {run} --data {table}/tiny.yaml",
-        r"error: {path} cannot be read \(.*it is no regular file: .*; restore it, or go on with --resume",
+        r"error: {path} cannot be read \(.*it is not a regular file: .*; restore it, or go on with --resume",
     ),
     "calibration.json": (
         f"predict --run {{run}} --backend reference --input {{table}}/tiny.csv {SCORES}",
-        r"error: {path} cannot be read \(.*it is no regular file: .*; write it again with dcrnn-fast calibrate, or delete it",
+        r"error: {path} cannot be read \(.*it is not a regular file: .*; write it again with dcrnn-fast calibrate, or delete it",
     ),
     "config.yaml": ("evaluate --run {run}", r"error: {run} holds no run \(config\.yaml is missing\)"),
-    STEP: ("train --quiet --resume --output {run}", r"error: {path} is damaged or no safetensors file \(.*it is no regular file"),
+    STEP: ("train --quiet --resume --output {run}", r"error: {path} is damaged or no safetensors file \(.*it is not a regular file"),
 }
 GIVEN = {
     "table.csv": (
         f"predict --run {{run}} --backend reference --input {{path}} {SCORES}",
-        r"error: the input file {path} is no regular file",
+        r"error: the input file {path} is not a regular file",
     ),
     "table.csv.gz": (
         f"predict --run {{run}} --backend reference --input {{path}} {SCORES}",
-        r"error: the input file {path} is no regular file",
+        r"error: the input file {path} is not a regular file",
     ),
-    "table.parquet": ("inspect --input {path}", r"error: the input file {path} is no regular file"),
+    "table.parquet": ("inspect --input {path}", r"error: the input file {path} is not a regular file"),
     "schema.yaml": ("prepare --schema {path} --output {place}/packed", r"error: unknown data set '{path}'"),
 }
 

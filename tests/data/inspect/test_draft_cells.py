@@ -114,5 +114,5 @@ def test_where_no_name_tells_numbers_are_labels_before_texts(tmp_path):
 def test_numbers_beside_a_text_ask_whether_it_stands_for_a_missing_cell(tmp_path):
     for step in (1, 8):  # as an id that is another one in each row, and as a category
         text = draft(tmp_path, price=[f"{row // step / 8}" if row % 50 else "unknown" for row in range(ROWS)])
-        assert 'numbers, but for texts such as "unknown": do these stand for a missing cell?' in text
+        assert 'numbers, except texts such as "unknown": do these stand for a missing cell?' in text
     assert "do these stand" not in draft(tmp_path, code=[f"{row % 90}" if row % 5 else "x" for row in range(ROWS)])

@@ -18,7 +18,7 @@ DRAWN = np.random.default_rng(0)
 ITEM, SESSION = DRAWN.integers(1, 101, ROWS), DRAWN.integers(1, 1800, ROWS)
 TITLE = 101 - ITEM
 SAME = "field 'title' says the same as field 'item_id', one to one; leave one of them out"
-UNIQUE = "field 'session_id' is nearly unique: it groups the rows and is no feature; leave it out"
+UNIQUE = "field 'session_id' is nearly unique: it groups the rows and is not a feature; leave it out"
 
 
 def draft(tmp_path, **columns):

@@ -22,7 +22,7 @@ def test_rows_that_cannot_be_read_go_to_a_file_with_line_and_reason(table):
         (3, "price", "column 'price' holds 'dear', expected a number"),
         (4, None, "it has 2 cells, expected 3"),
         (6, None, "it has 4 cells, expected 3"),
-        (7, "city", "it holds bytes that are no utf-8; save the file as UTF-8, or name its `csv: encoding`"),
+        (7, "city", "it holds bytes that are not utf-8; save the file as UTF-8, or name `csv: encoding`"),
         (9, "city", 'a quote (") is not closed, or text follows the closing one'),
     ]
     assert found[0]["text"] == "b,dear,1"

@@ -31,7 +31,7 @@ def what_is_no_plain_yaml_mapping(content, tmp_path):
 
 
 TABLE = [
-    *rows("what is no time is refused with its row", lambda cells: of_time(cells), DataError, within=r"log\.csv.*{}", cases=[
+    *rows("what is not a time is refused with its row", lambda cells: of_time(cells), DataError, within=r"log\.csv.*{}", cases=[
         ([0, SECONDS * 1000], "row 2: column 'time' is used as a time and holds 1717199940000, .* unit s: name theirs, such as `unit: ms`"),
         ([-(2**63)], "row 1: .* more than 3,000 years from 1970"),
         ([1.7e300], r"row 1: .* holds 1.7e\+300, which is more than 3,000 years"),
@@ -89,7 +89,7 @@ TABLE = [
     row("a column that is almost there",
         lambda visits: visits.write("train.csv", "city,devise,time,click", [("a", "x", "2024-05-31", 0)]).prepare(),
         DataError, r"lacks the columns device that schema 'shop' uses; it has city, devise, time, click; did you mean 'devise'\?"),
-    row("a cell that is no time stops with file and row",
+    row("a cell that is not a time stops with file and row",
         lambda visits: visits.write("test.csv", "city,device,time,click", [("a", "x", "2024-05-31", 0), ("a", "x", "soon", 0)]).prepare(),
         DataError, r"test\.csv, row 2: column 'time' is used as a time and holds 'soon'"),
     *rows("an encoding in which other fields share",
@@ -112,7 +112,7 @@ TABLE = [
         DataError, r"encoding: shared says .* but their vocabularies differ"),
     *rows("a field that names no field with ids of its own",
         lambda categorical, items: load_schema(items.save(categorical=categorical)), DataError, within=r"shop\.yaml.*{}", cases=[
-        ([SHARED, "city"], "`same_ids_as` names 'item', which is no categorical column; expected one of city"),
+        ([SHARED, "city"], "`same_ids_as` names 'item', which is not a categorical column; expected one of city"),
         ([{"column": "item", "same_ids_as": "item"}, "city"], "names 'item', which has the ids of 'item' itself; expected one of city"),
         ([SHARED, {"column": "item", "same_ids_as": "city"}, "city"], "names 'item', which has the ids of 'city' itself"),
         ([{**SHARED, "min_count": 3}, "item"], "'last_item' has the ids of 'item': state `min_count` or `hash_buckets` there"),

@@ -110,9 +110,9 @@ UNFIT = {
     "schema": (changed(operators={"dcrnn_fast::cross_rnn": "x"}), "whose operator dcrnn_fast::cross_rnn takes other arguments"),
     "encoder": ({"extra/encoder.json": lambda _: b"{}"}, "was changed after it was written .*; export the run again"),
     "another encoder": ({"extra/encoder.json": lambda text: text.replace(b'"c1"', b'"c9"', 1)}, "its encoder is another model's"),
-    "cells": (changed(cells=None), "is no file of `dcrnn-fast export`, or was changed after it was written .*; export the run again"),
-    "no description": ({ABOUT: lambda _: None}, "is no file of `dcrnn-fast export`"),
-    "no json": ({ABOUT: lambda _: b"{"}, "is no file of `dcrnn-fast export`"),
+    "cells": (changed(cells=None), "is not a file of `dcrnn-fast export`, or was changed after it was written .*; export the run again"),
+    "no description": ({ABOUT: lambda _: None}, "is not a file of `dcrnn-fast export`"),
+    "no json": ({ABOUT: lambda _: b"{"}, "is not a file of `dcrnn-fast export`"),
     "no code": (without_code, "export the run again"),
     "an entry twice": (with_an_entry_twice, "it has an entry twice"),
     "flipped": (flipped, "is damaged.*export the run again"),
@@ -199,7 +199,7 @@ def test_a_pipe_is_no_package_and_holds_nothing_up(start, cpp_program, compiled,
     path, pipe = tmp_path / "shop.pt2", tmp_path / "pipe"
     os.mkfifo(pipe)
     code, said = refused(cpp_program, "--model", pipe)
-    assert (code, "is no regular file" in said) == (1, True), said
+    assert (code, "is not a regular file" in said) == (1, True), said
     shutil.copyfile(compiled, path)
     server = start(path)
     pipe.replace(path)

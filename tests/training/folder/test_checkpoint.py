@@ -64,7 +64,7 @@ def with_another_step(path):
         (lambda path: path.write_bytes(b""), "is damaged or no safetensors file"),
         (flip_a_bit, "was changed after it was written"),
         (with_another_step, "was changed after it was written"),
-        (lambda path: save_file(TENSORS | {"strided": torch.zeros(1)}, path), "is no checkpoint"),
+        (lambda path: save_file(TENSORS | {"strided": torch.zeros(1)}, path), "is not a checkpoint"),
     ],
 )
 def test_damage_is_named_with_its_file_and_the_checkpoint_to_fall_back_to(root, damage, said):
