@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -24,15 +25,17 @@ from ..data.inspect.sample import MISSING_TEXTS
 from ..data.past import kept_rows, read_rows, with_all_columns
 from ..data.read.columns import labels_of
 from ..data.schema.table import schema_of
-from ..errors import ConfigError, DataError, shown
+from ..errors import ConfigError, DataError, RunFolderError, shown
 from ..serving.ranker import Ranker, Scores
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
+from ..support.locks import locked
 from ..training import calibrate, evaluate, load_config, train
 from ..training.evaluate.evaluate import importance_of, some_rows
 from ..training.evaluate.metrics import binary_metrics, mean_over_tasks
 from ..training.evaluate.report import Result
 from ..training.folder.layout import PAST, RunFolder, stored_config
+from ..training.folder.run_files import run_folder_errors
 from ..training.init import continued_data, read_earlier
 from .arguments import Quiet, fields_of, names_of, only_eval_set, parquet_file, texts_held, with_column
 from .drafting import NAME, drafted_schema, earlier_schema, wanted_columns
@@ -341,7 +344,18 @@ class FunnelClassifier(BaseEstimator):
                 raise ConfigError(f"{path} exists; choose another folder, or give overwrite=True")
             if not RunFolder(path).config.is_file():
                 raise ConfigError(f"{path} holds no run, so overwrite=True does not delete it; choose another folder")
-            shutil.rmtree(path)
+            beside, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+            with run_folder_errors(path, "save again"), locked(RunFolder(path).lock) as is_free:
+                if not is_free:
+                    raise RunFolderError(f"another run writes to {path} now; wait until it has ended, or choose another folder")
+                try:
+                    self._write(beside)
+                    path.rename(old)
+                    beside.rename(path)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(old)
+            return path
         return self._write(path)
 
     @cached_property

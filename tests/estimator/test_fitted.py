@@ -1,12 +1,14 @@
 """What a fitted FunnelClassifier offers as other libraries' estimators do: weights, tuples, history, importance, saving, and Ctrl-C."""
 
+import errno
 import warnings
 
 import numpy as np
 import pytest
 
 from dcrnn_fast import FunnelClassifier, Ranker
-from dcrnn_fast.errors import ConfigError
+from dcrnn_fast.errors import ConfigError, RunFolderError
+from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import Report
 from tests.event_frames import events
 
@@ -87,6 +89,22 @@ def test_saving_again_needs_overwrite_and_deletes_runs_alone(fitted, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="holds no run, so overwrite=True does not delete it"):
         fitted.save(tmp_path / "mine", overwrite=True)
+
+
+def test_a_save_that_fails_leaves_the_run_that_it_replaces(fitted, tmp_path, monkeypatch):
+    run = fitted.save(tmp_path / "run")
+    with locked(run / ".lock"), pytest.raises(RunFolderError, match=r"another run writes to .*run now; wait until it has ended, or"):
+        fitted.save(run, overwrite=True)
+
+    def on_a_full_disk(folder):
+        folder.mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fitted, "_write", on_a_full_disk)
+    with pytest.raises(RunFolderError, match=r"No space left on device.*save again"):
+        fitted.save(run, overwrite=True)
+    assert Ranker.load(run).names == ("click", "order", "order_given_click")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_calibration_changes_what_it_predicts_and_saves(frame, tmp_path):

@@ -126,7 +126,8 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
                 are_all = not any(len(cells[name]) > rows for name in unique)  # whoever comes back later is rare in the first rows
                 left |= dict.fromkeys(unique, NEARLY_UNIQUE) if are_all else {}
                 remarks |= {} if are_all else dict.fromkeys(unique, "nearly unique in these rows; is it so in all?")
-                remarks |= {one.name: IS_LABEL for one in read if one.of_labels or _names_event(one)}
+                events = [one for one in read if one.is_text and one.distinct == 2 and LABEL.search(_words(one.name))]  # clicked, ignored
+                remarks |= {one.name: IS_LABEL for one in read if one.of_labels or one in events}
                 remarks |= {name: f"{remarks[name]}: {IS_CODE}" if name in remarks else IS_CODE for name in codes}
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
@@ -199,11 +200,6 @@ def _labels(columns: Sequence[Column], tasks: Sequence[str] | None, first: Path,
             table=str(first),
         )
     return labels
-
-
-def _names_event(column: Column) -> bool:
-    """Whether a column is named like an event and has two texts, such as clicked and ignored."""
-    return column.is_text and column.distinct == 2 and bool(LABEL.search(_words(column.name)))
 
 
 def _tasks(labels: Sequence[Column]) -> list[dict[str, Any]]:
