@@ -14,7 +14,6 @@ result, so there are no atomics, and the result is rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from . import common
 from .common import ITEMSIZE, Tile, Tiles, divide_up, dot, inside, parts, product_operand, store
 from .cross_rnn import Sizes, cross_rnn, together
 
-GRAD_X0, GRAD_WEIGHTS, GRAD_CONTEXT, GRAD_PROJECTIONS = 1, 30, 32, 192
+GRAD_X0, GRAD_WEIGHTS, GRAD_CONTEXT = 1, 30, 32
 """The bits of ``grad_mask``."""
 
 
@@ -163,6 +162,29 @@ def cross_rnn_backward_step(
         gate_part(split[i], x0, grad, d, activations, gradients, bias_sums, b, unit + i * (BLOCK_D // COUNT), B, later, D, G, STATES)
 
 
+@INPUT_TILES.tuned("D", "C", "G")
+@triton.jit(do_not_specialize=["T"])
+def cross_rnn_backward_context(
+    dcontext, gradients, weight, B, T, W,
+    D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """The gradient of the context [L, B, C]; the second axis of the grid is the step."""
+    step = tl.program_id(1).to(tl.int64)
+    COLUMN_TILES: tl.constexpr = (C + BLOCK_D - 1) // BLOCK_D
+    b = tl.program_id(0) // COLUMN_TILES * BLOCK_B + tl.arange(0, BLOCK_B)
+    n = tl.program_id(0) % COLUMN_TILES * BLOCK_D + tl.arange(0, BLOCK_D)
+    size = tl.cast(B, tl.int64) * (G * D)
+    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=tl.float64 if dcontext.dtype.element_ty == tl.float64 else tl.float32)
+    for task in range(T):
+        owner = tl.cast(task, tl.int64)
+        acc = add_gradient_product(
+            acc, gradients + (owner * tl.num_programs(1) + step) * size, weight + (owner * W + step % W) * (D * G * (C + D)),
+            tl.minimum(b, B - 1).to(tl.int64), n, C, 0, G * D, D, C + D, G, PRECISION, BLOCK_K,
+        )  # fmt: skip
+    store(dcontext + (step * B + b)[:, None] * C + n[None, :], acc, inside(b, B, n, C))
+
+
 @triton.jit
 def x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr):
     """The rest of dx0 of a tile: of each task d of the first step, the start state's own gradient, and d * g * a of every step."""
@@ -186,38 +208,29 @@ def x0_rest(acc, dx0, grad, d, activations, b, unit, B, T, steps, D: tl.constexp
     store(dx0 + at, acc, mask)
 
 
-@INPUT_TILES.tuned("D", "C", "G", "T", "X0")
+@INPUT_TILES.tuned("D", "C", "G", "T")
 @triton.jit(do_not_specialize=["T", "steps"])
-def cross_rnn_backward_inputs(
-    result, gradients, weight, grad, d, activations, B, T, W, steps,
-    X0: tl.constexpr, D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr, PRECISION: tl.constexpr,
+def cross_rnn_backward_x0(
+    dx0, gradients, weight, grad, d, activations, B, T, W, steps,
+    D: tl.constexpr, C: tl.constexpr, G: tl.constexpr, STATES: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of x0 [B, D] (X0), dh of the first step and d * g * a of every step; or of the context [L, B, C].
-
-    The second axis of the grid is the step.
-    """
-    step = 0 if X0 else tl.program_id(1).to(tl.int64)
-    COLUMNS: tl.constexpr = D if X0 else C
-    COLUMN_TILES: tl.constexpr = (COLUMNS + BLOCK_D - 1) // BLOCK_D
-    b = tl.program_id(0) // COLUMN_TILES * BLOCK_B + tl.arange(0, BLOCK_B)
-    first = tl.program_id(0) % COLUMN_TILES * BLOCK_D
-    n = first + tl.arange(0, BLOCK_D)
+    """The gradient of x0: dh of the first step, and d * g * a of every step."""
+    UNIT_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    b = tl.program_id(0) // UNIT_TILES * BLOCK_B + tl.arange(0, BLOCK_B)
+    unit = tl.program_id(0) % UNIT_TILES * BLOCK_D
     size = tl.cast(B, tl.int64) * (G * D)
-    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=tl.float64 if result.dtype.element_ty == tl.float64 else tl.float32)
+    acc = tl.zeros((BLOCK_B, BLOCK_D), dtype=tl.float64 if dx0.dtype.element_ty == tl.float64 else tl.float32)
     for task in range(T):
         owner = tl.cast(task, tl.int64)
         acc = add_gradient_product(
-            acc, gradients + (owner * steps + step) * size, weight + (owner * W + step % W) * (D * G * (C + D)),
-            tl.minimum(b, B - 1).to(tl.int64), n, COLUMNS, C if X0 else 0, G * D, D, C + D, G, PRECISION, BLOCK_K,
+            acc, gradients + owner * steps * size, weight + owner * W * (D * G * (C + D)), tl.minimum(b, B - 1).to(tl.int64),
+            unit + tl.arange(0, BLOCK_D), D, C, G * D, D, C + D, G, PRECISION, BLOCK_K,
         )  # fmt: skip
-    if X0:
-        COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
-        split = parts(acc, COUNT)
-        for i in tl.static_range(COUNT):
-            x0_rest(split[i], result, grad, d, activations, b, first + i * (BLOCK_D // COUNT), B, T, steps, D, G, STATES)
-    else:
-        store(result + (step * B + b)[:, None] * C + n[None, :], acc, inside(b, B, n, C))
+    COUNT: tl.constexpr = 8 if BLOCK_D * gradients.dtype.element_ty.primitive_bitwidth >= 256 * 16 else 2 if BLOCK_D >= 64 else 1
+    split = parts(acc, COUNT)
+    for i in tl.static_range(COUNT):
+        x0_rest(split[i], dx0, grad, d, activations, b, unit + i * (BLOCK_D // COUNT), B, T, steps, D, G, STATES)
 
 
 @triton.jit(do_not_specialize=["steps"])
@@ -262,8 +275,9 @@ def cross_rnn_backward(
     """
     n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context)
     banks = shared_weight, shared_bias, private_weight, private_bias
+    inputs = [(x0, GRAD_X0), *((bank, GRAD_WEIGHTS) for bank in banks), (context, GRAD_CONTEXT)]
     if n.B == 0 or n.T == 0 or grad_mask == 0:
-        return zeros_of(grad_mask, x0, banks, context)
+        return zeros_of(inputs, grad_mask, x0)
     if activations.dim() == 1:
         _, activations = cross_rnn(x0, *banks, steps, cell, context, False, allow_tf32, True)
     x0, grad, activations, empty = x0.contiguous(), grad.contiguous(), activations.contiguous(), x0.new_empty
@@ -280,11 +294,22 @@ def cross_rnn_backward(
             x0=x0, grad=grad, d=d, activations=activations, gradients=gradients, bias_sums=bias_sums, weight=weight,
             B=n.B, W=n.W, step=step, steps=n.L, STATES=return_states, **constants,
         )  # fmt: skip
-    dx0, dcontext = input_gradients(
-        n, cross_rnn_backward_inputs, INPUT_TILES, x0, context, grad_mask, allow_tf32,
-        gradients=gradients, weight=weight, grad=grad, d=d, activations=activations, STATES=return_states,
-    )  # fmt: skip
-    dbanks = [empty(0) for _ in banks]
+    dx0, dcontext, dbanks = empty(0), empty(0), [empty(0) for _ in banks]
+    if grad_mask & GRAD_X0:
+        dx0, constants = torch.empty_like(x0), n.constants(INPUT_TILES, x0, allow_tf32, rows=n.B, columns=n.D)
+        common.launch(
+            cross_rnn_backward_x0, n.grid(constants, n.D, 1),
+            dx0=dx0, gradients=gradients, weight=weight, grad=grad, d=d, activations=activations,
+            B=n.B, T=n.T, W=n.W, steps=n.L, STATES=return_states, **constants,
+        )  # fmt: skip
+    if grad_mask & GRAD_CONTEXT and context is not None:
+        dcontext = empty(context.shape)
+        if n.C:
+            constants = n.constants(INPUT_TILES, x0, allow_tf32, rows=n.B * n.L, columns=n.C)
+            common.launch(
+                cross_rnn_backward_context, n.grid(constants, n.C, n.L),
+                dcontext=dcontext, gradients=gradients, weight=weight, B=n.B, T=n.T, W=n.W, **constants,
+            )  # fmt: skip
     if grad_mask & GRAD_WEIGHTS:
         states = empty(n.T, n.L - 1, n.B, n.D)
         if n.L > 1:
@@ -295,29 +320,9 @@ def cross_rnn_backward(
     return dx0, *dbanks, dcontext  # type: ignore[return-value]  # four banks
 
 
-def zeros_of(grad_mask: int, x0: Tensor, banks: Sequence[Tensor], context: Tensor | None, projections: Sequence[Tensor] = ()) -> Any:
-    """The gradients where there is nothing to sum: zeros, or [0] where none is asked for."""
-    weights, projected = [(bank, GRAD_WEIGHTS) for bank in banks], [(one, GRAD_PROJECTIONS) for one in projections]
-    inputs = [(x0, GRAD_X0), *weights, (context, GRAD_CONTEXT), *projected]
-    return tuple([x0.new_zeros(one.shape if one is not None and bits & grad_mask else 0) for one, bits in inputs])
-
-
-def input_gradients(
-    n: Sizes, kernel: Any, tiles: Tiles, x0: Tensor, context: Tensor | None, grad_mask: int, allow_tf32: bool, **arguments: Any
-) -> list[Tensor]:
-    """The gradients of x0 and of the context by a launch each of the same kernel, [0] where none is asked for."""
-    found = []
-    for given, bit, steps in ((x0, GRAD_X0, 1), (context, GRAD_CONTEXT, n.L)):
-        if given is None or not grad_mask & bit:
-            found.append(x0.new_empty(0))
-            continue
-        result, columns = x0.new_empty(given.shape), int(given.shape[-1])
-        if columns:
-            constants = n.constants(tiles, x0, allow_tf32, rows=n.B * steps, columns=columns)
-            grid = n.grid(constants, columns, steps)
-            common.launch(kernel, grid, result=result, **arguments, B=n.B, T=n.T, W=n.W, steps=n.L, X0=given is x0, **constants)
-        found.append(result)
-    return found
+def zeros_of(inputs: list[tuple[Tensor | None, int]], grad_mask: int, like: Tensor) -> Any:
+    """The gradients of inputs, each beside its bits of the mask, where there is nothing to sum: zeros, or [0] where none is asked for."""
+    return tuple([like.new_zeros(one.shape if one is not None and bits & grad_mask else 0) for one, bits in inputs])
 
 
 def wide_product(left: Tensor, right: Tensor) -> Tensor:

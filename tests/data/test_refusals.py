@@ -29,7 +29,7 @@ TABLE = [
     ]),
     row("a folder that is neither packed nor a run 1",
         lambda tmp_path: Encoder.load(tmp_path),
-        DataError, r"is no packed folder, which holds meta\.json, and no run folder, which holds encoder\.json"),
+        DataError, r"is neither a packed folder, which holds meta\.json, nor a run folder, which holds encoder\.json"),
     row("a folder that is neither packed nor a run 2", lambda: Encoder.load(5), TypeError, "path=5: expected a path"),
     row("an id outside its field and a wrong argument 1",
         lambda: data_report(packed(sound(ids=some(0) + 1))), DataError, "field 'city' holds the id 4 in its test rows, expected 0 to 3"),

@@ -92,7 +92,7 @@ def test_what_is_no_file_is_refused_with_its_name_and_what_is_wrong(places, name
             read(Path(name))
     with pytest.raises(CheckpointError, match=f"^{name} is damaged or no safetensors file .*{wrong}"):
         read_safetensors(Path(name))
-    with pytest.raises(DataError, match=f"^{name}.*({wrong}|no regular file)"):
+    with pytest.raises(DataError, match=f"^{name}.*({wrong}|not a regular file)"):
         file_sha256(Path(name))
     if name != "folder":
         with pytest.raises(DataError, match=f"^the input file {name} is not a regular file$"):

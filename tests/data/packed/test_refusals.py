@@ -70,7 +70,7 @@ TABLE = [
         ({"checksums": {"../../etc/hosts": ""}}, "checksums names .* expected "),
         ({"extra": 1}, "has an unknown one"),
     ]),
-    row("a folder without meta is not a packed data set", lambda tmp_path: open_packed(tmp_path), DataError, "no packed data set"),
+    row("a folder without meta is not a packed data set", lambda tmp_path: open_packed(tmp_path), DataError, "not a packed data set"),
     row("an unknown split is named with the known ones",
         lambda table: table.prepare().split("dev"), DataError, "no split 'dev'; it has train, valid, test"),
     row("a folder that cannot be written is named with the remedy",

@@ -188,7 +188,7 @@ test_it_is_refused = refused([
     row("no part", joins(lambda *_: []), DataError, "at least one"),
     row("a joined folder", joins(lambda joined, *_: [joined]), DataError, "is in parts itself"),
     row("a part twice", joins(lambda joined, one, two, three: [one, two, one]), DataError, "is given twice"),
-    row("no packed folder", joins(lambda joined, *_: [joined / "none"]), DataError, "no packed data set"),
+    row("no packed folder", joins(lambda joined, *_: [joined / "none"]), DataError, "not a packed data set"),
     row("a path", joins(lambda joined, one, *_: str(one)), TypeError, "a list of paths"),
     row("a folder that exists", lambda both: join_packed(both[2], both[2][0]), DataError, "exists"),
     row("parts of another encoding", lambda both, tmp_path: join_packed([both[2][0], prepare(SCHEMA, day(7), cache_dir=tmp_path).path],
