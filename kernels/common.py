@@ -83,8 +83,7 @@ class Tiles:
 
     def fitting(self, kind: str, gates: int, rank: int, card: Card) -> list[Tile]:
         """The tiles that a card has room for. Raises BackendUnavailable where there is none."""
-        limit = min((most for most in self.by_kind[kind] if rank <= most), default=None)
-        tiles = [] if limit is None else self.by_kind[kind][limit]
+        tiles = next((self.by_kind[kind][most] for most in sorted(self.by_kind[kind]) if rank <= most), [])
         found = [tile for tile in tiles if self.shared_bytes(tile, kind, gates, rank) <= card.shared_memory]
         if not found:
             raise BackendUnavailable(
@@ -94,7 +93,7 @@ class Tiles:
             )
         return found
 
-    def chosen(self, like: Tensor, precision: str, *, rows: int, columns: int, gates: int, rank: int = 0) -> dict[str, int]:
+    def chosen(self, like: Tensor, precision: str, *, rows: int, columns: int, gates: int, rank: int) -> dict[str, int]:
         """The rows and products of a launch's tiles, by the names of the kernels' constants.
 
         It takes the most rows with which the programs keep three of four multiprocessors busy, else the fewest: operands are read once a
@@ -104,7 +103,8 @@ class Tiles:
         tiles = sorted(self.fitting(kind_of(like.dtype, precision), gates, rank, card), reverse=True)
         if _INTERPRETED:
             return {"BLOCK_B": INTERPRETED_TILE.rows, "BLOCK_D": INTERPRETED_TILE.columns, "BLOCK_K": INTERPRETED_TILE.products}
-        busy = [tile for tile in tiles if 4 * _programs(tile, _hint(rows), _hint(columns)) >= 3 * card.multiprocessors]
+        programs = [divide_up(_hint(rows), tile.rows) * divide_up(_hint(columns), tile.columns) for tile in tiles]
+        busy = [tile for tile, count in zip(tiles, programs, strict=True) if 4 * count >= 3 * card.multiprocessors]
         tile = busy[0] if busy else tiles[-1]
         return {"BLOCK_B": tile.rows, "BLOCK_K": tile.products}
 
@@ -134,10 +134,6 @@ class Tiles:
             return tuner
 
         return decorate
-
-
-def _programs(tile: Tile, rows: int, columns: int) -> int:
-    return divide_up(rows, tile.rows) * divide_up(columns, tile.columns)
 
 
 def _hint(size: int | torch.SymInt) -> int:

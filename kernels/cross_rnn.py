@@ -56,24 +56,27 @@ class Sizes(NamedTuple):
     S: int
     W: int
     L: int
+    r: int
 
     @classmethod
-    def of(cls, x0: Tensor, shared_bias: Tensor, private_bias: Tensor, steps: int, cell: str, context: Tensor | None) -> Sizes:
-        """The sizes of an operator's arguments. Raises ValueError for more tasks than a launch can have."""
+    def of(
+        cls, x0: Tensor, shared_bias: Tensor, private_bias: Tensor, steps: int, cell: str, context: Tensor | None, rank: int = 0
+    ) -> Sizes:
+        """The sizes of an operator's arguments; the full cell has rank 0. Raises ValueError for more tasks than a launch can have."""
         tasks, weight_steps, num_private, _ = private_bias.shape
         if isinstance(tasks, int) and tasks > MAX_TASKS:
             raise ValueError(
                 f"private_bias: got {tasks} tasks, expected at most {MAX_TASKS}, as many as a launch can have; use backend='reference'"
             )
         columns, num_shared = 0 if context is None else context.shape[2], shared_bias.shape[1]
-        fixed = (num_shared + num_private, columns, GATES[cell], num_shared, weight_steps, steps)
+        fixed = (num_shared + num_private, columns, GATES[cell], num_shared, weight_steps, steps, rank)
         return cls(tasks, x0.shape[0], *map(int, fixed))
 
-    def constants(self, tiles: Tiles, like: Tensor, allow_tf32: bool, *, rows: int, columns: int, rank: int = 0) -> dict[str, Any]:
+    def constants(self, tiles: Tiles, like: Tensor, allow_tf32: bool, *, rows: int, columns: int) -> dict[str, Any]:
         """What a kernel is compiled for, with a tile for so many rows and columns in all."""
         kind = precision(like.dtype, allow_tf32)
-        tile = tiles.chosen(like, kind, rows=rows, columns=columns, gates=self.G, rank=rank)
-        return {"D": self.D, "C": self.C, "G": self.G, "PRECISION": kind, **tile, **({"RANK": rank} if rank else {})}
+        tile = tiles.chosen(like, kind, rows=rows, columns=columns, gates=self.G, rank=self.r)
+        return {"D": self.D, "C": self.C, "G": self.G, "PRECISION": kind, **tile, **({"RANK": self.r} if self.r else {})}
 
     def grid(self, constants: dict[str, Any], columns: int, second: int) -> Any:
         """The programs that cover B rows and ``columns`` columns, by the number of columns of a tile; and those of the second dimension."""

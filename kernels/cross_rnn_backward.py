@@ -14,6 +14,7 @@ result, so there are no atomics, and the result is rounded once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from . import common
 from .common import ITEMSIZE, Tile, Tiles, divide_up, dot, inside, parts, product_operand, store
 from .cross_rnn import Sizes, cross_rnn, together
 
-GRAD_X0, GRAD_WEIGHTS, GRAD_CONTEXT = 1, 30, 32
+GRAD_X0, GRAD_WEIGHTS, GRAD_CONTEXT, GRAD_PROJECTIONS = 1, 30, 32, 192
 """The bits of ``grad_mask``."""
 
 
@@ -275,9 +276,8 @@ def cross_rnn_backward(
     """
     n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context)
     banks = shared_weight, shared_bias, private_weight, private_bias
-    inputs = [(x0, GRAD_X0), *((bank, GRAD_WEIGHTS) for bank in banks), (context, GRAD_CONTEXT)]
     if n.B == 0 or n.T == 0 or grad_mask == 0:
-        return zeros_of(inputs, grad_mask, x0)
+        return zeros_of(grad_mask, x0, banks, context)
     if activations.dim() == 1:
         _, activations = cross_rnn(x0, *banks, steps, cell, context, False, allow_tf32, True)
     x0, grad, activations, empty = x0.contiguous(), grad.contiguous(), activations.contiguous(), x0.new_empty
@@ -320,9 +320,11 @@ def cross_rnn_backward(
     return dx0, *dbanks, dcontext  # type: ignore[return-value]  # four banks
 
 
-def zeros_of(inputs: list[tuple[Tensor | None, int]], grad_mask: int, like: Tensor) -> Any:
-    """The gradients of inputs, each beside its bits of the mask, where there is nothing to sum: zeros, or [0] where none is asked for."""
-    return tuple([like.new_zeros(one.shape if one is not None and bits & grad_mask else 0) for one, bits in inputs])
+def zeros_of(grad_mask: int, x0: Tensor, banks: Sequence[Tensor], context: Tensor | None, projections: Sequence[Tensor] = ()) -> Any:
+    """The gradients where there is nothing to sum: zeros, or [0] where none is asked for."""
+    weights, projected = [(bank, GRAD_WEIGHTS) for bank in banks], [(one, GRAD_PROJECTIONS) for one in projections]
+    inputs = [(x0, GRAD_X0), *weights, (context, GRAD_CONTEXT), *projected]
+    return tuple([x0.new_zeros(one.shape if one is not None and bits & grad_mask else 0) for one, bits in inputs])
 
 
 def wide_product(left: Tensor, right: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ step's z and y. So h is read once a step, and written once, in place where the o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -65,11 +63,11 @@ TILES = Tiles(
 """Of all kernels but the backward's walk. With a larger rank than D / 2 the thin products cost more than the full cell's."""
 
 
-def parameters_of(n: Sizes, rank: int, banks: tuple[Tensor, ...], projections: tuple[Tensor, Tensor], allow_tf32: bool) -> Tensor:
+def parameters_of(n: Sizes, banks: tuple[Tensor, ...], projections: tuple[Tensor, Tensor], allow_tf32: bool) -> Tensor:
     """The parameters of each task and step side by side, [T, W, ...]; for tf32, all but the biases come rounded."""
-    if 2 * rank * (n.C + n.D) >= 2**31:
+    if 2 * n.r * (n.C + n.D) >= 2**31:
         raise BackendUnavailable(
-            f"backend='triton' counts the values of a step's projection in 32 bits: got rank {rank} and {n.C + n.D} columns, expected "
+            f"backend='triton' counts the values of a step's projection in 32 bits: got rank {n.r} and {n.C + n.D} columns, expected "
             "less than 2**30 in all. Use backend='reference'"
         )
     shared_weight, shared_bias, private_weight, private_bias = banks
@@ -109,14 +107,18 @@ def tile_rows(first, B, BLOCK_B: tl.constexpr):
 
 
 @triton.jit
-def weight_tiles(weight, n, D: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Rows ``n`` of W, then of V, from weights [D, G, r]: tiles [len(n), BLOCK_K]."""
+def rank_tiles(pointer, row, ROWS: tl.constexpr, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Rows ``row`` of the first vector and then of the second, from values [ROWS, G, r]: tiles [len(row), BLOCK_K].
+
+    These are rows of W and V, or of z and y or their gradients. Where ROWS is None, there are all rows that are asked for.
+    """
     found = ()
     for g in tl.static_range(G):
         for start in tl.static_range(0, RANK, BLOCK_K):
             j = start + tl.arange(0, BLOCK_K)
-            rows = weight + n[:, None] * (G * RANK) + (g * RANK + j)[None, :]
-            found += (tl.load(rows, mask=inside(n, D, j, RANK), other=0.0),)
+            at = pointer + row[:, None] * (G * RANK) + (g * RANK + j)[None, :]
+            mask = (j < RANK)[None, :] if ROWS is None else inside(row, ROWS, j, RANK)
+            found += (tl.load(at, mask=mask, other=0.0),)
     return found
 
 
@@ -142,18 +144,6 @@ def add_each(acc, left, right, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_tiles(pointer, row, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Rows ``row`` of z and y, or of their gradients, [B, G, r]."""
-    found = ()
-    for g in tl.static_range(G):
-        for start in tl.static_range(0, RANK, BLOCK_K):
-            j = start + tl.arange(0, BLOCK_K)
-            at = pointer + row[:, None] * (G * RANK) + (g * RANK + j)[None, :]
-            found += (tl.load(at, mask=(j < RANK)[None, :], other=0.0),)
-    return found
-
-
-@triton.jit
 def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.constexpr, BLOCK_K: tl.constexpr):
     """Store sums [B, G, r], and load them as operands of the next products: from shared memory, which leaves registers to other values.
 
@@ -166,7 +156,7 @@ def through_memory(pointer, tiles, b, row, rows, G: tl.constexpr, RANK: tl.const
             at = pointer + b[:, None] * (G * RANK) + (g * RANK + j)[None, :]
             store(at, tiles[g * SLICES + i], inside(b, rows, j, RANK))
     tl.debug_barrier()
-    return load_tiles(pointer, row, G, RANK, BLOCK_K)
+    return rank_tiles(pointer, row, None, G, RANK, BLOCK_K)
 
 
 @triton.jit
@@ -226,7 +216,7 @@ def _step(
         units = (n < D)[None, :]
         x = tl.load(x0 + read, mask=units, other=0.0).to(ACC)
         old = tl.load(h + read, mask=units, other=0.0).to(ACC)
-        tiles = weight_tiles(weight, n, D, G, RANK, BLOCK_K)
+        tiles = rank_tiles(weight, n, D, G, RANK, BLOCK_K)
         new = _next_state(old, x, z, tiles, biases(bias, start, n, D, G, ACC), n, D, G, PRECISION)
         store(target + b[:, None] * D + n[None, :], new, inside(b, rows, n, D))
         if PROJECT:
@@ -312,9 +302,9 @@ def low_rank_states(
     x = tl.load(x0 + first * D + row[:, None] * D + n[None, :], mask=(n < D)[None, :], other=0.0).to(ACC)
     h = x
     for step in range(steps - 1):
-        z = load_tiles(activations + step * saved_step, row, G, RANK, BLOCK_K)
+        z = rank_tiles(activations + step * saved_step, row, None, G, RANK, BLOCK_K)
         w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
-        tiles = weight_tiles(w, n, D, G, RANK, BLOCK_K)
+        tiles = rank_tiles(w, n, D, G, RANK, BLOCK_K)
         h = _next_state(h, x, z, tiles, biases(c, start, n, D, G, ACC), n, D, G, PRECISION)
         store(states + step * size + b[:, None] * D + n[None, :], h, inside(b, rows, n, D))
 
@@ -335,19 +325,20 @@ def low_rank_cross_rnn(
     saved: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The operator: the output, and z and y or [0]."""
-    n, rank = Sizes.of(x0, shared_bias, private_bias, steps, cell, context), int(shared_projection.shape[1] + private_projection.shape[2])
+    rank = shared_projection.shape[1] + private_projection.shape[2]
+    n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context, rank)
     x0, empty = x0.contiguous(), x0.new_empty
     out = empty(n.T, n.L + 1, n.B, n.D) if return_states else empty(n.T, n.B, n.D)
-    activations = empty(n.T, n.L if saved else 1, n.B, n.G, rank)
+    activations = empty(n.T, n.L if saved else 1, n.B, n.G, n.r)
     if return_states:
         out[:, 0] = x0
     if out.numel():
         banks, projections = (shared_weight, shared_bias, private_weight, private_bias), (shared_projection, private_projection)
-        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1, rank=rank)
+        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1)
         common.launch(
             low_rank_forward, (divide_up(n.B, constants["BLOCK_B"]), n.T),
             x0=x0, context=context.contiguous() if n.C and context is not None else None, out=out, activations=activations,
-            parameters=parameters_of(n, rank, banks, projections, allow_tf32), B=n.B, W=n.W, steps=n.L,
+            parameters=parameters_of(n, banks, projections, allow_tf32), B=n.B, W=n.W, steps=n.L,
             EVERY=return_states, SAVE=saved, **constants,
         )  # fmt: skip
     return out, activations if saved else empty(0)
@@ -357,7 +348,7 @@ def states_again(n: Sizes, x0: Tensor, activations: Tensor, parameters: Tensor, 
     """The states before every step but the first, [T, L - 1, B, D]."""
     states = x0.new_empty(n.T, n.L - 1, n.B, n.D)
     if n.L > 1:
-        constants: dict[str, Any] = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D, rank=activations.shape[4])
+        constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=n.D)
         common.launch(
             low_rank_states, n.grid(constants, n.D, n.T),
             x0=x0, states=states, activations=activations, parameters=parameters, B=n.B, W=n.W, steps=n.L, **constants,

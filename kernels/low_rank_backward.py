@@ -21,6 +21,7 @@ from .common import Tiles, divide_up, dot, inside, rounded, sigmoid, store
 from .cross_rnn import Sizes
 from .cross_rnn_backward import (
     GRAD_CONTEXT,
+    GRAD_PROJECTIONS,
     GRAD_WEIGHTS,
     GRAD_X0,
     gate_gradient,
@@ -33,22 +34,18 @@ from .cross_rnn_backward import (
 from .low_rank import TILES as INPUT_TILES
 from .low_rank import (
     biases,
-    load_tiles,
     low_rank_cross_rnn,
     of_step,
     parameters_of,
     projection_tiles,
+    rank_tiles,
     shared_bytes,
     states_again,
     through_memory,
     tile_rows,
-    weight_tiles,
     with_bias,
     zero_tiles,
 )
-
-GRAD_PROJECTIONS = 192
-"""Further bits of ``grad_mask``."""
 
 _HALF = {
     16: [(128, 32, 16, 8, 2), (32, 32, 16, 4, 2), (16, 32, 16, 4, 2)],
@@ -142,7 +139,7 @@ def low_rank_backward(
         z_gradient = through_memory(z_gradients + later * saved_step, acc, b, row, rows, G, RANK, BLOCK_K)
         _, _, p = of_step(parameters, task * W + later % W, D, C, G, RANK)
         w, c, _ = of_step(parameters, task * W + step % W, D, C, G, RANK)
-        z = load_tiles(activations + step * saved_step, row, G, RANK, BLOCK_K)
+        z = rank_tiles(activations + step * saved_step, row, None, G, RANK, BLOCK_K)
         acc = zero_tiles(COUNT, BLOCK_B, BLOCK_K, ACC)
         for start in range(0, D, BLOCK_D):
             n = start + tl.arange(0, BLOCK_D)
@@ -159,7 +156,7 @@ def low_rank_backward(
             dh += tl.where(i > 0, product, 0.0)
             store(d + at, dh, inside(b, tl.where((step > 0) & (i > 0), rows, 0), n, D))  # the others are not read
             x = tl.load(x0 + read, mask=units, other=0.0).to(ACC)
-            tiles = weight_tiles(w, n, D, G, RANK, BLOCK_K)
+            tiles = rank_tiles(w, n, D, G, RANK, BLOCK_K)
             both = biases(c, start, n, D, G, ACC)
             a = with_bias(z, tiles, both[0], 0, G, PRECISION)
             dg = dh
@@ -208,7 +205,7 @@ def low_rank_inputs(
         _, _, p = of_step(parameters, owner * W + step % W, D, C, G, RANK)
         if X0:
             p += C
-        z_gradient = load_tiles(z_gradients + (owner * steps + step) * saved_step, row, G, RANK, BLOCK_K)
+        z_gradient = rank_tiles(z_gradients + (owner * steps + step) * saved_step, row, None, G, RANK, BLOCK_K)
         acc = add_gradient(acc, z_gradient, projection_tiles(p, n, COLUMNS, C + D, G, RANK, BLOCK_K), PRECISION)
         if X0:
             acc += tl.load(carry + owner * size + read, mask=(n < D)[None, :], other=0.0)
@@ -238,19 +235,18 @@ def low_rank_cross_rnn_backward(
 
     Without saved activations it runs the forward again.
     """
-    n, rank = Sizes.of(x0, shared_bias, private_bias, steps, cell, context), int(shared_projection.shape[1] + private_projection.shape[2])
+    rank = shared_projection.shape[1] + private_projection.shape[2]
+    n = Sizes.of(x0, shared_bias, private_bias, steps, cell, context, rank)
     banks, projections = (shared_weight, shared_bias, private_weight, private_bias), (shared_projection, private_projection)
-    inputs = [(x0, GRAD_X0), *((bank, GRAD_WEIGHTS) for bank in banks), (context, GRAD_CONTEXT)]
-    inputs += [(projection, GRAD_PROJECTIONS) for projection in projections]
     if n.B == 0 or n.T == 0 or grad_mask == 0:
-        return zeros_of(inputs, grad_mask, x0)
+        return zeros_of(grad_mask, x0, banks, context, projections)
     if activations.dim() == 1:
         _, activations = low_rank_cross_rnn(x0, *banks, *projections, steps, cell, context, False, allow_tf32, True)
     x0, grad, activations, empty = x0.contiguous(), grad.contiguous(), activations.contiguous(), x0.new_empty
-    parameters = parameters_of(n, rank, banks, projections, allow_tf32)
-    constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1, rank=rank)
+    parameters = parameters_of(n, banks, projections, allow_tf32)
+    constants = n.constants(TILES, x0, allow_tf32, rows=n.B * n.T, columns=1)
     row_tiles, wide = divide_up(n.B, constants["BLOCK_B"]), torch.promote_types(x0.dtype, torch.float32)
-    carry, z_gradients = empty(2, n.T, n.B, n.D, dtype=wide), empty(n.T, n.L, n.B, n.G, rank)
+    carry, z_gradients = empty(2, n.T, n.B, n.D, dtype=wide), empty(n.T, n.L, n.B, n.G, n.r)
     gradients = empty(n.T, n.L, n.B, n.G, n.D) if grad_mask & GRAD_WEIGHTS else None
     bias_sums = None if gradients is None else empty(n.T, n.L, row_tiles, n.D, n.G, dtype=wide)
     common.launch(
@@ -263,7 +259,7 @@ def low_rank_cross_rnn_backward(
         """The gradient of x0, or of so many steps of the context."""
         result, columns = empty(given.shape), int(given.shape[-1])
         if columns:
-            constants = n.constants(INPUT_TILES, x0, allow_tf32, rows=n.B * count, columns=columns, rank=rank)
+            constants = n.constants(INPUT_TILES, x0, allow_tf32, rows=n.B * count, columns=columns)
             common.launch(
                 low_rank_inputs, n.grid(constants, columns, count),
                 result=result, z_gradients=z_gradients, carry=carry, grad=grad, parameters=parameters, B=n.B, T=n.T, W=n.W, steps=n.L,
@@ -278,7 +274,7 @@ def low_rank_cross_rnn_backward(
         dbanks = weights_and_biases(n, weight_products(n, gradients, activations), bias_sums, x0.dtype)
     if grad_mask & GRAD_PROJECTIONS:
         states = states_again(n, x0, activations, parameters, allow_tf32)
-        rows = input_products(n, z_gradients.flatten(3), x0, states, context).unflatten(2, (n.G, rank)).transpose(2, 3)
+        rows = input_products(n, z_gradients.flatten(3), x0, states, context).unflatten(2, (n.G, n.r)).transpose(2, 3)
         dprojections = of_banks(rows, int(shared_projection.shape[1]), x0.dtype)
     return dx0, *dbanks, dcontext, *dprojections  # type: ignore[return-value]  # four banks and two projections
 
