@@ -176,7 +176,7 @@ def _check_funnel(dataset: PackedDataset) -> None:
         )
 
 
-def check_same_columns(about: Mapping[str, Any], meta: PackedMeta, fields: list[Any], weights: Path, use: str) -> None:
+def check_same_columns(about: Mapping[str, Any], meta: PackedMeta, fields: list[Any], weights: str | Path, use: str) -> None:
     """Raise :class:`DataError` if data has other tasks, ``fields`` or dense columns than ``about`` says of the weights' data."""
     now = {"tasks": list(meta.tasks), "fields": fields, "dense": list(meta.dense), "pooled": meta.pooled, "shared": meta.shared}
     for key, value in now.items():

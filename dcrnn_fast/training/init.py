@@ -74,7 +74,7 @@ def continued_data(
 
 def check_continues(config: RunConfig, earlier: Earlier, meta: PackedMeta) -> None:
     """Raise DataError for data of other tasks or columns than the earlier run's, and ConfigError for a configuration of another model."""
-    about, weights = earlier.about, earlier.folder.weights
+    about, weights = earlier.about, config.init or "init"  # an estimator's earlier run lies in a folder that the user never saw
     check_same_columns(about | {"fields": [name for name, _ in about["fields"]]}, meta, list(meta.fields), weights, "go on with")
     sizes, hashed = dict(about["fields"]), {name for name, known in earlier.encoding["vocabulary"].items() if not known}
     for name in sorted(hashed & meta.fields.keys()):

@@ -58,7 +58,7 @@ TABLE = [
         ("numeric", [], DataError, r"numeric=\[\]: init has \['price'\]"),
         ("histories", [{"name": "last", "of": "item_id"}], DataError, r"histories=\['last'\]: init has \[\]"),
         ("tasks", ["click"], DataError, "tasks=.*: init has"),
-        ("config", {"model.steps": 3}, ConfigError, "model.steps is 3 and was 2"),
+        ("config", {"model.steps": 3}, ConfigError, "^init is of another model: model.steps is 3 and was 2"),
     ]),
     row("to go on from one before it is fitted", lambda frame: quick().fit(frame, init=quick()), NotFittedError, "is not fitted yet"),
     row("to load no run", lambda tmp_path: FunnelClassifier.load(tmp_path), CheckpointError, "holds no run .*; name the --output folder"),
