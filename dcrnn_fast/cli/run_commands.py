@@ -158,7 +158,7 @@ def evaluate(
             typer.echo(printable(line), err=True)
         return
     console = output_console()
-    print_metrics(console, f"{result['data']}, {split} rows", result["metrics"])
+    print_metrics(console, f"{result['data']}, {result['split']} rows", result["metrics"])
     for field, entries in result.get("by", {}).items():
         print_sheet(console, segments_sheet(field, entries))
     if importance:
@@ -211,7 +211,7 @@ def compare(
     with row_progress(patience=SECONDS) as progress:
         found = training.compare(runs, data=data, split=split, device=device, backend=backend, as_served=as_served, k=k, progress=progress)
     columns = {"task": False, "metric": False, "run": False, "value": True, "difference": True, "95% interval": True}
-    sheet = Sheet(f"{found['data']}, {split} rows; differences from {found['runs'][0]['name']}", columns)
+    sheet = Sheet(f"{found['data']}, {found['split']} rows; differences from {found['runs'][0]['name']}", columns)
     metrics = {name: None for run in found["runs"][1:] for task in run["differences"].values() for name in task}
     for task, metric in product(found["runs"][0]["metrics"], metrics):
         for run in (run for run in found["runs"] if task in run["metrics"]):
@@ -244,7 +244,8 @@ def calibrate(
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
     columns = ("log loss", "log loss after", "calibration", "calibration after")
-    sheet = Sheet(f"{result['data']}, test rows, calibrated on {result['split']} rows", {"task": False, **dict.fromkeys(columns, True)})
+    shown = "given" if result["split"] == "given" else "test"
+    sheet = Sheet(f"{result['data']}, {shown} rows, calibrated on {result['split']} rows", {"task": False, **dict.fromkeys(columns, True)})
     for task, before in result["before"].items():
         after = result["after"][task]
         sheet.add(task, *(number(entry[name]) for name in ("log_loss", "calibration") for entry in (before, after)))

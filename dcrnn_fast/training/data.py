@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def data_to_evaluate(
 
 
 def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: Mapping[str, Any], progress: Progress) -> PackedDataset:
-    """The rows of a table as test rows, read by the schema of the run's data."""
+    """The rows of a table as test rows, which a person reads of as "given", read by the schema of the run's data."""
     try:
         schema, _ = table_schema(folder.schema if folder.schema.is_file() else config.data)
     except DataError as error:
@@ -79,7 +80,10 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
     if isinstance(table, (str, os.PathLike)) and not glob(str(table)):
         raise DataError(f"data: there is no file {table} on this machine")
     schema = schema.model_copy(update={"weight": None})  # metrics count rows
-    return encoded_rows(schema, table, encoding, folder.past, "data", progress)
+    dataset = encoded_rows(schema, table, encoding, folder.past, "data", progress)
+    if not len(rows := dataset.split("test")):
+        raise DataError("has no rows; give a table of rows with their labels", table="data")
+    return replace(dataset, splits={**dataset.splits, "test": replace(rows, name="given")})
 
 
 def encoded_rows(
@@ -192,7 +196,7 @@ def evaluation_warnings(
     ``about`` is the description of the run's model.
     """
     rows, meta = dataset.split(split), dataset.meta
-    lines = lost_fields(about["id_shares"], id_shares(rows, meta), split, len(rows))
+    lines = lost_fields(about["id_shares"], id_shares(rows, meta), rows.name, len(rows))
     for task in meta.tasks:
-        lines += label_warnings(task, split, metrics[task]["rows"], metrics[task]["positives"])
+        lines += label_warnings(task, rows.name, metrics[task]["rows"], metrics[task]["positives"])
     return lines

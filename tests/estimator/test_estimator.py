@@ -216,7 +216,7 @@ def test_its_saved_run_is_evaluated_and_reported_on_a_table_or_its_file(fitted, 
     assert (found["metrics"]["click"]["auc"] + found["metrics"]["order"]["auc"]) / 2 == pytest.approx(fitted.score(later))
     assert found == evaluate(run, data=str(tmp_path / "later.parquet")) == evaluate(run, data=tmp_path / "later.csv")
     write_report([run], tmp_path / "report.html", data=frame[:1000])
-    assert "1,000 test rows" in (tmp_path / "report.html").read_text()
+    assert "1,000 given rows" in (tmp_path / "report.html").read_text()
 
 
 def test_a_task_without_labels_of_both_classes_does_not_count_in_the_score(fitted, frame):

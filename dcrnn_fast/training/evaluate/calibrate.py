@@ -109,12 +109,12 @@ def calibrate(
     events = event_labels(np.asarray(opened.dataset.split(split).labels), tasks, funnel=opened.about["relation"] == "chain")
     weighted, rows = opened.config.loss.sample_weight, opened.dataset.split(split)
     weight = np.asarray(rows.weight, np.float64) if weighted and rows.weight is not None else np.ones(len(rows))
-    maps = {name: _fit(name, fitted_to[name], events[name], weight, method, split) for name in calibrated_names(opened.about)}
+    maps = {name: _fit(name, fitted_to[name], events[name], weight, method, rows.name) for name in calibrated_names(opened.about)}
     calibration = Calibration(weights=opened.weights, split=split, maps=maps)  # type: ignore[arg-type]
     (before, _), test = predictions_of(opened, "test", as_served=False), opened.dataset.split("test")
     result = {
         "data": meta.name,
-        "split": split,
+        "split": rows.name,
         "file": str(opened.folder.calibration),
         "maps": {name: {"method": fit.method, "rows": fit.rows, "positives": fit.positives} for name, fit in maps.items()},
         "before": metrics_of(before, test, meta, weighted=weighted),
@@ -131,7 +131,7 @@ def _fit(name: str, predicted: Array, labels: Array, weight: Array, method: str,
     if positives in (0, rows):
         raise DataError(
             f"{name}: the {rows:,} {split} rows with a known label hold {positives:,} positive ones; a calibration needs both classes: "
-            f"{MORE_ROWS}, or choose another --split"
+            f"{MORE_ROWS}, or choose others by --split or --data"
         )
     known = ~np.isnan(labels)
     z, observed, each = logits(predicted[known]), labels[known].astype(np.int64), weight[known] / weight[known].mean()

@@ -54,9 +54,9 @@ def evaluate(
     Args:
         run: the run folder.
         data: name or schema of other data with the same columns; by default the run's own. Or a table with its labels, a DataFrame, an
-            Arrow table or the path of a .parquet or .csv file: its rows are the test rows, and the schema of the run's data reads them.
-            It is encoded as the run's data was, so ids and dense values mean what they meant in training. Or what
-            :func:`dcrnn_fast.data.prepare` made, encoded so already.
+            Arrow table or the path of a .parquet or .csv file: its rows are the test rows, which results call "given", and the schema of
+            the run's data reads them. It is encoded as the run's data was, so ids and dense values mean what they meant in training. Or
+            what :func:`dcrnn_fast.data.prepare` made, encoded so already.
         split: ``train``, ``valid`` or ``test``.
         device: replaces the run's device.
         backend: replaces the run's backend.
@@ -106,10 +106,10 @@ def evaluate(
         write_predictions(table, predicted, labels, meta.tasks)
     if figure is not None:
         with writing_output("plot", figure) as beside:
-            beside.write_bytes(reliability_plot(f"{meta.name}, {split} rows", predicted, {name: events[name] for name in metrics}))
+            beside.write_bytes(reliability_plot(f"{meta.name}, {rows.name} rows", predicted, {name: events[name] for name in metrics}))
     result = {
         "data": meta.name,
-        "split": split,
+        "split": rows.name,
         "metrics": with_constant(metrics, rates),
         "warnings": evaluation_warnings(about, opened.dataset, split, metrics),
     }

@@ -150,7 +150,7 @@ def compare(
         {"name": run.name, "metrics": run.metrics, "differences": of_run, "warnings": _warnings(run, split)}
         for run, of_run in zip(seen, differences, strict=True)
     ]
-    return {"data": first.opened.dataset.meta.name, "split": split, "runs": found}
+    return {"data": first.opened.dataset.meta.name, "split": first.opened.dataset.split(split).name, "runs": found}
 
 
 def _see_all(runs: Sequence[str | Path], split: str, *, k: int, as_served: bool | None, least: int = 1, **options: Any) -> list[_Seen]:
@@ -186,10 +186,10 @@ def _see(name: str, opened: OpenRun, split: str, *, k: int, as_served: bool) -> 
 
 def _about(seen: _Seen, split: str) -> Iterable[str]:
     results, meta = seen.results, seen.opened.dataset.meta
-    train, model, rows = results["train"], results["model"], len(seen.opened.dataset.split(split))
+    train, model, rows = results["train"], results["model"], seen.opened.dataset.split(split)
     counts = ", ".join(f"{count:,} {name}" for name, count in results["data"]["rows"].items() if count)
     yield f"<p>DCRNN for {escape(', '.join(meta.tasks))}, {model['parameters']:,} parameters, relation {escape(model['relation'])}. "
-    yield f"{counts} rows; this page is of {rows:,} {split} rows. "
+    yield f"{counts} rows; this page is of {len(rows):,} {rows.name} rows. "
     yield f"Trained for {train['steps']:,} steps in {train['seconds']:,.0f} s on {escape(model['device'])}. "
     yield f"The run ended, as {escape(train['stopped'])}. "
     yield f"It keeps the weights evaluated at step {train['best_step']:,}. The probabilities are "

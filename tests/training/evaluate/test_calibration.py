@@ -119,3 +119,10 @@ def test_the_command_prints_the_maps_and_warns_of_test_rows(copied, command):
     assert json.loads((copied / "calibration.json").read_text())["maps"]["click"]["method"] == "isotonic"
     code, out, _ = command("calibrate", "--run", copied, "--split", "test")
     assert "warning: calibrated on test rows" in out
+
+
+def test_the_commands_call_the_rows_of_a_table_given(copied, schema, command):
+    options = ("--run", copied, "--data", schema.parent / "tiny.csv")
+    assert "tiny, given rows, calibrated on given rows" in command("calibrate", *options)[1]
+    out = command("evaluate", *options)[1]
+    assert ("tiny, given rows" in out, "test rows" in out) == (True, False)

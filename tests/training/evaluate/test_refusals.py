@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 
 from dcrnn_fast import DCRNN, Ranker
 from dcrnn_fast.data import prepare_folder
@@ -75,6 +76,8 @@ TABLE = [
     row("a folder without weights", without_weights, CheckpointError, r"model\.safetensors does not exist"),
     row("a table that is not there",
         lambda finished: evaluate(finished, data="none.csv"), DataError, r"data: there is no file .*none\.csv"),
+    row("a table without rows", lambda finished, schema: evaluate(finished, data=pd.read_csv(schema.parent / "tiny.csv")[:0]),
+        DataError, "^data has no rows; give a table of rows with their labels$"),
     row("a table without a schema",
         a_table_without_a_schema, DataError, "data is a table, which the schema of .*run is to read: unknown data set"),
     row("a sealed encoder of wrong types", a_sealed_encoder_of_wrong_types,
