@@ -6,13 +6,14 @@ docs/guide/your-own-data.md explains it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...errors import DataError, shown
 from ..packed.arrays import PackedDataset, PackedSplit
-from ..packed.meta import PackedMeta
+from ..packed.meta import SCHEMA, SPLITS, PackedMeta
 from .base_rates import Array, constant_log_loss, event_labels, group_warnings, label_counts, label_warnings, masked_by, rate_warnings
 from .oov import BLOCK_ROWS, MIN_ROWS, id_counts, id_shares, is_categorical, lost_fields, oov_strengths, rare_fields
 from .repeats import NEARLY_UNIQUE, same_fields, unique_fields
@@ -88,6 +89,16 @@ def data_report(data: PackedDataset) -> dict[str, Any]:
         lines += [f"field {field!r} is {NEARLY_UNIQUE}; leave it out" for field in unique_fields(meta, counts)]
         for field, other in same_fields(splits["train"], meta).items():
             lines.append(f"field {field!r} says the same as field {other!r}, one to one; leave one of them out")
+    with suppress(DataError, ModuleNotFoundError):  # without a schema, or the extra `train`, nothing says which parts were asked for
+        from ..schema.table import load_schema
+
+        rule, rows, total = load_schema(data.path / SCHEMA).split, meta.rows, sum(meta.rows.values())
+        parts = {"valid": rule.valid, "test": rule.test} if rule is not None and rule.time is not None else {}
+        lines += [
+            f"the {split} rows are {rows[split] / total:.0%} of all, not {part:.0%}: rows of one time stay together; split by a finer time"
+            for split, part in parts.items()
+            if part and abs(rows[split] - part * total) > part * total / 2 + 1
+        ]
     return report | {"warnings": lines}
 
 
@@ -277,11 +288,12 @@ def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
 
 
 def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> dict[str, Any] | None:
-    train = samples["train"].classes(task) if "train" in samples else ()
-    held_out = next((name for name in ("valid", "test") if name in samples and _has_enough(samples[name].classes(task))), None)
-    if not train or not _has_enough(train) or held_out is None:
+    classes = {name: samples[name].classes(task) for name in SPLITS if name in samples}
+    enough = [name for name, rows in classes.items() if min(map(len, rows)) >= MIN_CLASS]
+    if len(enough) < 2 or enough[0] != "train":
         return None
-    positive, negative = samples[held_out].classes(task)
+    train, held_out = classes["train"], enough[1]
+    positive, negative = classes[held_out]
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
     columns, dense, one_sided = dict[str, float](), dict[str, float](), dict[str, "dict[str, int] | None"]()
     for kind, names in (("ids", data.meta.fields), ("dense", data.meta.dense)):
@@ -331,10 +343,6 @@ def _one_sided(train: Sequence[float], held_out: Sequence[float], positives: int
     is_pure = all(split[place] >= max(ONE_SIDED * sum(split), least) for split, least in ((train, MIN_CLASS), (held_out, FEWEST)))
     is_rare = min(positives, negatives) <= RARE * (positives + negatives)
     return {"label": label, "rows": int(rows)} if is_pure and is_rare else None
-
-
-def _has_enough(classes: tuple[Array, Array]) -> bool:
-    return min(map(len, classes)) >= MIN_CLASS
 
 
 def _auc(scores: Array, positives: Array, negatives: Array) -> float:

@@ -31,16 +31,17 @@ def test_the_latest_rows_are_test_rows_and_those_before_validation_rows(table, t
 
 
 @pytest.mark.parametrize(
-    ("times", "valid", "test", "rows"),
+    ("times", "valid", "test", "rows", "warned"),
     [
-        ([1, 1, 2, 2, 2, 2, 3, 3, 3, 3], 0, 0.2, (6, 0, 4)),
-        ([1, 1, 1, 2, 2, 2, 2, 2, 2, 3], 0.3, 0.1, (3, 6, 1)),
-        (range(10), 0.2, 0, (8, 2, 0)),
+        ([1, 1, 2, 2, 2, 3, 3, 3, 3, 3], 0, 0.2, (5, 0, 5), ["the test rows are 50% of all, not 20%"]),
+        ([1, 1, 1, 2, 2, 2, 2, 2, 2, 3], 0.3, 0.1, (3, 6, 1), ["the valid rows are 60% of all, not 30%"]),
+        (range(10), 0.2, 0, (8, 2, 0), []),
     ],
 )
-def test_rows_of_one_time_stay_in_one_split(table, times, valid, test, rows):
-    split = {"time": "time", "valid": valid, "test": test}
-    assert tuple(table.prepare(**logs(table, list(times)), split=split).meta.rows.values()) == rows
+def test_rows_of_one_time_stay_in_one_split_and_a_shift_is_told(table, times, valid, test, rows, warned):
+    data = table.prepare(**logs(table, list(times)), split={"time": "time", "valid": valid, "test": test})
+    assert tuple(data.meta.rows.values()) == rows
+    assert [line.partition(":")[0] for line in data_report(data)["warnings"] if "rows of one time stay together" in line] == warned
 
 
 def test_all_rows_of_a_user_are_in_one_split_whatever_else_the_table_holds(table):
