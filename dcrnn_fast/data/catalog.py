@@ -251,9 +251,8 @@ def table_schema(data: Any) -> tuple[TableSchema, Path]:
         raise DataError(
             f"{path} is a table: draft its schema by `dcrnn-fast inspect --input {path} > {name}.yaml`, check that, and name {name}.yaml"
         )
-    is_folder = os.path.isdir(path) and not os.path.exists(path / META)
+    found = f"{path} is a folder" if os.path.isdir(path) else f"unknown data set {str(data)!r}"
     raise DataError(
-        (f"{path} is a folder without {META}, so not a packed one" if is_folder else f"unknown data set {str(data)!r}")
-        + f"; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "
-        "table or of a packed folder works too (docs/guide/schema.md)"
+        f"{found}; known are {', '.join(known_data_sets())}, and the path of a schema YAML (.yaml) of your own "
+        f"table or of a packed folder, which holds {META}, works too (docs/guide/schema.md)"
     )

@@ -20,7 +20,7 @@ from .repeats import NEARLY_UNIQUE, same_fields, unique_fields
 
 SAMPLE_ROWS = 200_000
 MIN_CLASS = 30
-"""Rows of either class, in train and held out, that an AUC needs here: with fewer, one feature of many is almost perfect by chance."""
+"""Rows of either class, in train and held out, that an AUC below 1 needs here: with fewer, a good feature may seem almost perfect."""
 PRIOR_ROWS = 10.0
 LEAK_AUC = 0.995
 ONE_SIDED, FEWEST, RARE = 0.99, 10, 0.2
@@ -232,7 +232,7 @@ class _Sample(NamedTuple):
 
 
 def single_feature_auc(data: PackedDataset) -> dict[str, dict[str, Any] | None]:
-    """By task: the AUC of each feature alone on held-out rows; None if train or the held-out rows have fewer than 30 of a class.
+    """By task: the AUC of each feature alone on held-out rows. With under 30 of a class there or in train, only AUCs of 1; under 10, None.
 
     A field's id scores the mean label of its train rows, drawn towards the base rate by ten rows. A dense value scores as it is, or
     negated if that ranks better. The held-out rows are the validation rows, or the test rows if those have too few of a class. Of a split
@@ -262,7 +262,7 @@ def leak_warnings(task: str, found: Mapping[str, Any] | None) -> list[str]:
         f"{name!r} have the label {held['label']}, of all rows at most {RARE:.0%}: an event may fill it in; leave the column out, unless "
         "its value is known before the event"
         for name, held in found["one_sided"].items()
-        if best[name] < LEAK_AUC
+        if best.get(name, 0.0) < LEAK_AUC
     ] + [
         f"task {task!r}: column {name!r} alone predicts it on the {found['split']} rows with AUC {auc:.4f}: it may hold the label; leave "
         "the column out, unless its value is known before the event"
@@ -289,11 +289,12 @@ def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
 
 def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> dict[str, Any] | None:
     classes = {name: samples[name].classes(task) for name in SPLITS if name in samples}
-    enough = [name for name, rows in classes.items() if min(map(len, rows)) >= MIN_CLASS]
-    if len(enough) < 2 or enough[0] != "train":
+    enough = [name for least in (MIN_CLASS, FEWEST) for name, rows in classes.items() if min(map(len, rows)) >= least]
+    if "train" not in enough or {*enough} == {"train"}:
         return None
-    train, held_out = classes["train"], enough[1]
+    train, held_out = classes["train"], next(name for name in enough if name != "train")
     positive, negative = classes[held_out]
+    lowest = 0.0 if min(map(len, (*train, positive, negative))) >= MIN_CLASS else 1.0  # by chance in 2 of C(20, 10) features
     rate = len(train[0]) / (len(train[0]) + len(train[1]))
     columns, dense, one_sided = dict[str, float](), dict[str, float](), dict[str, "dict[str, int] | None"]()
     for kind, names in (("ids", data.meta.fields), ("dense", data.meta.dense)):
@@ -324,8 +325,8 @@ def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> 
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
         "rows": len(positive) + len(negative),
-        "fields": {field: max(columns[column] for column in own) for field, own in fields.items()},
-        "dense": dense,
+        "fields": {field: auc for field, own in fields.items() if (auc := max(columns[column] for column in own)) >= lowest},
+        "dense": {name: auc for name, auc in dense.items() if auc >= lowest},
         "one_sided": {name: found[0] for name, found in filled.items() if found},
     }
 

@@ -245,7 +245,7 @@ TABLE = [
         lambda tmp_path: prepare("criteo", cache_dir=tmp_path),
         DataError, r"'criteo'; known are census-income, hillstrom, and the path of a schema YAML"),
     row("a folder that is not packed",
-        lambda tmp_path: prepare(tmp_path), DataError, r"is a folder without meta\.json, so not a packed one; known are "),
+        lambda tmp_path: prepare(tmp_path), DataError, r"is a folder; known are .* a packed folder, which holds meta\.json"),
     row("a schema that does not exist is an unknown data set",
         lambda tmp_path: prepare(tmp_path / "nowhere.yaml", cache_dir=tmp_path), DataError, r"nowhere\.yaml"),
     row("a null character in the path of a schema",

@@ -31,6 +31,16 @@ def test_a_column_that_holds_the_label_is_named_and_a_strong_one_not(kind, colum
     assert "on the test rows with AUC 1.0000" in the_warning(of_test), "no validation rows"
 
 
+@pytest.mark.parametrize("kind", ["ids", "dense"])
+@pytest.mark.parametrize(("positives", "flips", "warned"), [(12, 0, 1), (12, 1, 0), (9, 0, 0)])
+def test_of_few_labels_only_a_perfect_column_is_named(kind, positives, flips, warned):
+    splits = leaking(kind, flips)
+    for name, arrays in splits.items():
+        rows = np.concatenate([np.flatnonzero(arrays["labels"])[:positives], np.flatnonzero(~arrays["labels"])[:100]])
+        splits[name] = {key: values[rows] for key, values in arrays.items()}
+    assert sum("alone predicts it on the valid rows with AUC 1.0000" in line for line in warnings(splits)) == warned
+
+
 @pytest.mark.parametrize(("kind", "column"), [("ids", "city"), ("dense", "price")])
 @pytest.mark.parametrize("label", [1, 0])
 def test_a_column_that_some_rare_events_alone_fill_in_is_named(kind, column, label):
