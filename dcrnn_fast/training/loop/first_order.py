@@ -1,7 +1,8 @@
-"""Where the first-order term starts: at logistic regression on the ids, in which each field is as strong as the train rows show.
+"""Where the first-order term starts: at logistic regression on ids and numbers, in which each column is as strong as the train rows show.
 
 An effect of an id is drawn from a normal distribution with mean 0 and the variance of its field, as in a mixed model. A field that tells
-nothing that the others do not, such as a copy of another one or a column that is nearly unique, gets the variance 0 and no effects.
+nothing that the others do not, such as a copy of another one, gets the variance 0 and no effects. Numbers have functions, see
+:class:`.numbers.Number`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy.typing as npt
 from ...data import PackedDataset, PackedMeta
 from ...data.inspect.base_rates import event_labels
 from ...support.model_inputs import table_rows
+from .numbers import Floats, Number
 
-Floats = npt.NDArray[np.float64]
 Counts = Floats | float
 BLOCK, MOST_ROWS = 2**20, 2**25
 """Rows that are read at a time, and train rows that count at most; of more, evenly spaced ones are taken."""
@@ -26,8 +27,6 @@ SWEEPS = 12
 """Over all fields. Each takes one step of Newton's method for a field's effects, and then one for its variance."""
 VARIANCES = np.concatenate([[0.0], np.geomspace(1e-3, 10.0, 28)])
 """Of which the first sweep chooses."""
-GAIN = 2.0
-"""The log-likelihood that a field must gain to have effects: the test of 5% for one number more."""
 FEW, MOST_DECIDED = 256, 0.9
 """Of a field of at most FEW ids, effects of which the rows decide more than MOST_DECIDED are left to training."""
 LONGEST, CENTRING = 1.5, 30
@@ -40,6 +39,8 @@ class Start(NamedTuple):
     effects: npt.NDArray[np.float32]
     intercepts: Floats
     """[T]"""
+    numbers: npt.NDArray[np.float32]
+    """[dense columns, bins, T]: by how much the function of a column rises in each of its bins."""
     curvatures: npt.NDArray[np.float32]
     """The second derivatives of the log loss, summed over the rows: how much is known of each effect."""
     scores: npt.NDArray[np.float32]
@@ -90,6 +91,7 @@ def start_of(
     chain: bool,
     weighted: bool,
     ids: bool = True,
+    numbers: Sequence[Number] = (),
     before: Start | None = None,
     logits: npt.NDArray[np.floating[Any]] | None = None,
 ) -> Start:
@@ -99,7 +101,8 @@ def start_of(
         dataset: its train rows count.
         chain: whether the model multiplies conditionals: then a task is fitted to the rows in which the one before it happened.
         weighted: whether the rows' weights count.
-        ids: whether there are effects; if not, there are intercepts alone.
+        ids: whether the ids have effects. Without them and without numbers there are intercepts alone.
+        numbers: the dense columns.
         before: of an earlier run, in the tables of this data set; new ids have zeros. The effects are then what to add to that run's: an id
             moves the less, the more was known of it. The curvatures add up, and of a field without effects the scores.
         logits: [rows, T], those of the heads of the model that the effects are added to.
@@ -111,21 +114,25 @@ def start_of(
     weight = np.asarray(rows.weight, np.float64)[asked] if weighted and rows.weight is not None else np.ones(len(labels))
     effects, intercepts = np.zeros((size, len(meta.tasks)), np.float32), np.zeros(len(meta.tasks))
     of_fields = np.zeros((len(fields), len(meta.tasks)), np.float32)
-    start = before or Start(effects, intercepts, effects, effects, of_fields)
+    rises = np.zeros((len(numbers), max((number.size for number in numbers), default=0), len(meta.tasks)), np.float32)
+    start = before or Start(effects, intercepts, rises, effects, effects, of_fields)
     curvatures, scores, variances = start.curvatures.copy(), start.scores.copy(), start.variances.copy()
     events = event_labels(labels, meta.tasks, funnel=chain)
     for task, name in enumerate(head_names(meta.tasks, chain=chain)):
         known = ~np.isnan(events[name])
         some = slice(None) if known.all() else known
         found = _Regression(cells[some], events[name][some].astype(np.float64), weight[some])
+        found.dense = np.asarray(rows.dense)[asked][some] if numbers and rows.dense is not None else None
         if logits is not None:
             found.logits += logits[asked][some, task]
         both = (start.curvatures, start.scores)
         found.before = {field.name: tuple(one[field.rows, task].astype(np.float64) for one in both) for field in fields}
         found.variances = {field.name: float(start.variances[at, task]) for at, field in enumerate(fields)}
-        found.learned = {name for name, variance in found.variances.items() if variance}
-        is_fitted = found.fit(fields if ids else [], starts=logits is None)
+        found.learned = {field.name for field in fields if found.variances[field.name]}
+        is_fitted = found.fit([*(fields if ids else ()), *numbers], starts=logits is None)
         intercepts[task] = found.intercept
+        for at, number in enumerate(numbers):
+            rises[at, : number.size, task] = found.effects.get(number.column, 0.0)
         begin = found.effects.keys() - found.learned  # what was added up without their effects holds no longer
         for at, field in enumerate(fields if ids and is_fitted else []):
             variances[at, task] = found.variances[field.name]
@@ -137,7 +144,7 @@ def start_of(
                 effects[field.rows, task], scores[field.rows, task] = found.effects[field.name], 0
             else:
                 scores[field.rows, task] += gradient
-    return Start(effects, intercepts, curvatures, scores, variances)
+    return Start(effects, intercepts, rises, curvatures, scores, variances)
 
 
 def head_names(tasks: Sequence[str], *, chain: bool) -> list[str]:
@@ -165,14 +172,16 @@ class _Regression:
 
     def __init__(self, ids: npt.NDArray[np.int32], labels: Floats, weight: Floats) -> None:
         self.ids, self.labels, self.weight = np.asfortranarray(ids) if ids.nbytes <= MOST_BYTES else ids, labels, weight
-        self.effects: dict[str, Floats] = {}
+        self.dense: npt.NDArray[np.float32] | None = None
+        self.effects: dict[str | int, Floats] = {}
+        """Of fields, by their names; and the rises of numbers, by their columns."""
         self.before: dict[str, tuple[Floats, ...]] = {}
-        self.variances: dict[str, float] = {}
+        self.variances: dict[str | int, float] = {}
         self.learned: set[str] = set()
         self.intercept = 0.0
         self.logits = np.zeros(len(labels))
 
-    def fit(self, fields: list[Field], *, starts: bool) -> bool:
+    def fit(self, fields: list[Field | Number], *, starts: bool) -> bool:
         """Whether there are rows of both labels, to fit to. ``starts``: the intercept starts at the rate, and not at 0."""
         total, positive = float(self.weight.sum()), float(self.weight @ self.labels)
         if starts:
@@ -182,7 +191,9 @@ class _Regression:
         self._centre()
         for sweep in range(SWEEPS):
             for field in sorted(fields, key=lambda field: field.size):  # what a coarse field says is not said by a fine one
-                if not sweep or field.name in self.effects:
+                if isinstance(field, Number):
+                    self._step_number(field, is_first=not sweep)
+                elif not sweep or field.name in self.effects:
                     self._step(field)
             self._centre()
         return True
@@ -224,11 +235,7 @@ class _Regression:
             if effects is None and self.effects.keys() - self.learned:  # what a copy of such a field has added up is no news
                 self.before.pop(field.name, None)
                 known, score, whole = 0 * known, 0 * score, curvature
-            if effects is None:
-                variance = likeliest_variance(gradient + score, whole)
-            else:  # MacKay (Neural Computation 4, 1992): the squares over the number of effects that the rows decide
-                decided = float((1 - 1 / (1 + whole * variance)).sum())
-                variance = min(max(float((effects**2).sum()) / max(decided, 1e-9), 1e-4), 10.0)
+            variance = next_variance(effects, gradient + score, whole, variance)
             if not variance:
                 return
         effects = np.zeros(field.size) if effects is None else effects
@@ -239,6 +246,35 @@ class _Regression:
             for ids, count, _ in field.cells(self.ids[rows]):
                 self.logits[rows] += step[ids] * count if isinstance(count, np.ndarray) else (step * count)[ids]
 
+    def _step_number(self, number: Number, *, is_first: bool) -> None:
+        """As :meth:`_step`, along the directions in which the rows tell the function's rises apart; the intercept balances it."""
+        before = self.effects.get(number.column)
+        if self.dense is None or (before is None and not is_first):
+            return
+        values = self.dense[:, number.column]
+        gradient, curvature, directions, means = number.derivatives(values, self._blocks())
+        effects = None if before is None else number.size * (before @ directions)
+        variance = next_variance(effects, gradient, curvature, self.variances.get(number.column, 0.0))
+        if not variance:
+            return
+        step = (gradient - (0.0 if effects is None else effects / variance)) / (curvature + 1 / variance)
+        rises = directions @ np.clip(step, -LONGEST, LONGEST)
+        self.effects[number.column], self.variances[number.column] = rises if before is None else before + rises, variance
+        self._add(-float(means @ rises))
+        for start in range(0, len(values), BLOCK):
+            self.logits[start : start + BLOCK] += number.function(values[start : start + BLOCK], rises)
+
+
+def next_variance(effects: Floats | None, gradient: Floats, curvature: Floats, variance: float) -> float:
+    """The variance of effects that have none yet; or after a ``variance``, by MacKay (Neural Computation 4, 1992).
+
+    That is the sum of the squares over the number of effects that the rows decide.
+    """
+    if effects is None:
+        return likeliest_variance(gradient, curvature)
+    decided = float((1 - 1 / (1 + curvature * variance)).sum())
+    return min(max(float((effects**2).sum()) / max(decided, 1e-9), 1e-4), 10.0)
+
 
 def sums_of(ids: npt.NDArray[np.int32], values: Floats, count: Counts, size: int) -> Floats:
     """For each id, the sum of ``values * count`` [B] over its rows."""
@@ -247,11 +283,10 @@ def sums_of(ids: npt.NDArray[np.int32], values: Floats, count: Counts, size: int
 
 
 def likeliest_variance(gradient: Floats, curvature: Floats) -> float:
-    """The variance of the effects of a field's ids, from the log-likelihood's derivatives [n] at no effects; 0 unless one gains enough.
+    """The variance of the effects of a field's ids, from the log-likelihood's derivatives [n] at no effects; 0 unless another is likelier.
 
     To the second order, the gradient of an id with curvature h is normal with mean 0 and variance h + h^2 v, where v is the effects'.
     """
     decided = curvature * VARIANCES[:, None]
     gain: Any = 0.5 * (gradient**2 * VARIANCES[:, None] / (1 + decided) - np.log1p(decided)).sum(axis=1)
-    best = int(gain.argmax())
-    return float(VARIANCES[best]) if gain[best] > GAIN else 0.0
+    return float(VARIANCES[int(gain.argmax())])

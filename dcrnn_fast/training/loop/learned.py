@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +19,18 @@ from ..evaluate.predict import finite_predictions, losses_after_intercepts
 from ..folder.checkpoint import IDLE, OF_FIRST_ORDER, READS, Known
 from .first_order import Start, fields_of, head_names, start_of
 from .job import Job
+from .numbers import numbers_of
 from .optim import Optimisers
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
-CLEARLY = 2.0
-"""Standard errors of the mean difference of the validation rows' losses."""
+CLEARLY, BEYOND_CHANCE = 2.0, 1.5
+"""Standard errors of the mean difference of the validation rows' losses: of two starts, and of training from its start."""
+
+
+def clearly(difference: npt.NDArray[np.float64], errors: float = CLEARLY) -> bool:
+    """Whether differences [N] are above 0 in the mean, by more than so many of its standard errors."""
+    return bool(difference.mean() > errors * difference.std() / math.sqrt(len(difference)))
 
 
 @torch.no_grad()
@@ -33,6 +38,9 @@ def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
     """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
     for parameter, values in zip(started(model), (start.intercepts[:, None], start.effects), strict=False):
         parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
+    first = model.features.first_order
+    if first is not None and first.dense_weight is not None and not add:
+        first.dense_weight.zero_()[: len(start.numbers), : start.numbers.shape[1]] = torch.from_numpy(start.numbers)
 
 
 def started(model: DCRNN) -> list[Tensor]:
@@ -65,19 +73,23 @@ class Learned:
 
     @contextmanager
     def start(self) -> Iterator[None]:
-        """Within the block a new model is logistic regression on the ids, or the constant if validation rows are better off with it.
+        """Within the block a new model is logistic regression, or the constant if validation rows are clearly better off with it.
 
         The heads' weights are 0 then. After it the model lacks the effects of :meth:`.first_order.Start.settled`, which training finds.
         """
         weight = self.model.towers.head.get_parameter("private_weight").detach()
         drawn = weight.clone()
         weight.zero_()
-        found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=self._has_ids)
+        data, numbers = self.job.dataset, numbers_of(self.model, len(self.job.dataset.split("train")))
+        found, constant = (
+            start_of(data, chain=self._chain, weighted=self._weighted, ids=ids, numbers=each)
+            for ids, each in ((self._has_ids, numbers), (False, ()))
+        )
+        start_heads(self.model, constant)
+        losses = self.losses()
         start_heads(self.model, found)
-        own = self._predictions("valid")
-        constant = {name: np.full(len(values), 0.5) for name, values in own.items()}
-        if self._losses(own).mean() > self._losses(constant).mean():
-            found.effects.fill(0)
+        if clearly(self.losses() - losses):
+            found = found._replace(effects=constant.effects, intercepts=constant.intercepts, numbers=constant.numbers)
             start_heads(self.model, found)
         if self._has_ids:
             self._keep(found)
@@ -95,14 +107,13 @@ class Learned:
             return
         known = None
         if self._has_ids and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
-            known = Start(np.zeros(0, np.float32), np.zeros(0), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
-        predicted, before = self._predictions("train"), self._losses(self._predictions("valid"))
+            known = Start(*np.zeros((3, 0), np.float32), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
+        predicted, before = self._predictions("train"), self.losses()
         z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)
         found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=known is not None, before=known, logits=z)
         kept = [parameter.detach().clone() for parameter in started(self.model)]
         start_heads(self.model, found, add=True)
-        worse = self._losses(self._predictions("valid")) - before
-        if worse.mean() > CLEARLY * worse.std() / math.sqrt(len(worse)):
+        if clearly(self.losses() - before):
             for parameter, value in zip(started(self.model), kept, strict=True):
                 parameter.detach().copy_(value)
             found = known or found
@@ -112,9 +123,10 @@ class Learned:
     def _predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
         return finite_predictions(self.model, self.job.dataset.split(split), self.job.dataset.meta, self.job.device, self.job.ranks)
 
-    def _losses(self, predicted: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """Of the validation rows."""
-        return losses_after_intercepts(predicted, self.job.dataset.split("valid"), self.job.dataset.meta, weighted=self._weighted)
+    def losses(self) -> npt.NDArray[np.float64]:
+        """Of the validation rows [N], see :func:`.losses_after_intercepts`."""
+        rows, meta = self.job.dataset.split("valid"), self.job.dataset.meta
+        return losses_after_intercepts(self._predictions("valid"), rows, meta, weighted=self._weighted)
 
     def _keep(self, found: Start) -> None:
         self.first_order = dict(zip(OF_FIRST_ORDER, map(torch.from_numpy, found[-len(OF_FIRST_ORDER) :]), strict=True))

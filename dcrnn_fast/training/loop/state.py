@@ -44,9 +44,9 @@ class EarlyStopping:
     best_step: int | None = None
     waited: int = 0
 
-    def update(self, value: float, step: int) -> bool:
-        """Take the value after ``step`` steps and say whether it is the best so far."""
-        better = self.best is None or (value > self.best if self.larger_is_better else value < self.best)
+    def update(self, value: float, step: int, *, counts: bool = True) -> bool:
+        """Take the value after ``step`` steps and say whether it is the best so far; one that does not count is not."""
+        better = self.best is None or (counts and (value > self.best if self.larger_is_better else value < self.best))
         if better:
             self.best, self.best_step, self.waited = value, step, 0
         else:
