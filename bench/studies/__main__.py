@@ -185,4 +185,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    from bench.studies.__main__ import main  # its processes import what they run, and cannot from a module that is called __main__
+
     main()

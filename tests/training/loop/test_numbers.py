@@ -104,7 +104,8 @@ def test_more_numbers_than_the_start_can_fit_are_left_to_training(dense, monkeyp
 
 def test_a_run_has_the_functions_that_it_starts_with(tmp_path):
     train(tiny_config(write_table(tmp_path), model__first_order=True), tmp_path / "run")
-    assert load_model(tmp_path / "run").features.first_order.dense_weight.any()
+    model, _ = load_model(tmp_path / "run")
+    assert model.features.first_order.dense_weight.any()
 
 
 def test_an_evaluation_that_chance_may_explain_waits_as_a_worse_one_does():
