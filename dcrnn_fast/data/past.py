@@ -14,7 +14,8 @@ from ..errors import DataError, one_line
 from ..support.files import regular_file
 from .build.labels import labels_of as labels_of_texts
 from .codes.numbers import Place
-from .read.columns import labels_of, numbers_of, plain, texts_of, times_of
+from .encoder.memory import arrow_table
+from .read.columns import labels_of, numbers_of, texts_of, times_of
 from .read.derive import PER_SECOND
 from .schema.fields import History, Rule
 from .schema.table import TableSchema
@@ -38,7 +39,7 @@ def kept_rows(schema: TableSchema, files: Sequence[Path]) -> pa.Table:
     Raises DataError where a column's types in two files have no common one.
     """
     wanted = sorted(schema.history_columns())
-    tables = [_plain_columns(pq.read_table(file, columns=wanted)) for file in files]
+    tables = [arrow_table(pq.read_table(file, columns=wanted), str(file)) for file in files]
     try:
         rows = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -96,8 +97,3 @@ def _labels(rows: pa.Table, rule: Rule) -> npt.NDArray[np.generic]:
 
 def _cells(rows: pa.Table, name: str) -> pa.Array:
     return rows[name].combine_chunks()
-
-
-def _plain_columns(table: pa.Table) -> pa.Table:
-    columns = {name: [plain(chunk) for chunk in column.chunks] for name, column in zip(table.column_names, table.columns, strict=True)}
-    return pa.table({name: pa.chunked_array(chunks or [pa.array([], table.schema.field(name).type)]) for name, chunks in columns.items()})

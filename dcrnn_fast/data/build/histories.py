@@ -166,17 +166,13 @@ def _entries(
         if label is not None:
             event &= label(batch) == 1
         row, split = np.arange(batch.start, batch.start + batch.rows), splits[batch.here]
-        yield _batch(user, time, np.zeros(batch.rows, bool), time, row, ids, split)
-        yield _batch(*(column[event] for column in (user, time + lag, event, time, row, ids, split)))
+        yield pa.record_batch([user, time, np.zeros(batch.rows, bool), time, row, ids, split], schema=_ENTRIES)
+        yield pa.record_batch([column[event] for column in (user, time + lag, event, time, row, ids, split)], schema=_ENTRIES)
     if dates and staged.rows:
         raise DataError(
             f"history {history.name!r}: column {history.time!r} holds numbers that look like dates, such as 20240531, and a `lag` is "
             "counted in seconds; write dates as 2024-05-31, or say `unit: s` if these are seconds"
         )
-
-
-def _batch(*columns: npt.NDArray[np.generic]) -> pa.RecordBatch:
-    return pa.record_batch(list(columns), schema=_ENTRIES)
 
 
 def _check(history: History, time: FloatArray, times: TimeColumn, batch: Batch) -> None:

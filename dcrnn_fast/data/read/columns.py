@@ -67,12 +67,9 @@ def texts_of(column: pa.Array, name: str, place: Place) -> Texts:
         codes = pc.fill_null(indices, missing).to_numpy(zero_copy_only=False)
         used = texts.dictionary
         if coded is not None:  # A file's dictionary may be far longer than its batches.
-            cells = np.zeros(missing + 1, dtype=bool)
-            cells[codes] = True
-            kept = np.flatnonzero(cells[:missing])
-            renumbered = np.full(missing + 1, len(kept), dtype=np.int32)
-            renumbered[kept] = np.arange(len(kept), dtype=np.int32)
-            used, codes = used.take(pa.array(kept)), renumbered[codes]
+            held = np.zeros(missing + 1, dtype=bool)
+            held[codes] = held[missing] = True
+            used, codes = used.filter(pa.array(held[:missing])), (np.cumsum(held) - 1)[codes]
         return Texts(codes.astype(np.int32, copy=False), pa.concat_arrays([used, pa.array([MISSING], pa.string())]))
     except pa.ArrowException as error:
         remedy = "convert it to text, numbers, dates or times of a known zone"

@@ -180,11 +180,11 @@ class Values:
             values = values.cast(pa.string())
         if pa.types.is_nested(values.type):
             raise _no_values(name, column.type, "whose values are lists or structs themselves", place)
-        held = _held(values)
-        before = np.concatenate([[0], np.cumsum(held)])
+        held = pc.fill_null(pc.not_equal(values, ""), False) if is_text(values.type) else pc.invert(pc.is_null(values, nan_is_null=True))
+        before = np.concatenate([[0], np.cumsum(held.to_numpy(zero_copy_only=False))])
         ends = np.cumsum(lengths, dtype=np.int64)
         self._starts, self._ends = before[ends - lengths], before[ends]
-        self._values = values.filter(pa.array(held)).dictionary_encode()
+        self._values = values.filter(held).dictionary_encode()
 
     def at(self, position: int) -> pa.DictionaryArray:
         """The values that have so many values before them in their cell, and null where there are not so many."""
@@ -215,16 +215,6 @@ def _lists(column: pa.Array, name: str, separator: str | None, place: Place) -> 
             column=name,
         )
     return pc.split_pattern(column, separator)
-
-
-def _held(values: pa.Array) -> npt.NDArray[np.bool_]:
-    held = pc.is_valid(values)
-    if pa.types.is_floating(values.type):
-        held = pc.and_(held, pc.invert(pc.fill_null(pc.is_nan(values), True)))
-    elif is_text(values.type):
-        held = pc.and_(held, pc.fill_null(pc.greater(pc.binary_length(values), 0), False))
-    array: npt.NDArray[np.bool_] = held.to_numpy(zero_copy_only=False)
-    return array
 
 
 def _no_values(name: str, kind: pa.DataType, problem: str, place: Place) -> DataError:
