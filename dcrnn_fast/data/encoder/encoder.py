@@ -217,9 +217,9 @@ def _derived(definitions: Mapping[str, Mapping[str, Any]]) -> tuple[Derived, ...
         return ()
     try:
         from ..schema.fields import derived_columns
+
+        return derived_columns(definitions)
     except ModuleNotFoundError as error:
         raise DataError(f"the encoder's derived columns need the package {error.name}: pip install 'dcrnn_fast[train]'") from error
-    try:
-        return derived_columns(definitions)
     except ValueError as error:
         raise DataError(f"derived is {shown(dict(definitions))}, and defines no columns: {one_line(error)}") from error
