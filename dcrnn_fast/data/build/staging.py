@@ -45,7 +45,7 @@ class NumberColumn:
     """A column of numbers, NaN where missing."""
 
     def __init__(self, file: Path, parse: Callable[[pa.Array, str, Place], FloatArray] = numbers_of) -> None:
-        self.files, self._parse = (file,), parse
+        self._file, self._parse = file, parse
         file.touch()
 
     def read(self, cells: pa.Array, name: str, place: Place) -> None:
@@ -54,12 +54,12 @@ class NumberColumn:
 
     def append(self, values: FloatArray) -> None:
         """Add cells."""
-        with self.files[0].open("ab") as stream:
+        with self._file.open("ab") as stream:
             stream.write(raw_bytes(values, np.float64))
 
     def values(self, batch: Batch) -> FloatArray:
         """The batch's cells."""
-        return np.fromfile(self.files[0], np.float64, batch.rows, offset=batch.start * 8)
+        return np.fromfile(self._file, np.float64, batch.rows, offset=batch.start * 8)
 
 
 class TimeColumn(NumberColumn):
@@ -91,8 +91,8 @@ class TextColumn:
     """A column of texts. Position p holds a text; the positions of a batch are its own, so a text has one in each batch that has it."""
 
     def __init__(self, codes: Path, texts: Path) -> None:
-        self.files = self._codes, self._texts = codes, texts
-        for file in self.files:
+        self._codes, self._texts = codes, texts
+        for file in (codes, texts):
             file.touch()
         self.positions = [0]
         self._maps = 0

@@ -216,7 +216,7 @@ def _rows(name: str, column: Any, table: str) -> int:
 
 def _plain_texts(column: Any) -> list[str] | None:
     """The texts of a list or array of one plain type, spelled as in a vocabulary; None for anything else."""
-    cells = _list_of(column, "OUiub")
+    cells = _cells_of(column, "OUiub")
     if cells is None:
         return None
     kinds = set(map(type, cells)) - {NoneType}
@@ -226,8 +226,7 @@ def _plain_texts(column: Any) -> list[str] | None:
     if spelled is None or kinds:
         return None
     try:
-        known = cells if None not in cells else [cell for cell in cells if cell is not None]
-        texts: list[str] = list(map(spelled, known))
+        texts: list[str] = list(map(spelled, cells)) if None not in cells else ["" if cell is None else spelled(cell) for cell in cells]
         joined = "".join(texts)
         joined.encode()
     except ValueError:  # half of a surrogate pair, or more digits than Python writes
@@ -236,12 +235,7 @@ def _plain_texts(column: Any) -> list[str] | None:
         texts = [number[1] if (number := re.fullmatch(WHOLE, text)) else text for text in texts]
     if ">" in joined:
         texts = ["\\" + text if re.fullmatch(RESERVED, text) else text for text in texts]
-    if "" in texts:
-        texts = [text or MISSING for text in texts]
-    if known is cells:
-        return texts
-    left = iter(texts)
-    return [MISSING if cell is None else next(left) for cell in cells]
+    return [text or MISSING for text in texts] if "" in texts else texts
 
 
 def _plain_numbers(column: Any) -> FloatArray | None:
@@ -250,7 +244,7 @@ def _plain_numbers(column: Any) -> FloatArray | None:
     masked = isinstance(column, np.ma.MaskedArray)  # whose masked cells are missing, which Arrow knows
     if isinstance(column, np.ndarray) and not masked and column.dtype.kind in "fiub" and column.dtype.itemsize <= 8:
         values, whole = column.astype(np.float64), column.dtype.kind in "iu"
-    elif (cells := _list_of(column, "O")) is not None:
+    elif (cells := _cells_of(column, "O")) is not None:
         kinds = set(map(type, cells)) - {NoneType}
         if not (kinds <= {int, float} or kinds == {bool}):
             return None
@@ -263,9 +257,9 @@ def _plain_numbers(column: Any) -> FloatArray | None:
     return None if whole and (np.abs(values) >= EXACT).any() else values
 
 
-def _list_of(column: Any, dtypes: str) -> list[Any] | None:
+def _cells_of(column: Any, dtypes: str) -> Sequence[Any] | None:
     if isinstance(column, (list, tuple)):
-        return list(column) if isinstance(column, tuple) else column
+        return column
     if type(column) is np.ndarray and column.dtype.kind in dtypes:
         return column.tolist()
     return None

@@ -200,22 +200,21 @@ def table_reads(train: PackedSplit, meta: PackedMeta) -> Counts:
     return np.concatenate([counts for field, counts in together if field not in meta.shared])
 
 
-def oov_strengths(data: PackedDataset, known: IdCounts | None = None) -> dict[str, float]:
+def oov_strengths(data: PackedDataset, counts: IdCounts) -> dict[str, float]:
     """By categorical field, the strength with which OOV dropout reads as many train cells as unseen as the validation rows hold.
 
     OOV dropout reads an id that the train rows hold ``n`` times as unseen with probability ``strength / (strength + n)``. The strength is
-    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen. ``known`` is what
+    at least :func:`least_strength` of a million train rows, and at most such that 95% of the cells are read as unseen. ``counts`` is what
     :func:`id_counts` says of the train rows.
     """
     train, found = data.split("train"), {}
-    own, alike = known or id_counts(train, data.meta)
     asked = slice(None, None, -(-len(train) // ASKED_ROWS) or 1)
     ids, labels = np.asarray(train.ids[asked]), np.asarray(train.labels[asked])
     for field, columns in categorical_columns(data.meta).items():
-        unseen = 0 if field in data.meta.pooled else int(own[columns[0]][0])
-        counts = [np.concatenate([counts[column][1:] for column in columns]) for counts in (own, alike)]
+        unseen = 0 if field in data.meta.pooled else int(counts[0][columns[0]][0])
+        own, alike = (np.concatenate([of_columns[column][1:] for column in columns]) for of_columns in counts)
         least = least_strength(ids[:, columns], labels)
-        found[field] = solve(counts[0], counts[1], unseen, unseen_part(data.split("valid"), columns), least)
+        found[field] = solve(own, alike, unseen, unseen_part(data.split("valid"), columns), least)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -221,16 +221,6 @@ def empty_columns(dense: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     ]
 
 
-class _Sample(NamedTuple):
-    ids: Array
-    dense: Array | None
-    labels: Array
-
-    def classes(self, task: int) -> tuple[Array, Array]:
-        """The rows with a positive, and those with a negative label."""
-        return np.flatnonzero(self.labels[:, task] == 1), np.flatnonzero(self.labels[:, task] == 0)
-
-
 def single_feature_auc(data: PackedDataset) -> dict[str, dict[str, Any] | None]:
     """By task: the AUC of each feature alone on held-out rows. With under 30 of a class there or in train, only AUCs of 1; under 10, None.
 
@@ -271,7 +261,7 @@ def leak_warnings(task: str, found: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
+def _sample(split: PackedSplit, data: PackedDataset) -> PackedSplit:
     rows: Array | slice = slice(None)
     if len(split) > SAMPLE_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(len(split), SAMPLE_ROWS, replace=False, shuffle=False))
@@ -284,11 +274,13 @@ def _sample(split: PackedSplit, data: PackedDataset) -> _Sample:
                 f"{data.path}: field {field!r} holds the id {wrong} in its {split.name} rows, expected 0 to {size - 1}; delete the folder "
                 "and prepare the data again"
             )
-    return _Sample(ids, None if split.dense is None else np.asfortranarray(split.dense[rows]), np.asfortranarray(split.labels[rows]))
+    dense = None if split.dense is None else np.asfortranarray(split.dense[rows])
+    return PackedSplit(split.name, ids, dense, np.asfortranarray(split.labels[rows]), weight=None, group=None)
 
 
-def _of_task(samples: Mapping[str, _Sample], data: PackedDataset, task: int) -> dict[str, Any] | None:
-    classes = {name: samples[name].classes(task) for name in SPLITS if name in samples}
+def _of_task(samples: Mapping[str, PackedSplit], data: PackedDataset, task: int) -> dict[str, Any] | None:
+    labels = {name: samples[name].labels[:, task] for name in SPLITS if name in samples}
+    classes = {name: (np.flatnonzero(column == 1), np.flatnonzero(column == 0)) for name, column in labels.items()}
     enough = [name for least in (MIN_CLASS, FEWEST) for name, rows in classes.items() if min(map(len, rows)) >= least]
     if "train" not in enough or {*enough} == {"train"}:
         return None
