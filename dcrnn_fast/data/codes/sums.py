@@ -45,7 +45,7 @@ class NumberCounts(NamedTuple):
         ([1.0, 2.0], [1, 2])
         """
         whole = cls(np.zeros(0), np.zeros(0, np.int64))
-        for some in _joined(pieces, SORTED_AT_ONCE):
+        for some in _joined(pieces):
             some += 0.0
             some.sort()
             part = _shortened(places_of(some), None, 0)
@@ -140,12 +140,12 @@ def _scaled_sum(values: FloatArray) -> int:
     return total
 
 
-def _joined(pieces: Iterable[FloatArray], size: int) -> Iterator[FloatArray]:
+def _joined(pieces: Iterable[FloatArray]) -> Iterator[FloatArray]:
     waiting, held = list[FloatArray](), 0
     for piece in pieces:
         waiting.append(piece)
         held += len(piece)
-        if held >= size:
+        if held >= SORTED_AT_ONCE:
             waiting, held = [np.concatenate(waiting)], 0
             yield waiting.pop()  # which nobody else holds
     if held:

@@ -107,28 +107,29 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
             about = {one.name: one.about for one in columns}
             lacks = {name: f"{file.name} lacks it, as may other files" for name, file in absent.items() if name not in (tasks or ())}
             columns = [column for column in columns if column.name not in lacks]
-            if rows:
-                labels = _labels(columns, tasks, first, rows)
-                is_funnel = len(labels) > 1 and implies(database, source, labels)
-                features = [column for column in columns if column not in labels]
-                times = sorted(filter(_is_time, features), key=lambda one: (-one.distinct, is_number(one.kind)))  # the finest first
-                users, groups = _users(features), _groups(features, rows)
-                left = lacks | {one.name: why for one in features if (why := _left_out(one, times, users, rows))}
-                read = [one for one in features if one.name not in left]
-                whole = [one for one in read if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
-                codes = find_codes(database, source, [one for one in whole if one.distinct <= rows / 2], labels, times, groups)
-                ids = [one for one in read if one.values is None and (one.name in codes or _is_category(one, users))]
-                ids = [one for one in ids if one.distinct > FEW / 2]  # it is an estimate
-                cells = read_ids(database, source, sorted(ids, key=lambda one: not _is_id(one)))
-                remarks = {one.name: IS_SPAN for one in read if one.of_spans}
-                remarks |= {name: f"{json_text(other)} says the same" for name, other in one_to_one(cells).items()}
-                unique = [name for name, cell in cells.items() if name not in codes and nearly_unique(np.bincount(cell)[1:])]
-                are_all = not any(len(cells[name]) > rows for name in unique)  # whoever comes back later is rare in the first rows
-                left |= dict.fromkeys(unique, NEARLY_UNIQUE) if are_all else {}
-                remarks |= {} if are_all else dict.fromkeys(unique, "nearly unique in these rows; is it so in all?")
-                events = [one for one in read if one.is_text and one.distinct == 2 and LABEL.search(_words(one.name))]  # clicked, ignored
-                remarks |= {one.name: IS_LABEL for one in read if one.of_labels or one in events}
-                remarks |= {name: f"{remarks[name]}: {IS_CODE}" if name in remarks else IS_CODE for name in codes}
+            if not rows:
+                raise DataError("holds no rows; expected a header with the column names, and rows below it", table=str(first))
+            labels = _labels(columns, tasks, first, rows)
+            is_funnel = len(labels) > 1 and implies(database, source, labels)
+            features = [column for column in columns if column not in labels]
+            times = sorted(filter(_is_time, features), key=lambda one: (-one.distinct, is_number(one.kind)))  # the finest first
+            users, groups = _users(features), _groups(features, rows)
+            left = lacks | {one.name: why for one in features if (why := _left_out(one, times, users, rows))}
+            read = [one for one in features if one.name not in left]
+            whole = [one for one in read if one.is_whole and is_number(one.kind) and not _is_category(one, users)]
+            codes = find_codes(database, source, [one for one in whole if one.distinct <= rows / 2], labels, times, groups)
+            ids = [one for one in read if one.values is None and (one.name in codes or _is_category(one, users))]
+            ids = [one for one in ids if one.distinct > FEW / 2]  # it is an estimate
+            cells = read_ids(database, source, sorted(ids, key=lambda one: not _is_id(one)))
+            remarks = {one.name: IS_SPAN for one in read if one.of_spans}
+            remarks |= {name: f"{json_text(other)} says the same" for name, other in one_to_one(cells).items()}
+            unique = [name for name, cell in cells.items() if name not in codes and nearly_unique(np.bincount(cell)[1:])]
+            are_all = not any(len(cells[name]) > rows for name in unique)  # whoever comes back later is rare in the first rows
+            left |= dict.fromkeys(unique, NEARLY_UNIQUE) if are_all else {}
+            remarks |= {} if are_all else dict.fromkeys(unique, "nearly unique in these rows; is it so in all?")
+            events = [one for one in read if one.is_text and one.distinct == 2 and LABEL.search(_words(one.name))]  # clicked, ignored
+            remarks |= {one.name: IS_LABEL for one in read if one.of_labels or one in events}
+            remarks |= {name: f"{remarks[name]}: {IS_CODE}" if name in remarks else IS_CODE for name in codes}
     except duckdb.Error as error:
         words = re.split("LINE 1|Possible Solution", " ".join(str(error).split()))[0].strip()
         if "sniffing" in words:
@@ -136,8 +137,6 @@ def draft(inputs: Sequence[str], *, tasks: Sequence[str] | None = None) -> Draft
         raise DataError(f"cannot be read: {words[:300]}", table=str(first)) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", table=str(first)) from error
-    if not rows:
-        raise DataError("holds no rows; expected a header with the column names, and rows below it", table=str(first))
     read = [one for one in read if one.name not in left]
     by = [*({"time": one.name} for one in times), *({"hash": one.name} for one in groups)]
     schema: dict[str, Any] = {

@@ -195,7 +195,7 @@ def read_columns(
         of_labels = kind == "BOOLEAN" or bool(truths)
         values = None if longest is None else min(max(longest, 2), MOST_VALUES)
         is_iso = bool(is_iso and present) and name not in other
-        missing = 1 - present / max(rows, 1)
+        missing = 1 - present / rows
         of_time = bool(is_time and present), is_iso
         own = own_names.get(name, name)
         is_whole = not has_fraction and values is None and bool(own) and math.inf not in (-(low or 0), high)

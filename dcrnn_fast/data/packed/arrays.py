@@ -210,7 +210,7 @@ class PackedWriter:
     """
 
     def __init__(self, folder: Path, meta: PackedMeta) -> None:
-        self._folder, self._meta, self._hashers = folder, meta, defaultdict(hashlib.sha256)
+        self._folder, self._meta, self._hashers = folder, meta, defaultdict[str, Any](hashlib.sha256)
         for split in meta.rows:
             for kind, shape in meta.arrays(split).items():
                 header = io.BytesIO()
