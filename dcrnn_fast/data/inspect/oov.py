@@ -172,12 +172,9 @@ def _unreadable(shares: Mapping[str, float | None], kind: str) -> tuple[float | 
 
 def categorical_columns(meta: PackedMeta) -> dict[str, list[int]]:
     """The fields whose ids are categories, with the positions of their columns."""
-    pool_of = {column: name for name, pool in meta.pooled.items() for column in pool["columns"]}
-    found: dict[str, list[int]] = {}
-    for position, column in enumerate(meta.fields):
-        if meta.vocabulary.get(column, [])[:1] == [OOV]:
-            found.setdefault(pool_of.get(column, column), []).append(position)
-    return found
+    position = {column: place for place, column in enumerate(meta.fields)}
+    columns = {field: meta.pooled[field]["columns"] if field in meta.pooled else [first] for field, first in meta.first_columns.items()}
+    return {field: [position[column] for column in own] for field, own in columns.items() if is_categorical(meta, field)}
 
 
 def id_counts(train: PackedSplit, meta: PackedMeta, before: Counts | None = None) -> IdCounts:

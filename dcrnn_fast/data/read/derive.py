@@ -56,15 +56,14 @@ def with_derived(
         if one.cross is not None:
             columns[one.name] = _cross([columns[name] for name in one.cross], one.cross, place)
             continue
-        assert one.column is not None
+        (source,) = one.sources()
         if one.value is not None:
-            key = one.column, one.separator
+            key = source, one.separator
             if key not in values:
-                values[key] = Values(columns[one.column], one.column, one.separator, place)
+                values[key] = Values(columns[source], *key, place)
             columns[one.name] = values[key].at(one.value)
         else:
-            assert one.part is not None
-            columns[one.name] = _PARTS[one.part](_wall_clock(columns[one.column], one, place, zoned))
+            columns[one.name] = _PARTS[str(one.part)](_wall_clock(columns[source], one, place, zoned))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
