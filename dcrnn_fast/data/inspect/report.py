@@ -309,17 +309,14 @@ def _of_task(samples: Mapping[str, PackedSplit], data: PackedDataset, task: int)
             unusual = [counts.sum() - counts[usual] for counts in (hits, misses, positives, negatives)]
             one_sided.setdefault(name, _one_sided(unusual[:2], unusual[2:], len(positive), len(negative)))
     fields = {field: data.meta.pooled.get(field, {"columns": [first]})["columns"] for field, first in data.meta.first_columns.items()}
-    filled = {
-        name: [one_sided[column] for column in own if one_sided[column]]
-        for name, own in {**fields, **{column: [column] for column in dense}}.items()
-    }
+    features = fields | {column: [column] for column in dense}
     return {
         "split": held_out,
         "train_rows": len(train[0]) + len(train[1]),
         "rows": len(positive) + len(negative),
         "fields": {field: auc for field, own in fields.items() if (auc := max(columns[column] for column in own)) >= lowest},
         "dense": {name: auc for name, auc in dense.items() if auc >= lowest},
-        "one_sided": {name: found[0] for name, found in filled.items() if found},
+        "one_sided": {name: found for name, own in features.items() if (found := next(filter(None, map(one_sided.get, own)), None))},
     }
 
 

@@ -67,21 +67,17 @@ def with_derived(
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def is_zoned(times: pa.Array) -> bool:
-    """Whether times, as `as_times` gives them, are moments: they have a zone, or are numbers."""
-    return not pa.types.is_timestamp(times.type) or times.type.tz is not None
-
-
 def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapping[str, bool]) -> pa.Array:
     """The times as timestamps without a zone, in whole seconds, as a clock in the zone asked for showed them."""
-    assert one.column is not None
-    times = as_times(column, one.column, place)
+    (source,) = one.sources()
+    times = as_times(column, source, place)
     is_number = not pa.types.is_timestamp(times.type)
-    seconds, missing = _seconds(times, one, place)
+    is_zoned = is_number or times.type.tz is not None
+    seconds, missing = _seconds(times, one.unit or "s", source, place)
 
     def refused(rows: npt.NDArray[np.bool_], why: str, held: str | None = None) -> DataError:
         row = int(rows.argmax())
-        return place.error(f"is used as a time and holds {held or shown(times[row].as_py())}, {why}", row, one.column)
+        return place.error(f"is used as a time and holds {held or shown(times[row].as_py())}, {why}", row, source)
 
     strange = ~missing & ((seconds >= MAX_SECONDS) | (seconds <= -MAX_SECONDS))
     if strange.any():
@@ -101,16 +97,16 @@ def _wall_clock(column: pa.Array, one: Derived, place: Place, zoned: MutableMapp
             f"which in the unit {one.unit} is a time of 1970 to 1973, as all others here are; give derived column {one.name!r} numbers in "
             "its unit, or times",
         )
-    if not missing.all() and (here := is_zoned(times)) != zoned.setdefault(one.column, here):
+    if not missing.all() and is_zoned != zoned.setdefault(source, is_zoned):
         kinds = "a time without a zone", "a time with a zone, or a number"
         raise refused(
             ~missing,
-            f"{kinds[here]}, where other rows, or the train rows, hold {kinds[not here]}: derived column {one.name!r} would tell another "
-            f"{one.part}; write all times alike",
+            f"{kinds[is_zoned]}, where other rows, or the train rows, hold {kinds[not is_zoned]}: derived column {one.name!r} would "
+            f"tell another {one.part}; write all times alike",
             shown(column[int((~missing).argmax())].as_py()),
         )
     moments = pa.array(seconds, pa.int64(), mask=missing).cast(pa.timestamp("s"))
-    if one.timezone is None or not is_zoned(times):
+    if one.timezone is None or not is_zoned:
         return moments
     try:
         return pc.local_timestamp(moments.cast(pa.timestamp("s", one.timezone)))
@@ -127,15 +123,14 @@ def are_dates(numbers: npt.NDArray[np.int64]) -> bool:
     return len(numbers) > 0 and bool(((year >= 1970) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
 
 
-def _seconds(times: pa.Array, one: Derived, place: Place) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _seconds(times: pa.Array, unit: str, name: str, place: Place) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Whole seconds since 1970, and which rows have no time."""
-    per_second = PER_SECOND[one.unit or "s"]
+    per_second = PER_SECOND[unit]
     if pa.types.is_timestamp(times.type):
         per_second = PER_SECOND[times.type.unit]
         times = times.cast(pa.int64())
     elif not pa.types.is_integer(times.type) or times.type == pa.uint64():
-        assert one.column is not None
-        values = numbers_of(times.cast(pa.float64(), safe=False) if times.type == pa.uint64() else times, one.column, place)
+        values = numbers_of(times.cast(pa.float64(), safe=False) if times.type == pa.uint64() else times, name, place)
         missing = np.isnan(values)
         # Far beyond what is a time, and within what an integer holds.
         return np.clip(np.floor(np.where(missing, 0, values) / per_second), -2.0 * MAX_SECONDS, 2.0 * MAX_SECONDS).astype(np.int64), missing

@@ -80,8 +80,7 @@ class Files(Strict):
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """The paths and patterns, as written, of each role ("past", "train", "valid", "test" or "all"); the rows of `past` come first."""
-        given = {"past": self.past, "train": self.train, "valid": self.valid, "test": self.test, "all": self.all}
-        return {role: paths for role, paths in given.items() if paths is not None}
+        return {role: paths for role in ("past", "train", "valid", "test", "all") if (paths := getattr(self, role)) is not None}
 
 
 class Csv(Strict):
