@@ -64,14 +64,14 @@ def build(
         try:
             with open_database(staging) as database:
                 staged, roles = read_tables(schema, paths, staging, database, rejects, pool, progress, encoding)
-                drawn: dict[str, Any] = {"seed": seed, "valid_fraction": valid_fraction, "learns": encoding is None}
-                splits = split_rows(schema, staged, roles, database, **drawn)
+                learns = encoding is None
+                splits = split_rows(schema, staged, roles, database, seed=seed, valid_fraction=valid_fraction, learns=learns)
                 if encoding is None:
                     encoder = FittedSchema.fit(schema, StagedTrainRows(staged, splits, database), staged.zoned, progress)
                 else:
                     encoder = FittedSchema.restore(schema, encoding)
                 here: dict[str, Any] = {"schema": schema, "staged": staged, "splits": splits, "database": database, "folder": staging}
-                collect = partial(collected, **here, progress=progress, teaches=encoding is None)
+                collect = partial(collected, **here, progress=progress, teaches=learns)
                 rows = EncodedRows(encoder, staged, database, collect)
         except duckdb.Error as error:
             raise DataError(f"data set {schema.name!r} cannot be prepared: {one_line(error, 500)}") from error

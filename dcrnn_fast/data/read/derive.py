@@ -20,13 +20,6 @@ MAX_SECONDS, EARLY = 10**11, 10**8
 milliseconds are less than EARLY after 1970, in 1973."""
 
 _PARTS = {"hour": pc.hour, "weekday": pc.day_of_week, "day": pc.day}
-_LISTS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
 
 
 def with_derived(
@@ -193,7 +186,7 @@ def _lists(column: pa.Array, name: str, separator: str | None, place: Place) -> 
         column = column.dictionary_decode()
     if pa.types.is_null(column.type):
         return column.cast(pa.list_(pa.string()))
-    if any(is_one(column.type) for is_one in _LISTS):
+    if isinstance(column.type, (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)):
         return column
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         try:
