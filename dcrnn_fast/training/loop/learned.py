@@ -24,7 +24,7 @@ from .optim import Optimisers
 
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
-CLEARLY, BEYOND_CHANCE = 2.0, 1.5
+CLEARLY, BEYOND_CHANCE = 2.0, 1.0
 """Standard errors of the mean difference of the validation rows' losses: of two starts, and of training from its start."""
 
 

@@ -79,7 +79,7 @@ TABLE = [
     row("a table without rows", lambda finished, schema: evaluate(finished, data=pd.read_csv(schema.parent / "tiny.csv")[:0]),
         DataError, "^data has no rows; give a table of rows with their labels$"),
     row("a table without a schema",
-        a_table_without_a_schema, DataError, "data is a table, which the schema of .*run is to read: unknown data set"),
+        a_table_without_a_schema, DataError, "data is a table, which the schema of .*run is to read: .* is a folder"),
     row("a sealed encoder of wrong types", a_sealed_encoder_of_wrong_types,
         CheckpointError, r"encoder\.json: encoding: vocabulary is {'shape': 3}, expected a list of texts"),
     row("evaluating on data of other columns names what differs",
