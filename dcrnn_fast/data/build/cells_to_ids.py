@@ -118,15 +118,20 @@ Numbers = tuple[BucketCode | None, DenseScale | None]
 
 def number_question(numeric: Numeric) -> NumberQuestion:
     """What the train rows are asked of a column of numbers; the answer is its :data:`Numbers`."""
-    if numeric.buckets is None:
-        return _mean_question(numeric.column, str(numeric.dense), None)
-    return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric.column, numeric.buckets, numeric.dense))
+    if numeric.buckets is not None:
+        return NumberQuestion(numeric.column, NumberCounts.of, partial(_counted, numeric.column, numeric.buckets, numeric.dense))
+    return _mean_question(numeric.column, str(numeric.dense), None)
 
 
 def _counted(column: str, buckets: int, treatment: str | None, numbers: NumberCounts) -> Numbers | NumberQuestion:
-    """The field; where the column is a dense value too, the rows are asked for its scale."""
+    """The field; and the scale, if the numbers are exact. Otherwise the rows are asked for that."""
     code = BucketCode(column, steady_edges(edges_of(numbers, buckets), numbers).tolist())
-    return (code, None) if treatment is None else _mean_question(column, treatment, code)
+    if treatment is None:
+        return code, None
+    if numbers.bits:
+        return _mean_question(column, treatment, code)
+    mean = numbers.total(partial(treated, treatment=treatment)).mean
+    return _numbers(column, treatment, code, mean, numbers.total(partial(_squares, treatment, mean)))
 
 
 def _mean_question(column: str, treatment: str, code: BucketCode | None) -> NumberQuestion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -59,6 +59,18 @@ class NumberCounts(NamedTuple):
         counts = np.concatenate([self.counts, other.counts])
         order = places.argsort(kind="stable")  # which merges what is sorted already
         return _shortened(places[order], counts[order], max(self.bits, other.bits))
+
+    def total(self, of: Callable[[FloatArray], FloatArray]) -> Total:
+        """The exact sum of a function of the numbers, as :class:`Total` has it of all of them where none has lost bits.
+
+        >>> NumberCounts.of([np.array([2.0, 1.0, 2.0])]).total(np.square).mean
+        3.0
+        """
+        values, whole = of(self.values), Total(0, 0)
+        for bit in range(int(self.counts.max(initial=0)).bit_length()):
+            part = Total.of([values[self.counts >> bit & 1 == 1]])
+            whole += Total(part.numbers << bit, part.scaled << bit)
+        return whole
 
     def next_values(self) -> FloatArray:
         """For each value the least number that is not counted with it."""
