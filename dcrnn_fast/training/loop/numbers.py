@@ -11,8 +11,8 @@ import numpy.typing as npt
 from ...nn.model import DCRNN
 
 Floats = npt.NDArray[np.float64]
-MOST_CELLS = 2**25
-"""Numbers that are fitted at most. Where there are more, training finds their functions by itself."""
+MOST_CELLS = 2**23
+"""Numbers that are fitted at most, in some ten seconds a task. Where there are more, training finds their functions by itself."""
 
 
 class Number(NamedTuple):
