@@ -27,7 +27,7 @@ SUMS = "model.features.embedding.weight.sum"
 def sparse(tmp_path_factory):
     """A schema, and a finished run on it with sparse embeddings. Do not write into it."""
     folder = tmp_path_factory.mktemp("sparse")
-    schema = write_table(folder / "data")
+    schema = write_table(folder / "data", rows=3000)
     train(config_of(schema), folder / "run")
     return schema, folder / "run"
 
