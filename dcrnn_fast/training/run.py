@@ -239,9 +239,9 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "note: no evaluation was better than that before the first step, of the earlier weights with new effects of ids: these are kept"
         )
     elif not best["step"]:
-        kept = "logistic regression on the ids" if trainer.init is None else "the weights of the earlier run"
+        kept = "logistic regression" if trainer.init is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
-        report.note(f"warning: no evaluation was better than that before the first step: the run keeps {kept}{rare}")
+        report.note(f"warning: no evaluation was clearly better than that before the first step: the run keeps {kept}{rare}")
     for line in shift_warnings(best["valid"], trainer.about["base_rates"]):
         report.note(line)
     rows = job.dataset.splits.get("test")

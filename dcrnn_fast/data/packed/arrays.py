@@ -22,7 +22,6 @@ import json
 import math
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,32 +209,25 @@ class PackedWriter:
     """
 
     def __init__(self, folder: Path, meta: PackedMeta) -> None:
-        self._folder, self._meta, self._hashers = folder, meta, defaultdict[str, Any](hashlib.sha256)
-        for split in meta.rows:
-            for kind, shape in meta.arrays(split).items():
-                header = io.BytesIO()
-                described = {"descr": npy.dtype_to_descr(np.dtype(DTYPES[kind])), "fortran_order": False, "shape": shape}
-                npy.write_array_header_1_0(header, described)
-                self._add(f"{split}.{kind}.npy", header.getvalue())
+        self._folder, self._meta = folder, meta
+        self._arrays = {
+            (split, kind): _ArrayWriter(folder / f"{split}.{kind}.npy", DTYPES[kind], shape)
+            for split in meta.rows
+            for kind, shape in meta.arrays(split).items()
+        }
 
     def append(self, split: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add rows to a split; `arrays` holds them by kind ("ids", "dense", ...)."""
         for kind, array in arrays.items():
-            self._add(f"{split}.{kind}.npy", raw_bytes(array, DTYPES[kind]))
-
-    def _add(self, file: str, data: bytes | memoryview) -> None:
-        with (self._folder / file).open("ab") as stream:
-            stream.write(data)
-        self._hashers[file].update(data)
+            self._arrays[split, kind].append(array)
 
     def finish(self) -> PackedMeta:
         """Write meta.json, wait until the disk has everything, and return what meta.json holds.
 
         Every split must have the rows that meta states.
         """
-        for file in self._hashers:
-            sync(self._folder / file)
-        meta = dataclasses.replace(self._meta, checksums={file: hasher.hexdigest() for file, hasher in self._hashers.items()})
+        checksums = {array.file.name: array.finish() for array in self._arrays.values()}
+        meta = dataclasses.replace(self._meta, checksums=checksums)
         meta = dataclasses.replace(meta, digest=meta.computed_digest())
         write_meta(self._folder, meta)
         return meta
@@ -250,6 +242,31 @@ def write_meta(folder: Path, meta: PackedMeta) -> None:
 def raw_bytes(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> memoryview:
     """The bytes of an array as `dtype`, row-major."""
     return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
+
+
+class _ArrayWriter:
+    """An .npy file of known shape that gets its rows piece by piece."""
+
+    def __init__(self, file: Path, dtype: str, shape: tuple[int, ...]) -> None:
+        self.file, self._dtype, self._left = file, np.dtype(dtype), shape[0]
+        header = io.BytesIO()
+        npy.write_array_header_1_0(header, {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape})
+        file.write_bytes(header.getvalue())
+        self._hasher = hashlib.sha256(header.getvalue())
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        self._left -= len(rows)
+        data = raw_bytes(rows, self._dtype)
+        with self.file.open("ab") as stream:
+            stream.write(data)
+        self._hasher.update(data)
+
+    def finish(self) -> str:
+        """Wait until the disk has the file, and return its SHA-256."""
+        if self._left:
+            raise AssertionError(f"{self.file} lacks {self._left} of its rows")
+        sync(self.file)
+        return self._hasher.hexdigest()
 
 
 def open_whole(path: Path) -> PackedDataset | None:

@@ -247,7 +247,10 @@ class _Regression:
                 self.logits[rows] += step[ids] * count if isinstance(count, np.ndarray) else (step * count)[ids]
 
     def _step_number(self, number: Number, *, is_first: bool) -> None:
-        """As :meth:`_step`, along the directions in which the rows tell the function's rises apart; the intercept balances it."""
+        """As :meth:`_step`, for the rises of a number's function, along directions in which they do not depend on each other.
+
+        The intercept moves so that the mean logit stays as it is.
+        """
         before = self.effects.get(number.column)
         if self.dense is None or (before is None and not is_first):
             return

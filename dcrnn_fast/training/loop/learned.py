@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +26,27 @@ from .optim import Optimisers
 DENSE_RATE, TABLE_RATE = 0.03, 0.1
 """Parts of their peak learning rates that the dense weights and the tables of ids have in a run that goes on."""
 CLEARLY, BEYOND_CHANCE = 2.0, 1.0
-"""Standard errors of the mean difference of the validation rows' losses: of two starts, and of training from its start."""
+"""Standard errors by which a mean of the validation rows' losses is above another: of two starts, and of a start above training."""
 
 
-def clearly(difference: npt.NDArray[np.float64], errors: float = CLEARLY) -> bool:
-    """Whether differences [N] are above 0 in the mean, by more than so many of its standard errors."""
-    return bool(difference.mean() > errors * difference.std() / math.sqrt(len(difference)))
+def is_above(losses: npt.NDArray[np.float64], others: npt.NDArray[np.float64], errors: float) -> bool:
+    """Whether the mean of losses [N] is above that of ``others`` [N], of the same rows, by more than so many standard errors."""
+    above = losses - others
+    return bool(above.mean() > errors * above.std() / math.sqrt(len(above)))
 
 
 @torch.no_grad()
 def start_heads(model: DCRNN, start: Start, *, add: bool = False) -> None:
-    """Let the first-order term, if the model has one, and the heads' biases be logistic regression; with ``add``, they add up."""
+    """Let the first-order term, if the model has one, and the heads' biases be logistic regression.
+
+    With ``add``, the effects of ids and the intercepts are added to what is there, and numbers stay as they are.
+    """
     for parameter, values in zip(started(model), (start.intercepts[:, None], start.effects), strict=False):
         parameter.mul_(int(add)).add_(torch.from_numpy(values).to(parameter))
-    first = model.features.first_order
+    first, (columns, bins, _) = model.features.first_order, start.numbers.shape
     if first is not None and first.dense_weight is not None and not add:
-        first.dense_weight.zero_()[: len(start.numbers), : start.numbers.shape[1]] = torch.from_numpy(start.numbers)
+        first.dense_weight.zero_()
+        first.dense_weight[:columns, :bins] = torch.from_numpy(start.numbers)
 
 
 def started(model: DCRNN) -> list[Tensor]:
@@ -53,12 +59,13 @@ class Learned:
     """What is known of ids and by the optimisers: ``before`` the run, None for a new one, and of the ``first_order`` term within it.
 
     A run that goes on starts from its optimisers' state, at constant rates. A step of fewer rows than the earlier run's has a lower rate,
-    so that an epoch of either goes as far.
+    so that an epoch of either goes as far. A new run knows the ``losses`` of the validation rows at its start until it is ahead of that.
     """
 
     def __init__(self, before: Known | None, job: Job, optimiser: Optimisers, model: DCRNN) -> None:
         self.before, self.job, self.optimiser, self.model = before, job, optimiser, model
         self.steps_before, self.first_order = before.steps if before else 0, dict[str, Tensor]()
+        self.losses: Tensor | None = None
         self._weighted, self._chain = job.config.loss.sample_weight, model.relation == "chain"
         self._has_ids = model.features.first_order is not None
         if before is not None:
@@ -80,23 +87,33 @@ class Learned:
         weight = self.model.towers.head.get_parameter("private_weight").detach()
         drawn = weight.clone()
         weight.zero_()
-        data, numbers = self.job.dataset, numbers_of(self.model, len(self.job.dataset.split("train")))
-        found, constant = (
-            start_of(data, chain=self._chain, weighted=self._weighted, ids=ids, numbers=each)
-            for ids, each in ((self._has_ids, numbers), (False, ()))
-        )
-        start_heads(self.model, constant)
-        losses = self.losses()
+        data = self.job.dataset
+        options: dict[str, Any] = {"chain": self._chain, "weighted": self._weighted}
+        found = start_of(data, **options, ids=self._has_ids, numbers=numbers_of(self.model, len(data.split("train"))))
         start_heads(self.model, found)
-        if clearly(self.losses() - losses):
+        predicted = self._predictions("valid")
+        losses = self._losses(predicted)
+        of_constant = self._losses({name: np.full(len(values), 0.5) for name, values in predicted.items()})
+        if is_above(losses, of_constant, CLEARLY):
+            constant, losses = start_of(data, **options, ids=False), of_constant
             found = found._replace(effects=constant.effects, intercepts=constant.intercepts, numbers=constant.numbers)
             start_heads(self.model, found)
+        self.losses = torch.from_numpy(losses)
         if self._has_ids:
             self._keep(found)
         yield
         weight.copy_(drawn)
         fields, _ = fields_of(self.job.dataset.meta)
         start_heads(self.model, found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts), add=True)
+
+    def is_ahead(self) -> bool:
+        """Whether the model is ahead of its start by more than chance; so is every model of a run that goes on.
+
+        Where validation rows are few, some evaluation of twenty looks better than the start by chance alone.
+        """
+        if self.losses is not None and is_above(self.losses.numpy(), self._losses(self._predictions("valid")), BEYOND_CHANCE):
+            self.losses = None
+        return self.losses is None
 
     def go_on(self) -> None:
         """Let the first-order term and the biases take up what the new train rows add to the rest of the model, if there is a before.
@@ -108,12 +125,12 @@ class Learned:
         known = None
         if self._has_ids and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
             known = Start(*np.zeros((3, 0), np.float32), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
-        predicted, before = self._predictions("train"), self.losses()
+        predicted, before = self._predictions("train"), self._losses(self._predictions("valid"))
         z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)
         found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=known is not None, before=known, logits=z)
         kept = [parameter.detach().clone() for parameter in started(self.model)]
         start_heads(self.model, found, add=True)
-        if clearly(self.losses() - before):
+        if is_above(self._losses(self._predictions("valid")), before, CLEARLY):
             for parameter, value in zip(started(self.model), kept, strict=True):
                 parameter.detach().copy_(value)
             found = known or found
@@ -123,10 +140,9 @@ class Learned:
     def _predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
         return finite_predictions(self.model, self.job.dataset.split(split), self.job.dataset.meta, self.job.device, self.job.ranks)
 
-    def losses(self) -> npt.NDArray[np.float64]:
-        """Of the validation rows [N], see :func:`.losses_after_intercepts`."""
-        rows, meta = self.job.dataset.split("valid"), self.job.dataset.meta
-        return losses_after_intercepts(self._predictions("valid"), rows, meta, weighted=self._weighted)
+    def _losses(self, predicted: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Of the validation rows."""
+        return losses_after_intercepts(predicted, self.job.dataset.split("valid"), self.job.dataset.meta, weighted=self._weighted)
 
     def _keep(self, found: Start) -> None:
         self.first_order = dict(zip(OF_FIRST_ORDER, map(torch.from_numpy, found[-len(OF_FIRST_ORDER) :]), strict=True))
@@ -135,7 +151,8 @@ class Learned:
         """For a checkpoint."""
         before = {} if self.before is None else self.before.tensors
         kept = {f"before.{name}": value for name, value in before.items() if name in (READS, IDLE, *OF_FIRST_ORDER)}
-        return kept | {f"known.{name}": value for name, value in self.first_order.items()}
+        kept |= {f"known.{name}": value for name, value in self.first_order.items()}
+        return kept if self.losses is None else kept | {"losses": self.losses}
 
     def state(self) -> dict[str, list[int]]:
         """For a checkpoint too."""

@@ -28,7 +28,7 @@ from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
 from .gradient import BatchGradient, CounterfactualObjective, compiled, measured_backends
 from .job import Job
-from .learned import BEYOND_CHANCE, Learned, clearly
+from .learned import Learned
 from .optim import build_optimiser, build_weighting, learning_rate
 from .progress import Scalars
 from .start import OOVDropout, dense_edges
@@ -93,7 +93,6 @@ class Trainer:
         self.paused_until, self.scalars = 0.0, Scalars(job.folder.tensorboard, writes=ranks.is_first)
         self.init: dict[str, Any] | None = None
         self.at, self.best, self.mean = Position(), dict[str, Tensor](), dict[str, Tensor]()
-        self.of_start = dict[str, Tensor]()  # its losses, while nothing is clearly better
         self.started = time.perf_counter()  # when the run would have started without a stop
 
     @classmethod
@@ -117,8 +116,8 @@ class Trainer:
                 job.report.note(f"note: {key} was {was} and is {now}: the weights may differ {by} from an uninterrupted run")
         trainer.at, trainer.stopping = Position(**state["position"]), EarlyStopping(**state["stopping"])
         trainer.init, trainer.learned.first_order = state.get("start"), select(tensors, "known.")
+        trainer.learned.losses = tensors.get("losses")
         trainer.best, trainer.mean = select(tensors, "best."), select(tensors, "mean.")
-        trainer.of_start = select(tensors, "of_start.")
         restore(tensors, trainer.modules, trainer.training_step.optimiser, job.device, source)
         return trainer
 
@@ -242,7 +241,8 @@ class Trainer:
         loss = at.loss_sum / at.loss_rows if at.loss_rows else None
         record = {"epoch": at.epoch + bool(at.batch), "step": at.step, "train_loss": loss, "valid": metrics, "monitor": value}
         at.history.append(record)
-        best = self.stopping.update(value, at.step, counts=self._is_beyond_chance())
+        counts = not at.step or self.stopping.larger_is_better or self.learned.is_ahead()
+        best = self.stopping.update(value, at.step, counts=counts)
         if best:
             self.best = {}  # at most one is in memory
             self.best = {name: value.to("cpu", copy=True) for name, value in self.model.state_dict().items()}
@@ -250,20 +250,6 @@ class Trainer:
         for task, entry in metrics.items():
             self.scalars.add(at.step, {f"valid/{task}/{name}": value for name, value in entry.items() if isinstance(value, float)})
         job.report.evaluation(record, epochs=self.epochs, rows_per_second=self.rows_per_second, best=best)
-
-    def _is_beyond_chance(self) -> bool:
-        """Whether an evaluation may be the best: behind a start at logistic regression, one that is better by more than chance.
-
-        Where validation rows are few, some evaluation of twenty looks better than the start by chance alone.
-        """
-        if self.init is not None or self.stopping.larger_is_better or self.stopping.best_step:
-            return True
-        losses = self.learned.losses()
-        is_first, of_start = not self.at.step, self.of_start.setdefault("losses", torch.from_numpy(losses))
-        is_beyond = is_first or clearly(of_start.numpy() - losses, BEYOND_CHANCE)
-        if is_beyond and not is_first:
-            self.of_start.clear()
-        return is_beyond
 
     def save(self) -> None:
         """Write a checkpoint of this position, on rank 0. All ranks must have the same weights then."""
@@ -275,7 +261,7 @@ class Trainer:
             return
         self.scalars.flush()
         tensors = capture(self.modules, self.training_step.optimiser, job.device) | self.learned.tensors()
-        for prefix, own in (("best", self.best), ("mean", self.mean), ("of_start", self.of_start)):
+        for prefix, own in (("best", self.best), ("mean", self.mean)):
             tensors |= {f"{prefix}.{name}": value for name, value in own.items()}
         state = {
             "position": asdict(self.at),
