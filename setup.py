@@ -195,7 +195,7 @@ if WANTED["_C_cuda"] != "0":
 setup(
     packages=sorted({*find_packages(include=["dcrnn_fast", "dcrnn_fast.*"]), "dcrnn_fast.kernels"}),
     package_dir=package_dir(),
-    package_data={"dcrnn_fast": ["py.typed", *REPORTS.values(), "data/embedded/*"]},
+    package_data={"dcrnn_fast": ["py.typed", *REPORTS.values(), "data/embedded/*", "serving/http/openapi.yaml"]},
     ext_modules=extensions,
     cmdclass={"build_ext": build_ext},
 )

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from dcrnn_fast.serving.http.schema import describe_api
+from dcrnn_fast.serving.http.openapi import describe_api
 
 from .calls import JSON, connected, get, metrics
 from .contract import ROWS, raw

@@ -22,7 +22,7 @@ from ...data.encoder.encoder import Encoded
 from .batching import Batcher, Job, Limits
 from .metrics import Metrics
 from .request import Refused, read_request, unavailable
-from .schema import describe_api
+from .openapi import describe_api
 from .served import Served, short_id, told
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')
