@@ -73,7 +73,6 @@ def describe(kind: str, ranker: Ranker, run: Run, backend: str, operators: set[s
         "dense": list(encoder.dense),
         "cells": [list(one) for one in run.cells],
         "ranges": run.ranges,
-        "rows": [1, MAX_ROWS],
         "calibrated": {name: one.method for name, one in maps.items()},
         "backend": backend,
         "operators": {name: _schema(name) for name in sorted(operators)},
