@@ -21,8 +21,8 @@ from ... import __version__
 from ...data.encoder.encoder import Encoded
 from .batching import Batcher, Job, Limits
 from .metrics import Metrics
-from .request import Refused, read_request, unavailable
 from .openapi import describe_api
+from .request import Refused, read_request, unavailable
 from .served import Served, short_id, told
 
 JSON, UTF_8 = "application/json", ("charset=utf-8", 'charset="utf-8"')

@@ -79,18 +79,21 @@ def evaluate_split(
     weighted: bool = False,
     shifted: bool = False,
     k: int | None = None,
+    predictions: Mapping[str, Array] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of every task over a split, see :func:`metrics_of` for ``k``; ``shifted``: with those of :func:`.intercept.with_intercepts`.
+    """Metrics of every task over a split, of its ``predictions`` if they are known, see :func:`metrics_of` for ``k``.
+
+    ``shifted``: with those of :func:`.intercept.with_intercepts`.
 
     Several ranks, which must all call this, share the predictions; rank 0 computes the metrics of all rows.
     Raises :class:`TrainingDivergedError` if a prediction is not finite.
     """
-    predictions = finite_predictions(model, split, meta, device, ranks)
+    predicted = predictions or finite_predictions(model, split, meta, device, ranks)
 
     def found() -> dict[str, dict[str, Any]]:
-        metrics = metrics_of(predictions, split, meta, weighted=weighted, k=k)
+        metrics = metrics_of(predicted, split, meta, weighted=weighted, k=k)
         rows = np.asarray(split.labels), meta.tasks, _weight(split, weighted=weighted)
-        return with_intercepts(metrics, predictions, *rows) if shifted else metrics
+        return with_intercepts(metrics, predicted, *rows) if shifted else metrics
 
     return ranks.from_first(found)
 

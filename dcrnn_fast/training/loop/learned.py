@@ -91,7 +91,7 @@ class Learned:
         options: dict[str, Any] = {"chain": self._chain, "weighted": self._weighted}
         found = start_of(data, **options, ids=self._has_ids, numbers=numbers_of(self.model, len(data.split("train"))))
         start_heads(self.model, found)
-        predicted = self._predictions("valid")
+        predicted = self.predictions("valid")
         losses = self._losses(predicted)
         of_constant = self._losses({name: np.full(len(values), 0.5) for name, values in predicted.items()})
         if is_above(losses, of_constant, CLEARLY):
@@ -106,12 +106,12 @@ class Learned:
         fields, _ = fields_of(self.job.dataset.meta)
         start_heads(self.model, found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts), add=True)
 
-    def is_ahead(self) -> bool:
-        """Whether the model is ahead of its start by more than chance; so is every model of a run that goes on.
+    def is_ahead(self, predicted: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Whether validation rows' predictions are ahead of the start's by more than chance; so are all of a run that goes on.
 
         Where validation rows are few, some evaluation of twenty looks better than the start by chance alone.
         """
-        if self.losses is not None and is_above(self.losses.numpy(), self._losses(self._predictions("valid")), BEYOND_CHANCE):
+        if self.losses is not None and is_above(self.losses.numpy(), self._losses(predicted), BEYOND_CHANCE):
             self.losses = None
         return self.losses is None
 
@@ -125,19 +125,20 @@ class Learned:
         known = None
         if self._has_ids and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
             known = Start(*np.zeros((3, 0), np.float32), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
-        predicted, before = self._predictions("train"), self._losses(self._predictions("valid"))
+        predicted, before = self.predictions("train"), self._losses(self.predictions("valid"))
         z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)
         found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=known is not None, before=known, logits=z)
         kept = [parameter.detach().clone() for parameter in started(self.model)]
         start_heads(self.model, found, add=True)
-        if is_above(self._losses(self._predictions("valid")), before, CLEARLY):
+        if is_above(self._losses(self.predictions("valid")), before, CLEARLY):
             for parameter, value in zip(started(self.model), kept, strict=True):
                 parameter.detach().copy_(value)
             found = known or found
         if known is not None:
             self._keep(found)
 
-    def _predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
+    def predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
+        """Of the rows of a split. Raises TrainingDivergedError if one is not finite."""
         return finite_predictions(self.model, self.job.dataset.split(split), self.job.dataset.meta, self.job.device, self.job.ranks)
 
     def _losses(self, predicted: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:

@@ -233,7 +233,10 @@ class Trainer:
         job, at = self.job, self.at
         rows, weighted = job.dataset.split("valid"), job.config.loss.sample_weight
         try:
-            metrics = evaluate_split(self.model, rows, job.dataset.meta, job.device, job.ranks, weighted=weighted, shifted=True)
+            predicted = self.learned.predictions("valid")
+            metrics = evaluate_split(
+                self.model, rows, job.dataset.meta, job.device, job.ranks, weighted=weighted, shifted=True, predictions=predicted
+            )
         except TrainingDivergedError as error:
             raise self._diverged(str(error)) from None
         value = mean_over_tasks(metrics, job.config.monitored, job.dataset.meta.tasks)
@@ -241,7 +244,7 @@ class Trainer:
         loss = at.loss_sum / at.loss_rows if at.loss_rows else None
         record = {"epoch": at.epoch + bool(at.batch), "step": at.step, "train_loss": loss, "valid": metrics, "monitor": value}
         at.history.append(record)
-        counts = not at.step or self.stopping.larger_is_better or self.learned.is_ahead()
+        counts = not at.step or self.stopping.larger_is_better or self.learned.is_ahead(predicted)
         best = self.stopping.update(value, at.step, counts=counts)
         if best:
             self.best = {}  # at most one is in memory
