@@ -85,7 +85,7 @@ def fake_validation(monkeypatch, aucs, log_losses=()):
     log_losses = log_losses or [1 - auc for auc in aucs]
     asked, values, real = [], iter(zip(aucs, log_losses, strict=True)), trainer.evaluate_split
 
-    def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False, shifted=False, k=None):
+    def evaluate(model, split, meta, device, ranks=ONE, *, weighted=False, shifted=False, k=None, predictions=None):
         at_start = split.name == "valid" and not model.towers.head.private_weight.any()
         if not at_start:
             asked.append((split.name, model.features.embedding.weight.detach().clone()))
