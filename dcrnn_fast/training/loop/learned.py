@@ -107,7 +107,7 @@ class Learned:
         start_heads(self.model, found._replace(effects=-found.settled(fields), intercepts=0 * found.intercepts), add=True)
 
     def is_ahead(self, predicted: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Whether validation rows' predictions are ahead of the start's by more than chance; so are all of a run that goes on.
+        """Whether predictions for the validation rows are better than the start's by more than chance; True if a run goes on.
 
         Where validation rows are few, some evaluation of twenty looks better than the start by chance alone.
         """
@@ -138,7 +138,7 @@ class Learned:
             self._keep(found)
 
     def predictions(self, split: str) -> dict[str, npt.NDArray[np.float32]]:
-        """Of the rows of a split. Raises TrainingDivergedError if one is not finite."""
+        """The model's predictions for the rows of a split. Raises TrainingDivergedError if one is not finite."""
         return finite_predictions(self.model, self.job.dataset.split(split), self.job.dataset.meta, self.job.device, self.job.ranks)
 
     def _losses(self, predicted: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
