@@ -111,7 +111,6 @@ def counterfactual_losses(
     z: Tensor,
     labels: Tensor,
     propensity: Tensor,
-    imputed: Tensor | None = None,
     *,
     sample_weight: Tensor | None = None,
     negative_rate: float = 1.0,
@@ -119,26 +118,21 @@ def counterfactual_losses(
 ) -> Tensor:
     """Estimate each conditional's mean log loss over all rows, from the rows in which the event before happened.
 
-    For an event with logit z given the one before: o says whether the one before happened, r is the event's label, p the propensity, and
-    l(y) = log(1 + exp(z)) - y z the log loss for a label y.
-
-    - Inverse propensity weighting (IPW): the mean over all rows of o l(r) / p. It is unbiased if p is the probability of o.
-    - Doubly robust (DR), with ``imputed`` labels y: the mean of l(y) + o (l(r) - l(y)) / p. It is unbiased if p is the probability of o,
-      or if y is each row's r or its expectation.
+    This is inverse propensity weighting: the mean over all rows of o l / p, where o says whether the event before happened, l is the log
+    loss of the event's label, and p the propensity. It is unbiased if p is the probability of o.
 
     Args:
         z: [B, T - 1], the logits of every event after the first, given the one before.
-        labels: [B, T] in [0, 1], in funnel order; NaN marks an unknown label. Rows with unknown o do not count. If o is positive and r is
-            unknown, the other rows with o take over the row's weight, as if labels were lost at random.
+        labels: [B, T] in [0, 1], in funnel order; NaN marks an unknown label. Rows with unknown o do not count. If o is positive and the
+            event's label is unknown, the other rows with o take over the row's weight, as if labels were lost at random.
         propensity: [B, T - 1] in [0, 1], the probability over all rows of every event before the last. No gradient flows to it.
-        imputed: [B, T - 1] in [0, 1], the expected r of each row. No gradient flows to it. None for IPW.
         sample_weight: [B], finite and at least 0.
         negative_rate: the part of the rows without the first event that the log kept. Below 1, loss and propensities are those of the full
             log.
         propensity_floor: smaller propensities count as ``propensity_floor`` times the mean, which limits the variance and adds a bias.
 
     Returns:
-        [T - 1] in float32 (float64 for float64 z). DR may be negative. An event is 0 if nothing is known of the one before it.
+        [T - 1] in float32 (float64 for float64 z). An event is 0 if nothing is known of the one before it.
 
     Raises:
         TypeError, ValueError: an argument of another dtype, shape or range.
@@ -158,10 +152,8 @@ def counterfactual_losses(
             f"labels: got shape {list(labels.shape)} on {labels.device}, expected [B, T] on {z.device} for z [B, T - 1], of which the "
             f"shape is {list(z.shape)}: one label more than conditionals, and at least one conditional"
         )
-    for name, value in {"propensity": propensity, "imputed": imputed}.items():
-        if value is not None:
-            check_floats(name, value, "[B, T - 1]", like=("z", z))
-            _check_range(name, value, "probabilities")
+    check_floats("propensity", propensity, "[B, T - 1]", like=("z", z))
+    _check_range("propensity", propensity, "probabilities")
     _check_range("labels", labels, "0, 1, a probability, or NaN for unknown", nan=True)
     check_negative_rate(negative_rate, 1, "chain")
     check_ratio("propensity_floor", propensity_floor)
@@ -180,11 +172,7 @@ def counterfactual_losses(
     with_label = row * happened * seen
     label_rate = with_label.sum(dim=0) / _or_one((row * happened).sum(dim=0))
     weight = with_label / p / _or_one(label_rate)
-    log_loss = nn.functional.binary_cross_entropy_with_logits
-    loss = weight * log_loss(z, label, reduction="none")
-    if imputed is not None:
-        loss = loss + (stands_for - weight) * log_loss(z, imputed.detach().to(z.dtype), reduction="none")
-    return loss.sum(dim=0) / rows
+    return (weight * nn.functional.binary_cross_entropy_with_logits(z, label, reduction="none")).sum(dim=0) / rows
 
 
 def _or_one(x: Tensor) -> Tensor:

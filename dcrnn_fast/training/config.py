@@ -111,8 +111,8 @@ class LossConfig(_Section):
     )
     sample_weight: bool = Field(default=False, description="weight the rows by the data set's weight column")
     strict_funnel: bool = Field(default=True, description="refuse a batch in which a later event happens without the earlier one")
-    cvr: Literal["entire_space", "ipw", "dr"] = Field(
-        default="entire_space", description="loss of a chain's conditionals: none of their own, by inverse propensities, or doubly robust"
+    cvr: Literal["entire_space", "ipw"] = Field(
+        default="entire_space", description="loss of a chain's conditionals: none of their own, or by inverse propensities"
     )
 
 

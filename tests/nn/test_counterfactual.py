@@ -1,4 +1,4 @@
-"""The losses of conditionals by inverse propensities and doubly robustly, on logs whose propensities and labels are known for all rows.
+"""The losses of conditionals by inverse propensities, on logs whose propensities and labels are known for all rows.
 
 Rows with a high click rate convert more often: what is seen in clicked rows is not what all rows would do.
 Each loss is linear in the clicks, so its expectation over them is its value at their probabilities.
@@ -39,42 +39,28 @@ class Log:
 
 LOG = Log()
 WRONG_P = LOG.p.mean().expand_as(LOG.p)
-WRONG_LABEL = torch.full_like(LOG.q, 0.9)
 
 
-def expected(propensity, imputed=None, log=LOG, **options):
+def expected(propensity, z=LOG.z):
     """The expectation over the clicks."""
-    return counterfactual_losses(log.z, log.labels(log.p), propensity, imputed, propensity_floor=0.0, **options)[0]
+    return counterfactual_losses(z, LOG.labels(LOG.p), propensity, propensity_floor=0.0)[0]
 
 
-def test_true_propensities_or_true_labels_give_the_loss_over_all_rows():
-    for propensity, imputed in ((LOG.p, None), (LOG.p, WRONG_LABEL), (WRONG_P, LOG.consume)):
-        torch.testing.assert_close(expected(propensity, imputed), LOG.mean_loss())
-    for imputed in (None, WRONG_LABEL):
-        assert abs(expected(WRONG_P, imputed) / LOG.mean_loss() - 1) > 0.2, "this log has no selection bias to show"
+def test_true_propensities_give_the_loss_over_all_rows():
+    torch.testing.assert_close(expected(LOG.p), LOG.mean_loss())
+    assert abs(expected(WRONG_P) / LOG.mean_loss() - 1) > 0.2, "this log has no selection bias to show"
 
 
-def test_an_imputed_probability_does_for_the_label_over_draws_of_it():
-    labels = torch.cat([LOG.p, LOG.q], dim=1)  # the loss is linear in the label too
-    found = counterfactual_losses(LOG.z, labels, WRONG_P, LOG.q, propensity_floor=0.0)
-    torch.testing.assert_close(found, task_losses(LOG.z, LOG.q))
-
-
-@pytest.mark.parametrize(("propensity", "imputed"), [(LOG.p, None), (LOG.p, WRONG_LABEL), (WRONG_P, LOG.consume)])
-def test_the_gradient_has_the_expectation_of_that_over_all_rows_too(propensity, imputed):
+def test_the_gradient_has_the_expectation_of_that_over_all_rows_too():
     z = LOG.z.clone().requires_grad_()
-    over_all, found = (
-        torch.autograd.grad(loss, z)[0]
-        for loss in (LOG.mean_loss(z), counterfactual_losses(z, LOG.labels(LOG.p), propensity, imputed, propensity_floor=0.0)[0])
-    )
+    over_all, found = (torch.autograd.grad(loss, z)[0] for loss in (LOG.mean_loss(z), expected(LOG.p, z)))
     torch.testing.assert_close(found, over_all)
 
 
-def test_no_gradient_reaches_the_propensity_or_the_imputed_labels():
-    p, y, z = (value.clone().requires_grad_() for value in (LOG.p, LOG.q, LOG.z))
-    counterfactual_losses(z, LOG.labels(LOG.clicks()), p, y).sum().backward()
+def test_no_gradient_reaches_the_propensity():
+    p, z = (value.clone().requires_grad_() for value in (LOG.p, LOG.z))
+    counterfactual_losses(z, LOG.labels(LOG.clicks()), p).sum().backward()
     assert p.grad is None
-    assert y.grad is None
     assert z.grad.any()
 
 
@@ -90,9 +76,9 @@ def test_a_propensity_below_the_floor_counts_as_the_floor():
 def test_sample_weights_weigh_rows_as_repeating_them_does():
     rows = torch.tensor([0, 0, 2, 3, 3, 3, 4])
     weight = torch.bincount(rows, minlength=5).to(DOUBLE)
-    z, p, labels, y = LOG.z[:5], LOG.p[:5], LOG.labels(LOG.clicks())[:5], LOG.q[:5]
-    found = counterfactual_losses(z, labels, p, y, sample_weight=weight)
-    torch.testing.assert_close(found, counterfactual_losses(z[rows], labels[rows], p[rows], y[rows]))
+    z, p, labels = LOG.z[:5], LOG.p[:5], LOG.labels(LOG.clicks())[:5]
+    found = counterfactual_losses(z, labels, p, sample_weight=weight)
+    torch.testing.assert_close(found, counterfactual_losses(z[rows], labels[rows], p[rows]))
 
 
 def test_labels_lost_at_random_do_not_bias_the_loss():
@@ -101,18 +87,15 @@ def test_labels_lost_at_random_do_not_bias_the_loss():
     unknown_click[:, 1], unknown_consume[:, 0] = False, False
     for unknown in (unknown_click, unknown_consume, lost):
         labels = torch.where(unknown, NAN, LOG.labels(LOG.p))
-        for imputed in (None, LOG.q):
-            found = counterfactual_losses(LOG.z, labels, LOG.p, imputed, propensity_floor=0.0)[0]
-            assert float(found / LOG.mean_loss()) == pytest.approx(1, abs=0.05)
+        found = counterfactual_losses(LOG.z, labels, LOG.p, propensity_floor=0.0)[0]
+        assert float(found / LOG.mean_loss()) == pytest.approx(1, abs=0.05)
 
 
 def test_a_label_that_is_known_in_clicked_rows_alone_gives_the_same_loss():
     clicks = LOG.clicks()
     labels = LOG.labels(clicks)
     hidden = torch.where(torch.cat([torch.zeros_like(clicks), clicks == 0], dim=1) == 1, NAN, labels)
-    for imputed in (None, LOG.q):
-        found = counterfactual_losses(LOG.z, hidden, LOG.p, imputed)
-        torch.testing.assert_close(found, counterfactual_losses(LOG.z, labels, LOG.p, imputed))
+    torch.testing.assert_close(counterfactual_losses(LOG.z, hidden, LOG.p), counterfactual_losses(LOG.z, labels, LOG.p))
 
 
 @pytest.mark.parametrize("labels", [[[NAN, NAN], [NAN, 1.0]], [[0.0, 0.0], [0.0, NAN]], [[1.0, NAN], [NAN, 1.0]]])
@@ -124,16 +107,15 @@ def test_without_a_known_label_after_a_click_the_loss_is_zero(labels):
     assert torch.equal(z.grad, torch.zeros(2, 1))
 
 
-@pytest.mark.parametrize("imputed", [None, WRONG_LABEL])
-def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before(imputed):
+def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before():
     rate, found, uncorrected = 0.2, [], []
     sampled_p = LOG.p / (LOG.p + (1 - LOG.p) * rate)
     for _ in range(100):
         clicks = LOG.clicks()
         kept = (clicks + (torch.rand(len(clicks), 1, dtype=DOUBLE, generator=LOG.draw) < rate) > 0)[:, 0]
-        z, labels, y = LOG.z[kept], LOG.labels(clicks)[kept], None if imputed is None else imputed[kept]
-        found.append(counterfactual_losses(z, labels, LOG.p[kept], y, negative_rate=rate, propensity_floor=0.0)[0])
-        uncorrected.append(counterfactual_losses(z, labels, sampled_p[kept], y, propensity_floor=0.0)[0])
+        z, labels = LOG.z[kept], LOG.labels(clicks)[kept]
+        found.append(counterfactual_losses(z, labels, LOG.p[kept], negative_rate=rate, propensity_floor=0.0)[0])
+        uncorrected.append(counterfactual_losses(z, labels, sampled_p[kept], propensity_floor=0.0)[0])
 
     def away(values):
         losses = torch.stack(values)
@@ -145,18 +127,18 @@ def test_of_a_sampled_log_the_loss_is_that_over_the_rows_of_the_log_before(imput
 
 def test_each_conditional_of_a_longer_funnel_has_the_loss_of_its_pair():
     draw = torch.Generator().manual_seed(2)
-    z, p, y = (torch.rand(50, 2, dtype=DOUBLE, generator=draw) for _ in range(3))
+    z, p = (torch.rand(50, 2, dtype=DOUBLE, generator=draw) for _ in range(2))
     labels = torch.rand(50, 3, dtype=DOUBLE, generator=draw).round().cummin(dim=1).values
-    both = counterfactual_losses(z, labels, p, y)
+    both = counterfactual_losses(z, labels, p)
     for pair in range(2):
         one = slice(pair, pair + 1)
-        torch.testing.assert_close(both[one], counterfactual_losses(z[:, one], labels[:, pair : pair + 2], p[:, one], y[:, one]))
+        torch.testing.assert_close(both[one], counterfactual_losses(z[:, one], labels[:, pair : pair + 2], p[:, one]))
 
 
 def test_the_loss_is_finite_in_float32_at_extreme_logits_and_propensities():
     z = torch.tensor([[90.0], [-90.0], [0.0]], requires_grad=True)
     labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-    loss = counterfactual_losses(z, labels, torch.tensor([[1e-30], [0.0], [1.0]]), torch.tensor([[0.0], [1.0], [0.5]])).sum()
+    loss = counterfactual_losses(z, labels, torch.tensor([[1e-30], [0.0], [1.0]])).sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(z.grad).all()

@@ -155,8 +155,6 @@ TABLE = [
         ((LOGITS, KNOWN, P[0]), {}, ValueError, "propensity: got shape"),
         ((LOGITS, KNOWN, 3 * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
         ((LOGITS, KNOWN, math.nan * P), {}, ValueError, r"propensity: got a value outside \[0, 1\]"),
-        ((LOGITS, KNOWN, P, KNOWN), {}, ValueError, "imputed: got shape"),
-        ((LOGITS, KNOWN, P, -P), {}, ValueError, r"imputed: got a value outside \[0, 1\]"),
         ((LOGITS, KNOWN, P), {"sample_weight": torch.ones(3)}, ValueError, "sample_weight"),
         ((LOGITS, KNOWN, P), {"negative_rate": 0.0}, ValueError, "negative_rate=0"),
         ((LOGITS, KNOWN, P), {"propensity_floor": 2}, ValueError, "propensity_floor=2"),

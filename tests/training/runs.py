@@ -97,14 +97,14 @@ def write_log(folder, fields, *, seed=0, start=1717200000, rename=None, **change
     return TableFolder(folder, name="log", **schema).parquet("log.parquet", rows).save()
 
 
-UNCERTAINTY = "uncertainty weights, clipped gradients, doubly robust"
+UNCERTAINTY = "uncertainty weights, clipped gradients, propensities"
 BFLOAT16 = "bfloat16, dropped ids, evaluations within an epoch"
 SPARSE = "sparse embedding"
 SCENARIOS = "scenarios, dense bins, negative rate"
 TRANSFER = "transfer, trunk, row weights"
 INDEPENDENT = "independent tasks, low rank, untied"
 FUNNEL: dict[str, dict[str, Any]] = {
-    UNCERTAINTY: {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5, "loss__cvr": "dr"},
+    UNCERTAINTY: {"loss__weighting": "uncertainty", "optimiser__clip_norm": 0.5, "loss__cvr": "ipw"},
     BFLOAT16: {
         "precision": "bfloat16", "oov_dropout": 20.0, "early_stopping__every_steps": 3, "early_stopping__patience": 9,
         "optimiser__embedding_lr": 0.005,

@@ -77,7 +77,7 @@ TABLE = [
         (TRUNK | {"model__share_ratio": 0.8}, r"share_ratio=0\.8 with scenario='shape': expected at most 0\.75"),
         *(({"loss__cvr": "ipw", "model__relation": relation}, f"loss.cvr is 'ipw', .* but model.relation is '{relation}'; it needs .*chain")
           for relation in ("independent", "transfer")),
-        ({"loss__cvr": "ips"}, r"loss\.cvr is 'ips': Input should be 'entire_space', 'ipw' or 'dr'"),
+        ({"loss__cvr": "ips"}, r"loss\.cvr is 'ips': Input should be 'entire_space' or 'ipw'"),
         *(({"negative_rate": 0.1, "model__relation": relation}, f"with 2 tasks and relation='{relation}'.* Set model.relation=chain")
           for relation in ("independent", "transfer")),
     ]),
@@ -96,8 +96,8 @@ TABLE = [
     *rows("a table", of_a_table, None, cases=[
         ({"weight": None}, {"loss__sample_weight": True}, ConfigError, "loss.sample_weight is true, but tiny has no weight column"),
         ({"files": {"train": "tiny.csv", "test": "none.csv"}}, {}, DataError, "tiny has no test rows; correct `files` or `split`"),
-        ({"funnel": False}, {"loss__cvr": "dr"}, ConfigError, "the relation of tiny is 'independent'; it needs several tasks"),
-        (ONE_TASK | {"relation": "chain"}, {"loss__cvr": "dr"}, ConfigError, "tiny has the task click alone; it needs several tasks"),
+        ({"funnel": False}, {"loss__cvr": "ipw"}, ConfigError, "the relation of tiny is 'independent'; it needs several tasks"),
+        (ONE_TASK | {"relation": "chain"}, {"loss__cvr": "ipw"}, ConfigError, "tiny has the task click alone; it needs several tasks"),
     ]),
     *rows("a place that cannot be a run's", in_a_folder, RunFolderError, cases=[
         ("", "is not empty and holds no run; choose an empty --output folder"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from ...nn.features import Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
-from ...nn.towers import Towers
 from ...ops import auto_gpu
 from ...ops.backends import requested
 from ..config import RunConfig
@@ -28,56 +27,31 @@ from .job import Job
 
 
 class CounterfactualObjective(nn.Module):
-    """The loss of a chain with ``loss.cvr: ipw`` or ``dr``; to a :class:`BatchGradient` it is the model.
-
-    Its outputs [B, T], or [B, 2 T - 1] with dr, are the model's conditional logits, and behind them those of the imputation: of a tower for
-    each conditional, which says what its label is expected to be in rows without it too. It has no dropout, because its outputs are
-    targets, and no gradient flows back to the recurrence's states that it reads.
-    """
+    """The loss of a chain with ``loss.cvr: ipw``; to a :class:`BatchGradient` it is the model, with conditional logits [B, T]."""
 
     def __init__(self, config: RunConfig, model: DCRNN) -> None:
         super().__init__()
         self.negative_rate, self.model, self.features = config.negative_rate or 1.0, model, model.features
-        self.imputation = None
-        if config.loss.cvr == "dr":
-            widths, place = [model.plan.dim, *config.model.tower_dims], model.features.embedding.weight.device
-            self.imputation = Towers(widths, len(model.tasks) - 1, dropout=0.0, transfer=False, device=place)
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The outputs, with the arguments and errors of the model."""
-        return self.outputs(self.features(ids, dense))
+        """The conditional logits, with the arguments and errors of the model."""
+        return self.model.conditional_logits(ids, dense)
 
     def outputs(self, inputs: Inputs) -> Tensor:
-        """The outputs, from what the model's features give."""
-        states = self.model.states(inputs)
-        z: Tensor = self.model.towers(states, inputs.first_order)
-        return z if self.imputation is None else torch.cat([z, self.imputation(states[1:].detach())], dim=1)
+        """The same, from what the model's features give."""
+        return cast(Tensor, self.model.towers(self.model.states(inputs), inputs.first_order))
 
-    def loss(self, outputs: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
-        """The model's loss with these options, plus the conditionals' losses, plus the imputation's.
+    def loss(self, z: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
+        """The model's loss with these options, plus the conditionals' losses.
 
         The propensity of a conditional is the model's own probability of the event before it; with a ``negative_rate``, of the log before
-        it was sampled. The imputation minimises its own log loss over all rows by the same propensities.
+        it was sampled. Of a logit that is NaN it is any: the loss is NaN, and the trainer says that training diverged.
         """
-        tasks = len(self.model.tasks)
-        z, imputation = outputs[:, :tasks], outputs[:, tasks:]
+        before = self.model.event_logits(unsampled_logits(z.detach(), self.negative_rate))[:, :-1]
+        propensity = torch.nan_to_num(torch.sigmoid(before), nan=0.5)
         loss = self.model.loss(self.model.event_logits(z), labels, sample_weight=sample_weight, **options)
-        with torch.no_grad():
-            propensity = _probability(self.model.event_logits(unsampled_logits(z, self.negative_rate))[:, :-1])
-
-        def conditionals(logits: Tensor, imputed: Tensor | None = None) -> Tensor:
-            return counterfactual_losses(
-                logits, labels, propensity, imputed, sample_weight=sample_weight, negative_rate=self.negative_rate
-            ).sum()
-
-        if self.imputation is None:
-            return loss + conditionals(z[:, 1:])
-        return loss + conditionals(z[:, 1:], _probability(imputation)) + conditionals(imputation)
-
-
-def _probability(logits: Tensor) -> Tensor:
-    """A logit that is NaN has any probability: the loss, of the same logits, is NaN, and the trainer says that training diverged."""
-    return torch.nan_to_num(torch.sigmoid(logits.detach()), nan=0.5)
+        about: dict[str, Any] = {"sample_weight": sample_weight, "negative_rate": self.negative_rate}
+        return loss + counterfactual_losses(z[:, 1:], labels, propensity, **about).sum()
 
 
 class BatchGradient:

@@ -114,7 +114,7 @@ def build_optimiser(config: RunConfig, modules: nn.ModuleDict, device: torch.dev
 
     Row-wise Adagrad trains the table of the first-order term, which does not decay, and, with ``model.embedding: sparse``, that of the
     embeddings; both have their own peak learning rates. A group's ``lr_scale`` multiplies :func:`learning_rate`. ``modules`` has the
-    ``model``, and what else is trained: a ``weighting`` of the losses, an ``imputation``.
+    ``model``, and perhaps a ``weighting`` of the losses.
     """
     options, sparse = config.optimiser, config.model.embedding == "sparse"
     usual_lr, usual_decay = (SPARSE_LR, SPARSE_DECAY) if sparse else (options.lr, options.weight_decay)

@@ -49,7 +49,7 @@ class Trainer:
 
     With ``before``, what an earlier run knows, it goes on from that for one epoch by default, see :class:`.learned.Learned`; ``init`` then
     says how the two compare. ``about`` is the model's description in its weight file, ``environment`` what may change the last bits apart
-    from the configuration. ``modules`` hold all that has parameters: the ``model``, a ``weighting`` of the losses, an ``imputation``.
+    from the configuration. ``modules`` hold all that has parameters: the ``model``, and perhaps a ``weighting`` of the losses.
     """
 
     def __init__(self, job: Job, before: Known | None = None) -> None:
@@ -70,7 +70,7 @@ class Trainer:
 
         objective = model if config.loss.cvr == "entire_space" else CounterfactualObjective(config, model)
         task_weight = build_weighting(config, dataset.meta.tasks, device)
-        trained = {"model": model, "weighting": task_weight, "imputation": getattr(objective, "imputation", None)}
+        trained = {"model": model, "weighting": task_weight}
         self.modules = nn.ModuleDict({name: module for name, module in trained.items() if isinstance(module, nn.Module)})
         optimiser = build_optimiser(config, self.modules, device)
         self.learned = Learned(before, job, optimiser, model)

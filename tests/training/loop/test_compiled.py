@@ -17,7 +17,7 @@ from tests.training.tiny import tiny_config
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("cvr", ["entire_space", "dr"])
+@pytest.mark.parametrize("cvr", ["entire_space", "ipw"])
 def test_the_graph_has_the_loss_and_gradients_of_the_model_and_checks_ids(schema, dataset, monkeypatch, cvr):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     config = tiny_config(schema, model__dropout=0.0, loss__cvr=cvr)

@@ -51,7 +51,7 @@ RUNS = {
     "embeddings by AdamW": {"model__embedding": "dense", "optimiser__clip_norm": 0.1},
     "a learned weighting": {"loss__weighting": "uncertainty"},
     "weighted rows": {"loss__sample_weight": True, "loss__task_weight": [1.0, 2.0]},
-    "doubly robust": {"loss__cvr": "dr"},
+    "inverse propensities": {"loss__cvr": "ipw"},
     "transfer in bfloat16": {"model__relation": "transfer", "precision": "bfloat16"},
 }
 
