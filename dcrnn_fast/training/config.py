@@ -69,9 +69,6 @@ class OptimiserConfig(_Section):
     batch_size: Positive | None = Field(
         default=None, description="rows a step; null: 512, halved while an epoch has fewer than 64 steps, but at least 32"
     )
-    micro_batches: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        default=1, description="parts of the batch that a step computes one after another (gradient accumulation), for less memory"
-    )
     epochs: Positive | None = Field(
         default=None, description="passes over the training rows, at most; null: as many as have 2,000 steps, but 6 to 20"
     )

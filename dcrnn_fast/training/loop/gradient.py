@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
-from ...data.packed.loader import part_of
 from ...errors import ConfigError
 from ...nn.features import Inputs
 from ...nn.losses import counterfactual_losses
@@ -61,9 +60,6 @@ class BatchGradient:
     the ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient of one
     process. The gradient of a learned loss weighting is whole on every rank.
 
-    Several micro-batches need the memory of one: a first pass computes the logits without gradients, and a second one, with the same random
-    numbers, the gradient of each micro-batch from that of its logits.
-
     ``model`` is a DCRNN or its objective, on ``device``; ``forward`` computes its logits in ``precision``, if the model itself does not.
     """
 
@@ -78,7 +74,7 @@ class BatchGradient:
         device: torch.device,
         ranks: Ranks,
     ) -> None:
-        self.options, self.seed, self.micro_batches = config.loss, config.seed, config.optimiser.micro_batches
+        self.options, self.seed = config.loss, config.seed
         self.model, self.task_weight = model, task_weight
         self.forward = forward or model
         self.precision, self.device, self.ranks = precision, device, ranks
@@ -86,20 +82,9 @@ class BatchGradient:
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
         """The loss over all ranks' rows of a batch on the device, a scalar, and their number. Parameters then have the loss's gradient."""
         ids, dense, labels, weight = batch
-        micro = [part_of(len(ids), self.micro_batches, number) for number in range(self.micro_batches)]
-
-        def logits_of(number: int) -> Tensor:
-            self._seed(step, number)
-            own = micro[number]
-            with autocast(self.precision, self.device):
-                return self.forward(ids[own], None if dense is None else dense[own]).float()
-
-        if len(micro) == 1:
-            own_logits = logits_of(0)
-        else:
-            with torch.no_grad():
-                own_logits = torch.cat([logits_of(number) for number in range(len(micro))])
-            own_logits.requires_grad_()
+        self._seed(step)
+        with autocast(self.precision, self.device):
+            own_logits = self.forward(ids, dense).float()
         weights = [] if weight is None or not self.options.sample_weight else [weight]
         logits, labels, *weights = self.ranks.rows(own_logits, labels, *weights)
         loss = self.model.loss(  # type: ignore[operator]
@@ -110,19 +95,13 @@ class BatchGradient:
             strict_funnel=self.options.strict_funnel,
         )
         loss.backward()
-        if len(micro) > 1:
-            for number, rows in enumerate(micro):
-                logits_of(number).backward(own_logits.grad[rows])  # type: ignore[index]
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]
 
-    def _seed(self, step: int, number: int) -> None:
-        """Let the random numbers follow from the position and the rank, so that a run resumes on any number of ranks.
-
-        One process that computes a batch at once goes on with the numbers that it has.
-        """
-        if self.ranks.count > 1 or self.micro_batches > 1:
-            mixed = np.random.SeedSequence([self.seed, step, number, self.ranks.rank])
+    def _seed(self, step: int) -> None:
+        """Let several ranks' random numbers follow from the position and the rank, so that a run resumes on any number of ranks."""
+        if self.ranks.count > 1:
+            mixed = np.random.SeedSequence([self.seed, step, self.ranks.rank])
             torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
 
 
@@ -155,14 +134,12 @@ def _first_and_last(loader: BlockLoader, device: torch.device) -> list[list[Tens
     return [inputs, [part[: rows_left // loader.shards] for part in inputs]] if rows_left else [inputs]
 
 
-def compiled(
-    model: nn.Module, batch: Batch, precision: str, device: torch.device, *, without_gradients: bool = False
-) -> Callable[[Tensor, Tensor | None], Tensor]:
+def compiled(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Callable[[Tensor, Tensor | None], Tensor]:
     """``model.forward`` of a DCRNN or its objective in training mode; everything after its ``features`` is one compiled graph.
 
     The lookups in the tables of ids stay as they are: their gradients, which may be sparse, are added up in a fixed order. The graph is
-    made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes; ``without_gradients`` makes that of a
-    forward without gradients too. It changes no weight and no random number. Raises :class:`ConfigError` if it cannot be made here.
+    made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes. It changes no weight and no random
+    number. Raises :class:`ConfigError` if it cannot be made here.
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
     of_model: Any = model
@@ -174,9 +151,8 @@ def compiled(
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            for gradients in (False, True) if without_gradients else (True,):
-                with torch.set_grad_enabled(gradients), autocast(precision, device):
-                    logits = forward(ids, dense)
+            with autocast(precision, device):
+                logits = forward(ids, dense)
             logits.float().sum().backward()
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]

@@ -21,12 +21,10 @@ FIRST_STEPS = 3
 def recorder_for(job: Job) -> CudaGraphs | None:
     """What records this run's steps, or None where each step launches its kernels one by one.
 
-    So it is on a CPU; with several ranks, which meet in a step; with micro-batches, whose random numbers follow from the step; and with
-    scenarios, whose rows the CPU has to count.
+    So it is on a CPU; with several ranks, which meet in a step; and with scenarios, whose rows the CPU has to count.
     """
     config = job.config
-    several = job.ranks.count > 1 or config.optimiser.micro_batches > 1
-    if job.device.type != "cuda" or not config.cuda_graph or several or config.model.scenario is not None:
+    if job.device.type != "cuda" or not config.cuda_graph or job.ranks.count > 1 or config.model.scenario is not None:
         return None
     return CudaGraphs(job.device)
 

@@ -80,8 +80,7 @@ class Trainer:
         backend = measured_backends(job, model, self.loader, precision) or select_backend(config.backend, device)
         forward = None
         if config.compile:
-            micro = config.optimiser.micro_batches > 1
-            forward = compiled(objective, next(self.loader.batches()), precision, device, without_gradients=micro)
+            forward = compiled(objective, next(self.loader.batches()), precision, device)
         gradient = BatchGradient(config, objective, task_weight, forward=forward, precision=precision, device=device, ranks=ranks)
         self.training_step = TrainingStep(gradient, optimiser, config.optimiser.clip_norm, recorder_for(job), batch_size)
         versions = {"torch": str(torch.__version__), "threads": torch.get_num_threads()}

@@ -109,7 +109,6 @@ def test_a_step_that_waits_for_the_device_is_refused(trained, monkeypatch, plant
     [
         ("cpu", {}),
         ("cuda", {"cuda_graph": False}),
-        ("cuda", {"optimiser__micro_batches": 2}),
         ("cuda", {"model__scenario": "shape", "model__sharing": "trunk"}),
     ],
 )

@@ -24,10 +24,7 @@ ROWS = 118
 SAME = {"model.dropout": 0.0, "oov_dropout": 0.0, "precision": "float32", "optimiser.batch_size": ROWS, "log_every": 1}
 CASES = {
     "sparse": (2, {"model.embedding": "sparse", "optimiser.clip_norm": 0.5, "optimiser.embedding_weight_decay": 0.1}),
-    "uncertainty, micro-batches, propensities": (
-        2,
-        {"loss.weighting": "uncertainty", "optimiser.clip_norm": 0.5, "optimiser.micro_batches": 3, "loss.cvr": "ipw"},
-    ),
+    "uncertainty, propensities": (2, {"loss.weighting": "uncertainty", "optimiser.clip_norm": 0.5, "loss.cvr": "ipw"}),
     "transfer, trunk, row weights": (3, {"model.relation": "transfer", "model.sharing": "trunk", "loss.sample_weight": True}),
 }
 

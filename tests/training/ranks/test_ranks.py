@@ -82,30 +82,6 @@ def test_random_numbers_follow_from_the_step_and_the_rank_alone(schema, dataset)
     assert loss(1, 1) == losses[3]
 
 
-@pytest.mark.parametrize("embedding", ["dense", "sparse"])
-@pytest.mark.parametrize("micro_batches", [3, 40])
-def test_micro_batches_have_the_gradient_of_the_whole_batch(schema, dataset, embedding, micro_batches):
-    batch = next(BlockLoader(dataset.split("train"), 32).batches())
-    found = []
-    for number in (1, micro_batches):
-        options = {"model__dropout": 0.0, "model__embedding": embedding, "optimiser__micro_batches": number}
-        gradient = gradient_of(schema, dataset, **options)
-        loss, rows = gradient(batch, 0)
-        assert rows == 32
-        gradients = {name: p.grad.to_dense() for name, p in gradient.model.named_parameters() if p.grad is not None}
-        found.append((loss, gradients))
-    torch.testing.assert_close(found[0], found[1])
-
-
-def test_both_passes_over_a_micro_batch_have_the_same_dropout(schema, dataset):
-    batch = next(BlockLoader(dataset.split("train"), 32).batches())
-    gradient = gradient_of(schema, dataset, optimiser__micro_batches=2, model__dropout=0.5)
-    seen = []
-    gradient.model.register_forward_hook(lambda model, given, logits: seen.append(logits.detach()))
-    gradient(batch, 0)
-    assert [torch.equal(first, again) for first, again in zip(seen[:2], seen[2:], strict=True)] == [True, True]
-
-
 def test_ranks_that_differ_are_told_in_what(monkeypatch):
     here = rank(0, 2)
     monkeypatch.setattr(here, "_texts", lambda own: [own, '{"step": 5, "the sum of weight": 2.5}'])
