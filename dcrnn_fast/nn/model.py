@@ -183,17 +183,17 @@ class DCRNN(nn.Module):
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """Logits [B, T] from what ``features`` returns: the part of :meth:`forward` that ``torch.compile`` can take as one graph."""
-        return cast(Tensor, self.event_logits(self.towers(self.states(inputs), inputs.first_order)))
-
-    def states(self, inputs: Inputs) -> Tensor:
-        """The recurrence's last states [T, B, D]."""
-        x0, _, scenario = inputs
-        return cast(Tensor, self.cross(x0) if scenario is None else self.cross(x0, scenario))
+        return cast(Tensor, self.event_logits(self.conditional_outputs(inputs)))
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T] before the relation: under "chain", each event given the one before. Arguments and errors as in :meth:`forward`."""
-        inputs = self.features(ids, dense)
-        return cast(Tensor, self.towers(self.states(inputs), inputs.first_order))
+        return self.conditional_outputs(self.features(ids, dense))
+
+    def conditional_outputs(self, inputs: Inputs) -> Tensor:
+        """Logits [B, T] before the relation from what ``features`` returns: by the recurrence and the towers."""
+        x0, first_order, scenario = inputs
+        states = self.cross(x0) if scenario is None else self.cross(x0, scenario)
+        return cast(Tensor, self.towers(states, first_order))
 
     @torch.no_grad()
     def predict(self, ids: Tensor, dense: Tensor | None = None) -> dict[str, Tensor]:

@@ -125,15 +125,14 @@ def _from(edge: float) -> str:
 def _number_at(edge: float) -> tuple[float, bool]:
     """The number that :mod:`dcrnn_fast.data.codes.numbers` puts an edge at, and whether the edge is just above it and not just below.
 
-    That is the edge itself, unless another number is shorter to write.
+    That is the shortest one from which rounding leads to the edge, but an integer only where the edge is at it.
     """
-    before, part = 0.0 if edge == TINY else math.nextafter(edge, -math.inf), math.copysign(ROUNDING, edge)
-    below, above = float(f"{edge / (1 + part):.15g}"), float(f"{edge / (1 - part):.15g}")
-    found = [(edge, False), (before, True)]
-    found += [(above, False)] * (above - abs(above) * ROUNDING == edge and not above.is_integer())
-    found += [(below, True)] * (math.nextafter(below, math.inf) + abs(below) * ROUNDING == edge and not below.is_integer())
-    shortest = min(found, key=lambda number: len(repr(number[0])))
-    return shortest if len(repr(shortest[0])) < len(repr(edge)) - 5 else found[0]
+    before = 0.0 if edge == TINY else math.nextafter(edge, -math.inf)
+    if edge.is_integer() or before.is_integer():
+        return (edge, False) if edge.is_integer() else (before, True)
+    numbers = (float(f"{edge:.{digits}g}") for digits in range(1, 18))
+    number = next(one for one in numbers if abs(one - edge) <= 1.01 * ROUNDING * abs(edge) and not one.is_integer())
+    return number, edge > number
 
 
 def _number(number: float) -> str:

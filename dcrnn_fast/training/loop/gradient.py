@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class CounterfactualObjective(nn.Module):
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """The same, from what the model's features give."""
-        return cast(Tensor, self.model.towers(self.model.states(inputs), inputs.first_order))
+        return self.model.conditional_outputs(inputs)
 
     def loss(self, z: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
         """The model's loss with these options, plus the conditionals' losses.
