@@ -97,9 +97,8 @@ def next_encoding(config: RunConfig, earlier: Earlier, dataset: PackedDataset) -
     """
     schema, unseen = dataset.path / SCHEMA, {}
     forget = load_schema(schema).forget if schema.is_file() else None
-    known = read_known(earlier.folder.optimiser, earlier.digest) if forget else None
-    if known is not None and IDLE in known.tensors:
-        sizes = dict(earlier.about["fields"])
+    if forget:
+        known, sizes = read_known(earlier.folder.optimiser, earlier.digest), dict(earlier.about["fields"])
         for name, start in zip(sizes, table_rows(list(sizes), list(sizes.values()), earlier.about["shared"])[1], strict=True):
             idle = known.tensors[IDLE][start : start + sizes[name]].numpy()
             unseen[name] = np.argsort(-idle, kind="stable")[: np.count_nonzero(idle >= forget)]
@@ -152,10 +151,9 @@ def load_earlier(model: nn.Module, earlier: Earlier, meta: PackedMeta) -> None:
     load_tensors(model, earlier.tensors | tables, earlier.folder.weights)
 
 
-def known_before(earlier: Earlier, meta: PackedMeta) -> Known | None:
-    """What the earlier run's optimisers know, in the tables of a model of the data ``meta``; None if it has no file of that."""
-    known = read_known(earlier.folder.optimiser, earlier.digest)
-    return None if known is None else moved(known, torch.from_numpy(_sources(earlier, meta)))
+def known_before(earlier: Earlier, meta: PackedMeta) -> Known:
+    """What the earlier run's optimisers know, in the tables of a model of the data ``meta``. Raises what :func:`read_known` does."""
+    return moved(read_known(earlier.folder.optimiser, earlier.digest), torch.from_numpy(_sources(earlier, meta)))
 
 
 def _sources(earlier: Earlier, meta: PackedMeta) -> npt.NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -58,7 +57,6 @@ def train(
     init: str | Path | None = None,
     dataset: PackedDataset | None = None,
     report: Report | None = None,
-    on_step: Callable[[int], None] | None = None,
 ) -> Result:
     """Train, keep the weights that are best on the validation rows, and evaluate them once on the test rows.
 
@@ -77,7 +75,6 @@ def train(
         dataset: packed data to use instead of preparing ``config.data``; with ``init``, in the encoding that
             :func:`dcrnn_fast.training.init.continued_data` makes. It may have no test rows; then there are no metrics of these.
         report: receives the progress; by default nothing is shown.
-        on_step: called with the number of steps done, after every step.
 
     Returns:
         What ``metrics.json`` holds but its digest: ``test`` and ``valid`` (metrics by task), ``train``, ``model``, ``data``, ``config``;
@@ -116,7 +113,7 @@ def train(
             return Result(found["metrics"])
         folder = RunFolder(output)
         config = read_config(found["config"], str(folder.config))
-        return Result(_train(config, folder, dataset, report, on_step, ranks, is_new=found["is_new"]))
+        return Result(_train(config, folder, dataset, report, ranks, is_new=found["is_new"]))
 
 
 def _finished(folder: RunFolder, config: RunConfig, report: Report) -> dict[str, Any] | None:
@@ -141,7 +138,6 @@ def _train(
     folder: RunFolder,
     dataset: PackedDataset | None,
     report: Report,
-    on_step: Callable[[int], None] | None,
     ranks: Ranks,
     *,
     is_new: bool,
@@ -165,7 +161,7 @@ def _train(
         if dataset.meta.encoding != next_encoding(config, earlier, dataset):
             raise DataError(f"dataset is not encoded as the run {config.init} was, with new ids behind its own; leave dataset or init out")
     check_rows(config, dataset, needs_test=not is_given)
-    job = Job(config, dataset, folder, report, device, ranks, on_step)
+    job = Job(config, dataset, folder, report, device, ranks)
     with deterministic(config.threads):
         if newest is not None:
             report.note(f"resuming {folder.root} from {newest.name}")
@@ -178,11 +174,6 @@ def _train(
             if earlier is not None:
                 trainer.init = compare(config, earlier, dataset, device, ranks)
                 load_earlier(trainer.model, earlier, dataset.meta)
-                if before is None:
-                    report.note(
-                        f"note: {earlier.folder.root} does not hold what its optimisers know ({earlier.folder.optimiser.name}): they "
-                        "start anew, at the rates of a new run"
-                    )
             if not is_new:
                 report.note(f"{folder.root} has no checkpoint yet: starting at step 0")
         warnings = data_report(dataset)["warnings"] if is_new and ranks.is_first else []
@@ -239,9 +230,8 @@ def _conclude(trainer: Trainer) -> dict[str, Any]:
             "note: no evaluation was better than that before the first step, of the earlier weights with new effects of ids: these are kept"
         )
     elif not best["step"]:
-        kept = "logistic regression" if trainer.init is None else "the weights of the earlier run"
         rare = "; if positives are few, early_stopping.monitor: auc may find a better one" if early.monitor == "log_loss" else ""
-        report.note(f"warning: no evaluation was clearly better than that before the first step: the run keeps {kept}{rare}")
+        report.note(f"warning: no evaluation was clearly better than that before the first step: the run keeps logistic regression{rare}")
     for line in shift_warnings(best["valid"], trainer.about["base_rates"]):
         report.note(line)
     rows = job.dataset.splits.get("test")

@@ -47,7 +47,7 @@ def train(size: str, table: str = "1_000_000") -> int:
 
     from bench.measures.scale import schema, write_part
     from dcrnn_fast.data import prepare_folder
-    from dcrnn_fast.training import load_config
+    from dcrnn_fast.training import Report, load_config
     from dcrnn_fast.training import train as train_run
     from dcrnn_fast.training.folder.layout import RunFolder
 
@@ -62,18 +62,19 @@ def train(size: str, table: str = "1_000_000") -> int:
         last = data.meta.rows["train"] // batch_size
         first = min(50, last // 2)  # the steps before compile and record
         for way in ways:
-            at: dict[int, float] = {}
+            report, at = Report(), dict[int, float]()
 
-            def clock(step: int, at: dict[int, float] = at) -> None:
+            def clock(*, step: int, at: dict[int, float] = at, **_: Any) -> None:
                 if step in (first, last):
                     if device == "cuda":
                         torch.cuda.synchronize()
                     at[step] = time.monotonic()
 
+            report.step = clock  # type: ignore[method-assign]
             given = {"data": data.meta.name, "device": device, "optimiser.epochs": 1, "optimiser.batch_size": batch_size, **WAYS[way]}
             given["early_stopping.every_steps"] = rows  # one evaluation, at the end
             try:
-                train_run(load_config(None, given), folder / way, dataset=data, on_step=clock)
+                train_run(load_config(None, given), folder / way, dataset=data, report=report)
                 weights[way] = RunFolder(folder / way).weights.read_bytes()
                 speed = (last - first) * batch_size / (at[last] - at[first])
                 print(f"batches of {batch_size}, {way}: {speed:,.0f} training rows/s", flush=True)

@@ -15,7 +15,7 @@ from dcrnn_fast.errors import DcrnnFastError
 from dcrnn_fast.training import load_config, train
 from tests.fuzz import campaign
 from tests.processes import forks
-from tests.training.runs import outcome
+from tests.training.runs import each_step, outcome
 from tests.training.tiny import tiny_values, write_table
 
 EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
@@ -47,7 +47,7 @@ def write_run(values, place, stop, wait, pipe):
 
     sys.addaudithook(watch)
     try:
-        train(load_config(None, values), Path(place, "run"), resume=True, on_step=lambda step: at(f"step {step}"))
+        train(load_config(None, values), Path(place, "run"), resume=True, report=each_step(lambda step: at(f"step {step}")))
     except DcrnnFastError as error:
         pipe.send(("refused", str(error)))
     else:

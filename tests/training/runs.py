@@ -33,18 +33,25 @@ class StoppedError(Exception):
     pass
 
 
-def stop_at(step):
+def each_step(call, report=None):
+    """A report that calls with the number of steps done, after every step."""
+    report = report or Report()
+    report.step = lambda *, step, **_: call(step)
+    return report
+
+
+def stop_at(step, report=None):
     def callback(now):
         if now == step:
             raise StoppedError
 
-    return callback
+    return each_step(callback, report)
 
 
 def interrupted(config, folder, step):
     """Start a run and stop it after a step."""
     with pytest.raises(StoppedError):
-        train(config, folder, on_step=stop_at(step))
+        train(config, folder, report=stop_at(step))
 
 
 def outcome(folder):

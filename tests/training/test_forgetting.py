@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -97,16 +96,12 @@ def test_new_ids_that_find_no_place_follow_behind(yesterday, tmp_path):
     assert [colour for colour in now if colour in before] == [colour for colour in before if colour != "c5"]
 
 
-@pytest.mark.parametrize("case", ["no forget", "forget 2", "no optimiser file", "the new rows hold it"])
+@pytest.mark.parametrize("case", ["no forget", "forget 2", "the new rows hold it"])
 def test_an_id_stays(yesterday, tmp_path, case):
     forget = {"no forget": None, "forget 2": 2}.get(case, 1)
     gone = "c1" if case == "the new rows hold it" else "c5"
     schema = day(tmp_path / "day", 2, renamed={gone: "violet"}, forget=forget)
-    earlier = yesterday
-    if case == "no optimiser file":
-        earlier = shutil.copytree(yesterday, tmp_path / "earlier")
-        RunFolder(earlier).optimiser.unlink()
-    assert next_colours(schema, earlier) == [*colours(yesterday), "violet"]
+    assert next_colours(schema, yesterday) == [*colours(yesterday), "violet"]
 
 
 @pytest.mark.parametrize("embedding", ["dense", "sparse"])
@@ -115,7 +110,7 @@ def test_the_row_starts_afresh_and_others_go_on(today, schema, tmp_path, embeddi
     train(config_of(schema, **config), tmp_path / "before")
     train(config_of(day(tmp_path / "day", 1, renamed={"c5": "c1"}), **config), tmp_path / "run", init=tmp_path / "before")
     with pytest.raises(StoppedError):
-        train(config_of(today, seed=1, **config), tmp_path / "next", init=tmp_path / "run", on_step=stop_at(1))
+        train(config_of(today, seed=1, **config), tmp_path / "next", init=tmp_path / "run", report=stop_at(1))
     earlier = load_model(tmp_path / "run" / "model.safetensors")[0].state_dict()
     known, now = load_file(RunFolder(tmp_path / "run").optimiser), newest_checkpoint(tmp_path / "next").tensors
     row, table = row_of(tmp_path / "run", "c5"), "model.features.embedding.weight"
@@ -136,7 +131,7 @@ def test_the_row_starts_afresh_and_others_go_on(today, schema, tmp_path, embeddi
 
 def test_a_stopped_run_that_forgets_goes_on_to_the_same_bits(continued, yesterday, today, tmp_path):
     with pytest.raises(StoppedError):
-        train(config_of(today), tmp_path / "run", init=yesterday, on_step=stop_at(4))
+        train(config_of(today), tmp_path / "run", init=yesterday, report=stop_at(4))
     train(config_of(today), tmp_path / "run", init=yesterday, resume=True)
     assert outcome(tmp_path / "run") == outcome(continued[0])
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_a_new_id_starts_without_anything_known(sparse, tmp_path):
     table = schema.with_name("tiny.csv")
     table.write_text(table.read_text().replace("c3,", "violet,"))
     with pytest.raises(StoppedError):
-        train(config_of(schema), tmp_path / "run", init=sparse[1], on_step=stop_at(3))
+        train(config_of(schema), tmp_path / "run", init=sparse[1], report=stop_at(3))
     before, tensors = known(sparse[1])[READS], newest_checkpoint(tmp_path / "run").tensors
     reads = tensors[f"before.{READS}"]
     violet = load_model(sparse[1])[1]["fields"][0][1] + load_model(sparse[1])[1]["fields"][1][1]
@@ -96,21 +97,6 @@ def test_going_on_with_the_same_rows_changes_little(sparse, tmp_path):
     assert float(torch.corrcoef(torch.stack([one, other]))[0, 1]) > 0.98
 
 
-def test_without_the_file_the_optimisers_start_anew_and_the_run_says_so(sparse, earlier, tmp_path):
-    RunFolder(earlier).optimiser.unlink()
-    found, lines = went_on(sparse[0], earlier, tmp_path / "run", optimiser__epochs=2)
-    assert [line for line in lines if "does not hold what its optimisers know (optimiser.safetensors): they start anew" in line]
-    assert found["train"]["epochs"] <= 2
-
-
-def test_a_file_of_other_weights_counts_as_none(sparse, earlier, tmp_path):
-    tensors, metadata = load_file(RunFolder(earlier).optimiser), metadata_of(RunFolder(earlier).optimiser)
-    train(config_of(sparse[0], seed=1), earlier, overwrite=True)
-    save_file(tensors, RunFolder(earlier).optimiser, metadata)
-    _, lines = went_on(sparse[0], earlier, tmp_path / "run")
-    assert [line for line in lines if "they start anew" in line]
-
-
 def changed(path):
     tensors, metadata = load_file(path), metadata_of(path)
     tensors[READS][1] += 1
@@ -122,6 +108,11 @@ def of_another_version(path):
     write_sealed(path, known, about | {"format": 1}, KNOWN_KEY)
 
 
+def of_other_weights(path):
+    known, about = load_file(path), json.loads(metadata_of(path)[KNOWN_KEY])["about"]
+    write_sealed(path, known, about | {"weights": "0" * 64}, KNOWN_KEY)
+
+
 def without_metadata(path):
     save_file(load_file(path), path)
 
@@ -129,13 +120,15 @@ def without_metadata(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (Path.unlink, r"optimiser.safetensors does not exist; let that run end \(--resume\), or restore it"),
+        (of_other_weights, "belongs to other weights than the run's; let that run end"),
         (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
-        (of_another_version, "has format 1, this version reads format 2; restore it, or delete it"),
-        (without_metadata, "is not a file of optimisers; restore it, or delete it"),
+        (of_another_version, "has format 1, this version reads format 2; let that run end"),
+        (without_metadata, "is not a file of optimisers; let that run end"),
     ],
 )
-def test_a_damaged_file_is_refused(sparse, earlier, tmp_path, damage, said):
+def test_a_file_that_is_missing_damaged_or_another_runs_is_refused(sparse, earlier, tmp_path, damage, said):
     damage(RunFolder(earlier).optimiser)
     with pytest.raises(CheckpointError, match=said):
         went_on(sparse[0], earlier, tmp_path / "run")
@@ -158,11 +151,3 @@ def test_effects_go_back_if_the_validation_rows_are_clearly_worse_off(sparse, tm
     assert [line for line in lines if "these are kept" in line]
     before, after = (load_model(run)[0].features.first_order.table.weight for run in (sparse[1], tmp_path / "run"))
     torch.testing.assert_close(after, before)
-
-
-def test_a_run_goes_on_from_one_that_started_without_the_file(sparse, earlier, tmp_path):
-    RunFolder(earlier).optimiser.unlink()
-    went_on(sparse[0], earlier, tmp_path / "second")
-    found, lines = went_on(sparse[0], tmp_path / "second", tmp_path / "third")
-    assert found["train"]["epochs"] == 1
-    assert not [line for line in lines if "they start anew" in line]

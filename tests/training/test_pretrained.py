@@ -107,7 +107,7 @@ def test_a_run_trains_on_from_the_vectors_and_resumes_without_the_file(schema, t
     config = tiny_config(schema, pretrained__colour=str(file), **small, optimiser__epochs=1)
     notes = Notes()
     with pytest.raises(StoppedError):
-        train(config, tmp_path / "run", report=notes, on_step=stop_at(4))
+        train(config, tmp_path / "run", report=stop_at(4, notes))
     assert f"colour: 2 of 10 ids start from {file}" in notes.lines
     file.unlink()
     train(config, tmp_path / "run", resume=True)

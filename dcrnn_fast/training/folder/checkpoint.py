@@ -92,19 +92,18 @@ def write_known(path: Path, known: Known, weights: str) -> None:
     write_sealed(path, known.tensors, {"format": FORMAT, "steps": known.steps, "batch": known.batch, "weights": weights}, KNOWN_KEY)
 
 
-def read_known(path: Path, weights: str) -> Known | None:
-    """What the optimisers know; None if there is no file, or the run's weights are others.
-
-    Raises :class:`CheckpointError` for a file that is damaged or of another version.
-    """
+def read_known(path: Path, weights: str) -> Known:
+    """What the optimisers know. Raises :class:`CheckpointError` for a file that is missing, damaged, or of another version or run."""
+    remedy = "let that run end (--resume), or restore it: without what its optimisers know, going on makes a model worse"
     if not path.exists():
-        return None
-    remedy = "restore it, or delete it to go on without what the optimisers know"
+        raise CheckpointError(f"{path} does not exist; {remedy}")
     tensors, about = _read(path, KNOWN_KEY, "file of optimisers", remedy, remedy)
     steps, batch, made_with = (about.get(key) for key in ("steps", "batch", "weights"))
-    if READS not in tensors or type(steps) is not int or type(batch) is not int or batch < 1:
+    if not {READS, IDLE} <= tensors.keys() or type(steps) is not int or type(batch) is not int or batch < 1:
         raise CheckpointError(f"{path} is not a file of optimisers; {remedy}")
-    return Known(tensors, steps, batch) if made_with == weights else None
+    if made_with != weights:
+        raise CheckpointError(f"{path} belongs to other weights than the run's; {remedy}")
+    return Known(tensors, steps, batch)
 
 
 def moved(known: Known, sources: Tensor) -> Known:

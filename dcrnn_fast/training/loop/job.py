@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,4 +23,3 @@ class Job:
     report: Report
     device: torch.device
     ranks: Ranks = ONE
-    on_step: Callable[[int], None] | None = None

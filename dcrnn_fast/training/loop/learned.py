@@ -116,14 +116,13 @@ class Learned:
         return self.losses is None
 
     def go_on(self) -> None:
-        """Let the first-order term and the biases take up what the new train rows add to the rest of the model, if there is a before.
+        """Let the first-order term and the biases take up what the new train rows add to the rest of the model, of which there is a before.
 
         They stay as they were if the validation rows are clearly worse off: by chance alone, every other step forward looks like one back.
         """
-        if self.before is None:
-            return
+        assert self.before is not None
         known = None
-        if self._has_ids and OF_FIRST_ORDER[0] in self.before.tensors:  # not behind a run that started without such a file
+        if self._has_ids:
             known = Start(*np.zeros((3, 0), np.float32), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
         predicted, before = self.predictions("train"), self._losses(self.predictions("valid"))
         z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)

@@ -161,8 +161,7 @@ class Trainer:
             # All ranks decide together.
             if checkpoint_is_due and (config.checkpoint_every or self.job.ranks.from_first(lambda: time.monotonic() >= self.paused_until)):
                 self.save()
-            if self.job.on_step:
-                self.job.on_step(self.at.step)
+            self.job.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
             if self.is_done:
                 return
         self.evaluate()
@@ -190,7 +189,6 @@ class Trainer:
         self.at.batch += 1
         self.at.rows += rows
         self.at.step_seconds += time.perf_counter() - started
-        self.job.report.step(step=self.at.step, epoch=self.at.epoch + 1, rows_per_second=self.rows_per_second)
 
     def _log(self) -> None:
         """Add a point to the curve, of the steps since the last one. Raises :class:`TrainingDivergedError` if their loss is not finite."""

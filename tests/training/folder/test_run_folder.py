@@ -10,7 +10,7 @@ from dcrnn_fast.support.locks import locked
 from dcrnn_fast.training import evaluate, train
 from dcrnn_fast.training.folder.layout import MAY_CHANGE, RunFolder, stored_config
 from tests.damage import edit_json, flip_a_bit
-from tests.training.runs import Notes, interrupted, outcome
+from tests.training.runs import Notes, each_step, interrupted, outcome
 from tests.training.tiny import files_below, tiny_config, write_table
 
 IN_USE = "another run writes to {} now; wait until it has ended, stop it, or choose another --output"
@@ -31,7 +31,7 @@ def test_a_second_run_in_a_folder_in_use_is_refused(schema, finished, tmp_path, 
                 assert after.pop(name).startswith(before.pop(name))
             assert after == before
 
-    train(tiny_config(schema), tmp_path / "run", on_step=intrude)
+    train(tiny_config(schema), tmp_path / "run", report=each_step(intrude))
     assert refusals == [IN_USE.format(tmp_path / "run")]
     assert outcome(tmp_path / "run") == outcome(finished)
 

@@ -25,11 +25,11 @@ def trained(schema, tmp_path, monkeypatch):
     """Trains as on a GPU with these options, and returns the tensors of the last checkpoint."""
     as_on_a_gpu(monkeypatch)
 
-    def run(name, recorder, *, resume=False, on_step=None, **options):
+    def run(name, recorder, *, resume=False, report=None, **options):
         monkeypatch.setattr(trainer, "recorder_for", lambda *_: recorder)
         config = tiny_config(schema, **{"optimiser__epochs": 2, "backend": "cpp", **options})
         with suppress(StoppedError):
-            train(config, tmp_path / name, resume=resume, on_step=on_step)
+            train(config, tmp_path / name, resume=resume, report=report)
         return newest_checkpoint(tmp_path / name)[0]
 
     return run
@@ -59,14 +59,14 @@ RUNS = {
 @pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 def test_a_recorded_step_trains_the_same_bits(trained, options):
     recorder = RecordedOperators()
-    one_by_one = trained("one by one", None, on_step=stop_at(16), **options)
-    assert differing(one_by_one, trained("recorded", recorder, on_step=stop_at(16), **options)) == []
+    one_by_one = trained("one by one", None, report=stop_at(16), **options)
+    assert differing(one_by_one, trained("recorded", recorder, report=stop_at(16), **options)) == []
     assert recorder.launches
 
 
 def test_a_resumed_run_that_records_ends_with_the_same_bits(trained):
     whole = trained("whole", RecordedOperators())
-    trained("stopped", RecordedOperators(), on_step=stop_at(10))
+    trained("stopped", RecordedOperators(), report=stop_at(10))
     assert differing(whole, trained("stopped", RecordedOperators(), resume=True)) == []
 
 
@@ -75,7 +75,7 @@ def test_one_launch_stands_for_so_many_operators(trained, precision, most):
     """docs/inside/kernels.md names the numbers. A GPU's step may have some more kernels: of sums, of sorted rows."""
     recorder = RecordedOperators()
     options = {"model__tower_dims": [128, 64], "model__embedding_dim": 16, "precision": precision}
-    trained("run", recorder, on_step=stop_at(FIRST_STEPS + 1), **options)
+    trained("run", recorder, report=stop_at(FIRST_STEPS + 1), **options)
     assert len(computing(recorder.calls)) <= most
 
 

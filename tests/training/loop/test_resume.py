@@ -21,7 +21,7 @@ from tests.training.tiny import fake_validation, files_below, tiny_config, tiny_
 def test_a_run_stopped_at_any_step_resumes_to_the_same_bits(schema, finished, tmp_path, steps):
     for step in steps:
         with pytest.raises(StoppedError):
-            train(tiny_config(schema), tmp_path / "run", resume=True, on_step=stop_at(step))
+            train(tiny_config(schema), tmp_path / "run", resume=True, report=stop_at(step))
     (tmp_path / "run" / "schema.yaml").unlink()  # as if it had been killed before it kept that
     train(tiny_config(schema), tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == outcome(finished)
@@ -92,13 +92,14 @@ def test_a_checkpoint_of_other_rows_is_refused(schema, tmp_path):
 
 FULL_DISK = """
 import json, resource, sys
-from dcrnn_fast.training import load_config, train
+from dcrnn_fast.training import Report, load_config, train
 
-def callback(step):
-    if step == 10:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))
+class FullDisk(Report):
+    def step(self, *, step, **_):
+        if step == 10:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, -1))
 
-train(load_config(None, json.loads(sys.argv[1])), sys.argv[2], on_step=callback)
+train(load_config(None, json.loads(sys.argv[1])), sys.argv[2], report=FullDisk())
 """
 
 

@@ -20,7 +20,7 @@ from torch.distributed.launcher.api import elastic_launch
 from dcrnn_fast import cli
 from dcrnn_fast.cli import commands  # noqa: F401
 from dcrnn_fast.errors import DcrnnFastError
-from dcrnn_fast.training import load_config, ranks, run, train
+from dcrnn_fast.training import Report, load_config, ranks, run, train
 from dcrnn_fast.training.evaluate import predict as evaluation
 from dcrnn_fast.training.loop.trainer import Trainer
 from tests.processes import forks
@@ -50,14 +50,15 @@ def rank_main(environment, values, output, options, pipe):
     ranks.TIMEOUT = timedelta(seconds=options.get("timeout", 600))
     here = int(environment["RANK"])
 
-    def on_step(step):
+    def on_step(self, *, step, **_):
         if options.get("kill") == (here, step):
             os.kill(os.getpid(), signal.SIGKILL)
         if options.get("hang") == (here, step):
             signal.pause()
 
+    Report.step = on_step
     try:
-        metrics = train(load_config(None, values), output, resume=True, on_step=on_step)
+        metrics = train(load_config(None, values), output, resume=True)
         pipe.send(("done", json.dumps(metrics)))
     except DcrnnFastError as error:
         pipe.send(("failed", type(error).__name__, str(error), error.shown_by_another_rank))
