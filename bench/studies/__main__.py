@@ -49,11 +49,6 @@ def file_of(kind: str, folder: Path | None) -> Path | None:
     return next(iter(folder.glob(real_logs.FILES[kind])), None) if folder else None
 
 
-def kind_of(about: Mapping[str, Any]) -> str:
-    """What a set is drawn or read by."""
-    return str(about.get("log") or about.get("table") or "")
-
-
 def log_of(about: Mapping[str, Any], seed: int, files: Path | None) -> Log:
     """The log of a set. Each seed draws another one, or takes part of a real one."""
     keys = {key: value for key, value in about.items() if key not in ("log", "days")}
@@ -171,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets, settings = given.sets or list(study["sets"]), given.settings or list(study["settings"])
     if unknown := [name for name in sets if name not in study["sets"]] + [name for name in settings if name not in study["settings"]]:
         parser.error(f"{given.name} has no {', '.join(unknown)}: expected {', '.join([*study['sets'], *study['settings']])}")
-    lacking = [name for name in sets if (kind := kind_of(study["sets"][name])) in real_logs.FILES and not file_of(kind, given.files)]
+    kinds = {name: about.get("log", about.get("table")) for name, about in study["sets"].items()}
+    lacking = [name for name in sets if kinds[name] in real_logs.FILES and not file_of(kinds[name], given.files)]
     if lacking:
         print(f"without {', '.join(lacking)}: --files {given.files} has no file of theirs", flush=True)
     cases = [

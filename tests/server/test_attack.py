@@ -37,7 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if defect == "each request is kept":
             kept.append(os.urandom(1) * 65536)
         content = {name: state[name] for name in ("model", "scores")}
-        fails = defect == "one in many fails" and os.urandom(1) < b"\x10"
+        state["posts"] = state.get("posts", 0) + 1
+        fails = defect == "one in many fails" and state["posts"] % 4 == 0
         self.answer(400 if b'"no"' in body else 500 if fails else 200, json.dumps(content))
 
     def answer(self, status, text):

@@ -87,13 +87,8 @@ class BatchGradient:
             own_logits = self.forward(ids, dense).float()
         weights = [] if weight is None or not self.options.sample_weight else [weight]
         logits, labels, *weights = self.ranks.rows(own_logits, labels, *weights)
-        loss = self.model.loss(  # type: ignore[operator]
-            logits,
-            labels,
-            sample_weight=weights[0] if weights else None,
-            task_weight=self.task_weight,
-            strict_funnel=self.options.strict_funnel,
-        )
+        options = {"task_weight": self.task_weight, "strict_funnel": self.options.strict_funnel}
+        loss = self.model.loss(logits, labels, sample_weight=weights[0] if weights else None, **options)  # type: ignore[operator]
         loss.backward()
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]

@@ -121,9 +121,8 @@ class Learned:
         They stay as they were if the validation rows are clearly worse off: by chance alone, every other step forward looks like one back.
         """
         assert self.before is not None
-        known = None
-        if self._has_ids:
-            known = Start(*np.zeros((3, 0), np.float32), *(self.before.tensors[name].numpy() for name in OF_FIRST_ORDER))
+        parts = (self.before.tensors[name].numpy() for name in OF_FIRST_ORDER)
+        known = Start(*np.zeros((3, 0), np.float32), *parts) if self._has_ids else None
         predicted, before = self.predictions("train"), self._losses(self.predictions("valid"))
         z = np.stack([logits(predicted[name]) for name in head_names(self.job.dataset.meta.tasks, chain=self._chain)], axis=1)
         found = start_of(self.job.dataset, chain=self._chain, weighted=self._weighted, ids=known is not None, before=known, logits=z)
