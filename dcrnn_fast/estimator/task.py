@@ -67,7 +67,6 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
-        tags.non_deterministic = False
         return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None, init: Any = None) -> FunnelTaskClassifier:

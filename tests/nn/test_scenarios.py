@@ -165,6 +165,7 @@ def test_a_field_without_known_ids_has_no_scenarios():
     model = DCRNN([3, 1], sharing="trunk", scenario="1")
     model(torch.tensor([[2, 0]])).sum().backward()
     assert model.plan.num_scenarios == 0
+    assert model(torch.zeros(0, 2, dtype=torch.int64)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("rank", [None, 3], ids=["full", "low-rank"])

@@ -147,6 +147,8 @@ TABLE = [
         ({"files": {"all": "t.csv"}, "split": {"time": "click", "test": 0.2}}, "`split` and `tasks` both name column 'click'"),
         ({"files": {"all": "train.csv", "split_column": "city"}}, "'city' is the split column"),
         ({"files": {"train": "train.csv"}}, "`train` and `test`"),
+        ({"split": {"hash": "city", "test": 0.2}}, "`split` cuts .*, and excludes `train` and `test` in `files`"),
+        ({"files": {"all": "t.csv", "test_fraction": 0.3}, "split": {"hash": "city", "test": 0.2}}, "excludes test_fraction in `files`"),
         ({"files": {"all": "t.csv"}}, "`split_column`"),
         ({"files": {"all": "t.csv", "split_column": "s", "test_fraction": 0.3}}, "`split_column` and `test_fraction` exclude each other"),
         ({"files": {"all": "t.csv", "train": "train.csv", "test_fraction": 0.3}}, "exclude each other"),
