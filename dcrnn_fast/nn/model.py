@@ -179,18 +179,14 @@ class DCRNN(nn.Module):
             IndexError: an id outside its field's range.
             TypeError, ValueError: another dtype, shape or number.
         """
-        return self.outputs(self.features(ids, dense))
-
-    def outputs(self, inputs: Inputs) -> Tensor:
-        """Logits [B, T] from what ``features`` returns: the part of :meth:`forward` that ``torch.compile`` can take as one graph."""
-        return cast(Tensor, self.event_logits(self.conditional_outputs(inputs)))
+        return cast(Tensor, self.event_logits(self.conditional_logits(ids, dense)))
 
     def conditional_logits(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits [B, T] before the relation: under "chain", each event given the one before. Arguments and errors as in :meth:`forward`."""
         return self.conditional_outputs(self.features(ids, dense))
 
     def conditional_outputs(self, inputs: Inputs) -> Tensor:
-        """Logits [B, T] before the relation from what ``features`` returns: by the recurrence and the towers."""
+        """The same from what ``features`` returns: what ``torch.compile`` can take as one graph."""
         x0, first_order, scenario = inputs
         states = self.cross(x0) if scenario is None else self.cross(x0, scenario)
         return cast(Tensor, self.towers(states, first_order))

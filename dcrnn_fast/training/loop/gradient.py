@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from ...data import Batch, BlockLoader
 from ...errors import ConfigError
-from ...nn.features import Inputs
 from ...nn.losses import counterfactual_losses
 from ...nn.model import DCRNN
 from ...nn.relations import unsampled_logits
@@ -25,48 +23,20 @@ from ..ranks import Ranks
 from .job import Job
 
 
-class CounterfactualObjective(nn.Module):
-    """The loss of a chain with ``loss.cvr: ipw``; to a :class:`BatchGradient` it is the model, with conditional logits [B, T]."""
-
-    def __init__(self, config: RunConfig, model: DCRNN) -> None:
-        super().__init__()
-        self.negative_rate, self.model, self.features = config.negative_rate or 1.0, model, model.features
-
-    def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
-        """The conditional logits, with the arguments and errors of the model."""
-        return self.model.conditional_logits(ids, dense)
-
-    def outputs(self, inputs: Inputs) -> Tensor:
-        """The same, from what the model's features give."""
-        return self.model.conditional_outputs(inputs)
-
-    def loss(self, z: Tensor, labels: Tensor, *, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
-        """The model's loss with these options, plus the conditionals' losses.
-
-        The propensity of a conditional is the model's own probability of the event before it; with a ``negative_rate``, of the log before
-        it was sampled. Of a logit that is NaN it is any: the loss is NaN, and the trainer says that training diverged.
-        """
-        before = self.model.event_logits(unsampled_logits(z.detach(), self.negative_rate))[:, :-1]
-        propensity = torch.nan_to_num(torch.sigmoid(before), nan=0.5)
-        loss = self.model.loss(self.model.event_logits(z), labels, sample_weight=sample_weight, **options)
-        about: dict[str, Any] = {"sample_weight": sample_weight, "negative_rate": self.negative_rate}
-        return loss + counterfactual_losses(z[:, 1:], labels, propensity, **about).sum()
-
-
 class BatchGradient:
     """Computes the gradient of a batch whose rows the ranks divide.
 
-    The model sees this rank's rows, the loss the logits and labels of all rows on every rank: a mean over known labels is not the mean of
-    the ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient of one
-    process. The gradient of a learned loss weighting is whole on every rank.
+    The model sees this rank's rows, the loss the conditional logits and labels of all rows on every rank: a mean over known labels is not
+    the mean of the ranks' means. Its gradient reaches the weights through the rank's own rows, and the sum over the ranks is the gradient
+    of one process. The gradient of a learned loss weighting is whole on every rank.
 
-    ``model`` is a DCRNN or its objective, on ``device``; ``forward`` computes its logits in ``precision``, if the model itself does not.
+    ``forward`` computes the conditional logits of ``model`` in ``precision``, if the model itself does not.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        model: nn.Module,
+        model: DCRNN,
         task_weight: nn.Module | Tensor | None,
         *,
         forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
@@ -74,9 +44,9 @@ class BatchGradient:
         device: torch.device,
         ranks: Ranks,
     ) -> None:
-        self.options, self.seed = config.loss, config.seed
+        self.options, self.seed, self.negative_rate = config.loss, config.seed, config.negative_rate or 1.0
         self.model, self.task_weight = model, task_weight
-        self.forward = forward or model
+        self.forward = forward or model.conditional_logits
         self.precision, self.device, self.ranks = precision, device, ranks
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, int]:
@@ -84,14 +54,28 @@ class BatchGradient:
         ids, dense, labels, weight = batch
         self._seed(step)
         with autocast(self.precision, self.device):
-            own_logits = self.forward(ids, dense).float()
+            own = self.forward(ids, dense).float()
         weights = [] if weight is None or not self.options.sample_weight else [weight]
-        logits, labels, *weights = self.ranks.rows(own_logits, labels, *weights)
-        options = {"task_weight": self.task_weight, "strict_funnel": self.options.strict_funnel}
-        loss = self.model.loss(logits, labels, sample_weight=weights[0] if weights else None, **options)  # type: ignore[operator]
+        z, labels, *weights = self.ranks.rows(own, labels, *weights)
+        loss = self.loss(z, labels, weights[0] if weights else None)
         loss.backward()
         self.ranks.add_gradients(self.model.parameters())
         return loss.detach(), labels.shape[0]
+
+    def loss(self, z: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        """The model's loss from conditional logits z [B, T]; with ``loss.cvr: ipw``, plus the conditionals' losses.
+
+        The propensity of a conditional is the model's own probability of the event before it; with a ``negative_rate``, of the log before
+        it was sampled. Of a logit that is NaN it is any: the loss is NaN, and the trainer says that training diverged.
+        """
+        model, strict = self.model, self.options.strict_funnel
+        loss = model.loss(model.event_logits(z), labels, sample_weight=weight, task_weight=self.task_weight, strict_funnel=strict)
+        if self.options.cvr == "entire_space":
+            return loss
+        before = model.event_logits(unsampled_logits(z.detach(), self.negative_rate))[:, :-1]
+        propensity = torch.nan_to_num(torch.sigmoid(before), nan=0.5)
+        rate = self.negative_rate
+        return loss + counterfactual_losses(z[:, 1:], labels, propensity, sample_weight=weight, negative_rate=rate).sum()
 
     def _seed(self, step: int) -> None:
         """Let several ranks' random numbers follow from the position and the rank, so that a run resumes on any number of ranks."""
@@ -129,19 +113,18 @@ def _first_and_last(loader: BlockLoader, device: torch.device) -> list[list[Tens
     return [inputs, [part[: rows_left // loader.shards] for part in inputs]] if rows_left else [inputs]
 
 
-def compiled(model: nn.Module, batch: Batch, precision: str, device: torch.device) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """``model.forward`` of a DCRNN or its objective in training mode; everything after its ``features`` is one compiled graph.
+def compiled(model: DCRNN, batch: Batch, precision: str, device: torch.device) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """``model.conditional_logits`` in training mode; everything after its ``features`` is one compiled graph.
 
     The lookups in the tables of ids stay as they are: their gradients, which may be sparse, are added up in a fixed order. The graph is
     made now, for the rows of a first batch, so that it is the same whenever a run starts or resumes. It changes no weight and no random
     number. Raises :class:`ConfigError` if it cannot be made here.
     """
     torch.compiler.reset()  # no graph of an earlier model in this process, made for another number of rows
-    of_model: Any = model
-    graph = torch.compile(of_model.outputs, dynamic=True, fullgraph=True)
+    graph = torch.compile(model.conditional_outputs, dynamic=True, fullgraph=True)
 
     def forward(ids: Tensor, dense: Tensor | None) -> Tensor:
-        return graph(of_model.features(ids, dense))
+        return graph(model.features(ids, dense))
 
     ids, dense = batch.ids.to(device), None if batch.dense is None else batch.dense.to(device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -26,7 +26,7 @@ from ..evaluate.predict import evaluate_split
 from ..folder.checkpoint import READS, Known, load_checkpoint, save_checkpoint
 from ..folder.tensors import all_finite, total
 from ..folder.weights import build_model, describe, export_weights
-from .gradient import BatchGradient, CounterfactualObjective, compiled, measured_backends
+from .gradient import BatchGradient, compiled, measured_backends
 from .job import Job
 from .learned import Learned
 from .optim import build_optimiser, build_weighting, learning_rate
@@ -68,7 +68,6 @@ class Trainer:
         if any(self.oov_dropout.strengths.values()):
             model.features.id_dropout = self.oov_dropout
 
-        objective = model if config.loss.cvr == "entire_space" else CounterfactualObjective(config, model)
         task_weight = build_weighting(config, dataset.meta.tasks, device)
         trained = {"model": model, "weighting": task_weight}
         self.modules = nn.ModuleDict({name: module for name, module in trained.items() if isinstance(module, nn.Module)})
@@ -80,8 +79,8 @@ class Trainer:
         backend = measured_backends(job, model, self.loader, precision) or select_backend(config.backend, device)
         forward = None
         if config.compile:
-            forward = compiled(objective, next(self.loader.batches()), precision, device)
-        gradient = BatchGradient(config, objective, task_weight, forward=forward, precision=precision, device=device, ranks=ranks)
+            forward = compiled(model, next(self.loader.batches()), precision, device)
+        gradient = BatchGradient(config, model, task_weight, forward=forward, precision=precision, device=device, ranks=ranks)
         self.training_step = TrainingStep(gradient, optimiser, config.optimiser.clip_norm, recorder_for(job), batch_size)
         versions = {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
         self.environment: dict[str, Any] = versions | {"backend": backend, "precision": precision, "ranks": ranks.count}

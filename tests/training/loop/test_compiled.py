@@ -9,7 +9,7 @@ from dcrnn_fast.data import BlockLoader
 from dcrnn_fast.errors import ConfigError
 from dcrnn_fast.training import train
 from dcrnn_fast.training.folder.weights import build_model, describe
-from dcrnn_fast.training.loop.gradient import BatchGradient, CounterfactualObjective, compiled
+from dcrnn_fast.training.loop.gradient import BatchGradient, compiled
 from dcrnn_fast.training.ranks import ONE
 from tests.training.runs import interrupted, outcome
 from tests.training.tiny import tiny_config
@@ -24,7 +24,6 @@ def test_the_graph_has_the_loss_and_gradients_of_the_model_and_checks_ids(schema
     batch = next(BlockLoader(dataset.split("train"), 64, shuffle=True, seed=0).batches())
     torch.manual_seed(0)
     model = build_model(describe(config, dataset), device=CPU, backend="reference").train()
-    model = model if cvr == "entire_space" else CounterfactualObjective(config, model)
     found, graph = [], compiled(model, batch, "float32", CPU)
     for forward in (None, graph):
         loss, _ = BatchGradient(config, model, None, forward=forward, precision="float32", device=CPU, ranks=ONE)(batch, 0)
