@@ -120,7 +120,7 @@ def without_metadata(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (Path.unlink, r"optimiser.safetensors does not exist; let that run end \(--resume\), or restore it"),
+        (Path.unlink, r"optimiser.safetensors does not exist; let that run end \(--resume\), or restore the file"),
         (of_other_weights, "belongs to other weights than the run's; let that run end"),
         (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
