@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .ops.dispatch import compute
 from .sharing import GATES, Cell
-from .support.checks import MAX_STEPS, check_choice, check_count, check_flag, check_tensor
+from .support.checks import MAX_STEPS, check_choice, check_count, check_flag
+from .support.tensors import check_tensor
 from .support.tracing import in_autocast
 
 __all__ = ["cross_rnn", "param_gather"]

@@ -51,6 +51,25 @@ def test_importing_the_package_imports_no_compiler_and_touches_no_gpu():
     assert Path(dcrnn_fast.__file__).with_name("py.typed").is_file()
 
 
+def test_preparing_and_inspecting_a_table_does_not_wait_for_torch(tmp_path):
+    table, schema, packed = (str(tmp_path / name) for name in ("table.csv", "schema.yaml", "packed"))
+    Path(table).write_text("user,click\n1,0\n2,1\n1,1\n2,0\n")
+    code = f"""
+import contextlib, io, sys
+from dcrnn_fast.cli import main
+draft, prepare = ["inspect", "--input", {table!r}], ["prepare", "--schema", {schema!r}, "--output", {packed!r}]
+for arguments in (draft, prepare, ["inspect", "--data", {packed!r}]):
+    sys.argv[1:], said = arguments, io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main()
+    if arguments is draft:
+        open({schema!r}, "w").write(said.getvalue())
+assert "Labels" in said.getvalue(), said.getvalue()
+assert "torch" not in sys.modules
+"""
+    run_code(code)
+
+
 has_compiler = pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler on this machine")
 
 

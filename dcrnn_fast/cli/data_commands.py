@@ -34,7 +34,7 @@ def prepare(
     import pyarrow.parquet as pq
 
     from ..data import data_report, prepare_folder
-    from .progress import row_progress
+    from .row_progress import row_progress
     from .tables import output_console, print_lines, rows_line
 
     if engine == "spark":
@@ -79,10 +79,11 @@ def inspect(
         return
     from ..data import data_report
     from ..data import prepare as prepared
-    from .progress import choose_report
+    from .row_progress import SECONDS, row_progress
     from .tables import output_console, print_report
 
-    report = data_report(prepared(data, progress=choose_report().preparing))
+    with row_progress(patience=SECONDS) as progress:
+        report = data_report(prepared(data, progress=progress))
     if as_json:
         typer.echo(json.dumps(report, indent=2, allow_nan=False))
     else:

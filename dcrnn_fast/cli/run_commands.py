@@ -144,7 +144,7 @@ def evaluate(
     """Evaluate the best weights of a run."""
     from .. import training
     from ..training.evaluate.metrics import not_better_than_constant
-    from .progress import SECONDS, row_progress
+    from .row_progress import SECONDS, row_progress
     from .tables import importance_sheet, output_console, print_lines, print_metrics, print_sheet, segments_sheet
 
     options: dict[str, Any] = {"as_served": as_served, "bootstrap": bootstrap, "predictions": predictions, "plot": plot, "by": by or ()}
@@ -184,7 +184,7 @@ def report(
 ) -> None:
     """Write one page on a run: metrics with intervals, curves, calibration, what it rests on, and how other runs compare."""
     from .. import training
-    from .progress import SECONDS, row_progress
+    from .row_progress import SECONDS, row_progress
     from .tables import output_console, print_lines
 
     with row_progress(patience=SECONDS) as progress:
@@ -205,7 +205,7 @@ def compare(
 ) -> None:
     """Print the metrics of runs of the same rows, and how they differ from the first run's, with 95% intervals."""
     from .. import training
-    from .progress import SECONDS, row_progress
+    from .row_progress import SECONDS, row_progress
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
     with row_progress(patience=SECONDS) as progress:
@@ -235,7 +235,7 @@ def calibrate(
 ) -> None:
     """Calibrate each task's probabilities on validation rows; `predict` and `Ranker` then give calibrated ones."""
     from .. import training
-    from .progress import SECONDS, row_progress
+    from .row_progress import SECONDS, row_progress
     from .tables import Sheet, number, output_console, print_lines, print_sheet
 
     with row_progress(patience=SECONDS) as progress:

@@ -35,7 +35,7 @@ def predict(
     from ..data.schema.table import load_schema
     from ..serving import Ranker, score_files
     from ..training.folder.layout import RunFolder
-    from .progress import row_progress
+    from .row_progress import row_progress
     from .tables import output_console, print_lines
 
     ranker, reading = Ranker.load(run, device=device, backend=backend, strict=strict), dict[str, Any]()

@@ -15,8 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import printable
-from ..training.evaluate.metrics import not_better_than_constant
-from ..training.evaluate.ranking import title_of
 
 PIPE = 160
 """Columns of a pipe, unless the variable COLUMNS says how many."""
@@ -88,6 +86,8 @@ def print_metrics(console: Console, title: str, metrics: Mapping[str, Mapping[st
     for sheet in (metrics_sheet(title, metrics), ranking_sheet(metrics)):
         if sheet is not None:
             print_sheet(console, sheet)
+    from ..training.evaluate.metrics import not_better_than_constant  # here, as below: that imports PyTorch, which takes a second
+
     print_lines(console, not_better_than_constant(metrics))
 
 
@@ -114,6 +114,8 @@ def metrics_sheet(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Sheet
 
 def ranking_sheet(metrics: Mapping[str, Mapping[str, Any]]) -> Sheet | None:
     """One row a task: how its groups are ranked, and how many hold both classes; None without groups."""
+    from ..training.evaluate.ranking import title_of
+
     names = {name: title for entry in metrics.values() for name in entry if (title := title_of(name)) and name != "gauc"}
     if not names:
         return None

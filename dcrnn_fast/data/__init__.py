@@ -1,7 +1,7 @@
 """Tables as packed, memory-mapped arrays, and the loader that batches them.
 
-`prepare`, `prepare_folder` and `draft_schema` need the extra `train`. Opening, reporting on and loading packed data needs NumPy and PyTorch
-only::
+`prepare`, `prepare_folder` and `draft_schema` need the extra `train`. Opening and reporting on packed data needs NumPy alone, loading it
+PyTorch too::
 
     from dcrnn_fast.data import BlockLoader, prepare
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..sharing import Cell, SharingPlan
-from ..support.checks import MAX_SIZE, MAX_STEPS, check_alike, check_count, check_floats, check_sequence
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_count, check_sequence
+from ..support.tensors import check_alike, check_floats
 from .layers import CrossRNN
 
 Named = Mapping[str, Tensor]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..support.model_inputs import check_dense, check_edges, check_ids, merge_ids, table_rows
+from ..support.fields import table_rows
+from ..support.model_inputs import check_dense, check_edges, check_ids, merge_ids
 from ..support.tracing import in_autocast
 from .cpu_layers import Embedding
 from .layers import beside
@@ -98,7 +99,7 @@ class Span(NamedTuple):
 
 
 def spans(columns: Sequence[str], pooled: Mapping[str, Any]) -> list[Span]:
-    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.pooled_fields`."""
+    """The columns in their order, cut into spans; `pooled` as in :mod:`dcrnn_fast.support.fields`."""
     owners = {column: (name, field["pooling"]) for name, field in pooled.items() for column in field["columns"]}
     found = []
     for owner, several in groupby(range(len(columns)), lambda place: owners.get(columns[place])):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .. import functional
 from ..ops.backends import require
 from ..sharing import SharingPlan
-from ..support.checks import check_flag, check_floats, check_placement
+from ..support.checks import check_flag
+from ..support.tensors import check_floats, check_placement
 
 
 def parameter(*shape: int, **place: Any) -> nn.Parameter:

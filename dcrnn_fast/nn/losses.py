@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..support.checks import MAX_SIZE, check_count, check_floats, check_placement, check_ratio
+from ..support.checks import MAX_SIZE, check_count, check_ratio
 from ..support.model_inputs import check_negative_rate, check_sample_weight
+from ..support.tensors import check_floats, check_placement
 from ..support.tracing import inputs_are_checked, may_read_values, values_of
 
 CALIBRATOR_WEIGHT = 0.6

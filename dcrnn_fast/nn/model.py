@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from ..ops.backends import require
 from ..sharing import Cell, Sharing, SharingPlan
 from ..support import model_inputs
-from ..support.checks import check_flag, check_placement
+from ..support.checks import check_flag
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import SCENARIO_RATIO, Relation
+from ..support.tensors import check_placement
 from .features import Features, FirstOrder, Inputs, PiecewiseLinearEmbedding
 from .inference import PreparedDCRNN
 from .layers import CrossRNN, TaskLinear

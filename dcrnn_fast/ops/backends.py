@@ -16,7 +16,8 @@ import torch
 import dcrnn_fast.kernels as kernels  # by its whole name: where it is missing, the error names it
 
 from ..errors import BackendUnavailable, ConfigError
-from ..support.checks import check_choice, check_placement
+from ..support.checks import check_choice
+from ..support.tensors import check_placement
 from ..support.tracing import transformed
 
 logger = logging.getLogger("dcrnn_fast")

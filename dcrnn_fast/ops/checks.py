@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..support.checks import FLOATING, check_alike, check_memory, check_tensor
+from ..support.tensors import FLOATING, check_alike, check_memory, check_tensor
 
 MAX_ROWS = 2**24
 """The most rows of a bank of ``param_gather``, whose backward keeps a number for each."""

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..reference.operators import cross_rnn as plain
 from ..sharing import GATES
-from ..support.checks import MAX_STEPS, check_alike, check_choice, check_count, check_memory, check_tensor
+from ..support.checks import MAX_STEPS, check_choice, check_count
+from ..support.tensors import check_alike, check_memory, check_tensor
 from ..support.tracing import constant_in_graphs
 from .autograd import needs_gradient, no_second_derivative, register_derivative, save_nothing
 from .checks import check_tensors

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendUnavailable
-from ..support.checks import check_tensor
+from ..support.tensors import check_tensor
 from . import auto_gpu
 from .backends import REASONS, extension, requested, resolve
 from .registry import CONTRACTS, Implementation, register, register_inference

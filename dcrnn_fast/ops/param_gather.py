@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..reference.operators import param_gather as plain
-from ..support.checks import check_memory, check_tensor
+from ..support.tensors import check_memory, check_tensor
 from ..support.tracing import values_of
 from .autograd import register_derivative
 from .checks import MAX_ROWS, check_alike, check_dtype, check_shape

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ..sharing import SharingPlan
-from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count, check_floats, check_placement
+from ..support.checks import MAX_SIZE, MAX_STEPS, check_choice, check_count
 from ..support.model_inputs import check_edges, check_scenario
+from ..support.tensors import check_floats, check_placement
 
 BACKENDS = ("auto", "reference", "cpp", "triton", "cuda")
 """The backends of the fast modules, which a module of the same arguments takes too."""

@@ -22,9 +22,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from ..sharing import Cell, Sharing, SharingPlan
 from ..support import model_inputs
-from ..support.checks import check_choice, check_flag, check_placement
+from ..support.checks import check_choice, check_flag
 from ..support.defaults import DENSE_BINS, DROPOUT, EMBEDDING_DIM, EMBEDDING_INIT_STD, RANK, SHARE_RATIO, STEPS, TOWER_DIMS
 from ..support.model_inputs import Relation
+from ..support.tensors import check_placement
 from .layers import BACKENDS, CrossRNN, FirstOrder, InformationTransfer, PiecewiseLinearEmbedding, ScenarioCrossRNN, TaskLinear
 
 

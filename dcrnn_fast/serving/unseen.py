@@ -14,7 +14,7 @@ from ..data import Encoder
 from ..data.inspect.oov import MIN_ROWS, RISE, lost_fields, risen_fields
 from ..data.packed.meta import MISSING, OOV, whole_vocabulary
 from ..errors import DataError
-from ..support.pooled_fields import first_columns
+from ..support.fields import first_columns
 
 WINDOW = 2000
 """Rates are those of about the last so many rows: two of the largest requests, so that one alone loses no field."""

@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .checks import MAX_SIZE, check_choice, check_count, check_counts, check_deviation, check_ratio, check_sequence, check_tensor
-from .pooled_fields import pooling_problem
+from .checks import MAX_SIZE, check_choice, check_count, check_counts, check_deviation, check_ratio, check_sequence
+from .fields import pooling_problem
+from .tensors import check_tensor
 from .tracing import inputs_are_checked, inputs_checked, observed, values_of
 
 Relation = Literal["chain", "independent", "transfer"]
@@ -247,21 +248,6 @@ def check_pooled(pooled: object, names: Sequence[str], shared: Mapping[str, str]
     if problem := pooling_problem(pooled, names, shared):
         raise ValueError(f"pooled{problem}")
     return {name: {"columns": list(pool["columns"]), "pooling": pool["pooling"]} for name, pool in pooled.items()}
-
-
-def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:
-    """The number of rows of the merged table, and the row at which each field's start: of a field in ``shared``, those of another one.
-
-    >>> from dcrnn_fast.support.model_inputs import table_rows
-    >>> table_rows(["user", "last_item", "item"], [3, 5, 5], {"last_item": "item"})
-    (8, [0, 3, 3])
-    """
-    rows, start = 0, {}
-    for name, size in zip(names, sizes, strict=True):
-        if name not in shared:
-            start[name] = rows
-            rows += size
-    return rows, [start[shared.get(name, name)] for name in names]
 
 
 def merge_ids(ids: Tensor, sizes: Tensor, offsets: Tensor, num_rows: int, *, checked: bool = False) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
 from ..errors import shown
+from ..support.fields import first_columns
 from ..support.model_inputs import check_ids
-from ..support.pooled_fields import first_columns
 from ..support.tracing import may_read_values
 
 

@@ -22,8 +22,9 @@ from torchrec.optim import RowWiseAdagrad
 
 from ..nn import model
 from ..nn.features import EMBEDDING, FIRST_ORDER, Features, FirstOrder, Inputs
-from ..support.checks import check_deviation, check_placement, check_tensor
+from ..support.checks import check_deviation
 from ..support.model_inputs import check_dense
+from ..support.tensors import check_placement, check_tensor
 from .keyed_jagged import check_keyed_jagged_tensor, fields_of
 
 COLLECTIONS = {"embedding": EMBEDDING, "first_order_tables": FIRST_ORDER}

@@ -20,9 +20,8 @@ from ..data.encoder.run_folder import read_encoding
 from ..data.read.columns import texts_of, without_views
 from ..errors import ConfigError, DataError, did_you_mean, one_line
 from ..nn.features import EMBEDDING
+from ..support.fields import first_columns, table_rows
 from ..support.files import output_path, path_of, writing_output
-from ..support.model_inputs import table_rows
-from ..support.pooled_fields import first_columns
 from .folder.layout import RunFolder
 from .folder.weights import load_sealed
 

@@ -22,7 +22,7 @@ from ..data.schema.table import load_schema
 from ..errors import ConfigError, DataError
 from ..nn.features import EMBEDDING, FIRST_ORDER
 from ..nn.model import DCRNN
-from ..support.model_inputs import table_rows
+from ..support.fields import table_rows
 from .config import ModelConfig, RunConfig
 from .data import check_same_columns, prepare_data
 from .evaluate.metrics import with_constant

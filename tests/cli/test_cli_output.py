@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from dcrnn_fast.cli import progress
+from dcrnn_fast.cli import progress, row_progress
 from dcrnn_fast.cli.progress import LiveReport, PlainReport, choose_report
 from dcrnn_fast.cli.tables import Sheet, metrics_sheet, output_console, print_sheet, segments_sheet
 from dcrnn_fast.training import Report
@@ -51,7 +51,7 @@ def test_a_live_report_shows_epoch_steps_rows_per_second_and_the_time_left():
 @pytest.mark.parametrize("kind", [PlainReport, LiveReport])
 def test_rows_that_are_prepared_are_told_of_every_five_seconds(kind, monkeypatch):
     console, now = pipe(), iter([0.0, 1.0, 4.0, 6.0, 10.0, 11.5])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(row_progress.time, "monotonic", lambda: next(now))
     report = kind(console)
     for done in (0, 100, 400):
         report.preparing("reading rows", done, 1000)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...errors import DataError, one_line, shown
+from ...support.fields import pooling_problem
 from ...support.files import path_of
-from ...support.pooled_fields import pooling_problem
 from ..codes.numbers import FloatArray, Place, bucket_ids, check_finite, dense_float32, standardised, treated
 from ..codes.texts import Categories, Hashes, constant_ids, text_ids
 from ..packed.meta import META, read_meta, whole_vocabulary
@@ -21,6 +20,8 @@ from .memory import Piece, derived_too, number_cells, pieces_of, text_cells
 from .run_folder import ENCODER, read_run
 
 if TYPE_CHECKING:
+    import torch
+
     from ..schema.fields import Derived
 
 
@@ -178,6 +179,8 @@ class Encoder:
                 error.row = None
             raise
         ids, dense = done[0] if len(done) == 1 else map(np.concatenate, zip(*done, strict=True))
+        import torch
+
         return Encoded(torch.from_numpy(ids), torch.from_numpy(dense) if self.dense else None)
 
     def _encoded(self, piece: Piece, is_shared: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

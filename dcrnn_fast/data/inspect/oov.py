@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...support.model_inputs import table_rows
+from ...support.fields import table_rows
 from ..packed.arrays import PackedDataset, PackedSplit
 from ..packed.meta import MISSING, OOV, PackedMeta
 

@@ -7,15 +7,17 @@ and permutes the rows of each window. Needs NumPy and PyTorch only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ...errors import DataError, shown
 from ...support.checks import check_count, check_flag
 from .arrays import PackedSplit
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Batch(NamedTuple):
@@ -161,6 +163,8 @@ def _gather(column: npt.NDArray[Any], window: npt.NDArray[np.int64], places: npt
 
 
 def _batch(arrays: list[Any]) -> Batch:
+    import torch  # here: what encodes tables imports this package, and PyTorch takes a second
+
     ids, dense, labels, weight = arrays
     return Batch(
         # NumPy widens in the calling thread; PyTorch would use its thread pool and compete with the training step.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import DataError, shown
 from ...support import strict_json
-from ...support.pooled_fields import first_columns, pooling_problem
+from ...support.fields import first_columns, pooling_problem
 from ...support.strict_json import fits
 
 META, SCHEMA = "meta.json", "schema.yaml"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...data import PackedDataset, PackedMeta
 from ...data.inspect.base_rates import event_labels
-from ...support.model_inputs import table_rows
+from ...support.fields import table_rows
 from .numbers import Floats, Number
 
 Counts = Floats | float

@@ -1,7 +1,8 @@
-"""Fields with several values: columns of ids whose embeddings a model adds up, or averages, to one vector. Needs the standard library only.
+"""Which columns of ids share embeddings, and which form a field with several values, whose embeddings a model adds up or averages.
 
-`pooled` maps each such field to its columns, which follow each other and read one embedding, and to how they become a vector:
-`{"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "mean"}}`. Id 0 is not a value.
+`pooled` maps each field with several values to its columns, which follow each other and read one embedding, and to how they become a
+vector: `{"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "mean"}}`. Id 0 is not a value.
+Needs the standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ POOLINGS = ("mean", "sum")
 def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: Mapping[str, str]) -> str | None:
     """The problem with `pooled`, as a message states it behind the name; None where it fits a model's columns.
 
-    >>> from dcrnn_fast.support.pooled_fields import pooling_problem
+    >>> from dcrnn_fast.support.fields import pooling_problem
     >>> pooling_problem({"a": {"columns": ["a[0]", "a[1]"], "pooling": "mean"}}, ["a[0]", "city", "a[1]"], {"a[1]": "a[0]"})
     "['a']: its columns 'a[0]', 'a[1]' do not follow each other"
     """
@@ -47,7 +48,7 @@ def pooling_problem(pooled: Mapping[Any, Any], columns: Sequence[str], shared: M
 def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
     """By field, in the order of the columns: its column, or the first of its columns where it has several values.
 
-    >>> from dcrnn_fast.support.pooled_fields import first_columns
+    >>> from dcrnn_fast.support.fields import first_columns
     >>> first_columns({"genres": {"columns": ["genres[0]", "genres[1]"], "pooling": "sum"}}, ["city", "genres[0]", "genres[1]"])
     {'city': 'city', 'genres': 'genres[0]'}
     """
@@ -56,3 +57,18 @@ def first_columns(pooled: Mapping[str, Any], columns: Sequence[str]) -> dict[str
     for column in columns:
         first.setdefault(field_of.get(column, column), column)
     return first
+
+
+def table_rows(names: Sequence[str], sizes: Sequence[int], shared: Mapping[str, str]) -> tuple[int, list[int]]:
+    """The number of rows of the merged table, and the row at which each field's start: of a field in ``shared``, those of another one.
+
+    >>> from dcrnn_fast.support.fields import table_rows
+    >>> table_rows(["user", "last_item", "item"], [3, 5, 5], {"last_item": "item"})
+    (8, [0, 3, 3])
+    """
+    rows, start = 0, {}
+    for name, size in zip(names, sizes, strict=True):
+        if name not in shared:
+            start[name] = rows
+            rows += size
+    return rows, [start[shared.get(name, name)] for name in names]
