@@ -25,7 +25,7 @@ from .evaluate.plots import write_curves
 from .evaluate.predict import evaluate_split
 from .evaluate.ranking import K
 from .evaluate.report import Result
-from .folder.checkpoint import write_known
+from .folder.checkpoint import read_known, write_known
 from .folder.layout import OVERWRITE, RunFolder, enter_run
 from .folder.run_files import write_file, write_json, write_with_digest
 from .folder.tensors import load_tensors
@@ -120,7 +120,10 @@ def _finished(folder: RunFolder, config: RunConfig, report: Report) -> dict[str,
     """The results of a finished run, None if they or its weights must be written again. Raises what :func:`train` does."""
     try:
         metrics = folder.read_metrics()
-        read_encoding(folder.encoder, read_weights(folder.weights)[1])
+        _, about, digest = read_weights(folder.weights)
+        read_encoding(folder.encoder, about)
+        if folder.newest_checkpoint():  # what can be written again must be there
+            read_known(folder.optimiser, digest)
     except CheckpointError as error:
         if not folder.newest_checkpoint():
             raise CheckpointError(

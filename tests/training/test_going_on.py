@@ -120,12 +120,12 @@ def without_metadata(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (Path.unlink, r"optimiser.safetensors does not exist; let that run end \(--resume\), or restore the file"),
-        (of_other_weights, "belongs to other weights than the run's; let that run end"),
+        (Path.unlink, r"optimiser.safetensors does not exist; train that run with --resume, which writes it, or restore it"),
+        (of_other_weights, "belongs to other weights than the run's; train that run with --resume"),
         (truncate, "is damaged or no safetensors file"),
         (changed, "was changed after it was written"),
-        (of_another_version, "has format 1, this version reads format 2; let that run end"),
-        (without_metadata, "is not a file of optimisers; let that run end"),
+        (of_another_version, "has format 1, this version reads format 2; train that run with --resume"),
+        (without_metadata, "is not a file of optimisers; train that run with --resume"),
     ],
 )
 def test_a_file_that_is_missing_damaged_or_another_runs_is_refused(sparse, earlier, tmp_path, damage, said):

@@ -94,7 +94,7 @@ def write_known(path: Path, known: Known, weights: str) -> None:
 
 def read_known(path: Path, weights: str) -> Known:
     """What the optimisers know. Raises :class:`CheckpointError` for a file that is missing, damaged, or of another version or run."""
-    remedy = "let that run end (--resume), or restore the file: without what its optimisers know, going on makes a model worse"
+    remedy = "train that run with --resume, which writes it, or restore it: without what its optimisers know, going on makes a model worse"
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; {remedy}")
     tensors, about = _read(path, KNOWN_KEY, "file of optimisers", remedy, remedy)

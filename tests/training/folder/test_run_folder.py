@@ -1,6 +1,7 @@
 """Who may write into a run folder: one run at a time, of one configuration; and what is tidied up after a killed one."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -132,6 +133,13 @@ def test_results_that_are_damaged_are_written_again(schema, finished, copied, da
     assert f"writing the results of the finished run {copied} again: {copied}/metrics.json {said}" in notes.lines[0]
     assert outcome(copied) == outcome(finished)
     assert RunFolder(copied).read_metrics() == result == json.loads(json.dumps(result))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, empty])
+def test_a_lost_file_of_the_optimisers_is_written_again(schema, finished, copied, damage):
+    damage(RunFolder(copied).optimiser)
+    train(tiny_config(schema), copied, resume=True)
+    assert RunFolder(copied).optimiser.read_bytes() == RunFolder(finished).optimiser.read_bytes()
 
 
 @pytest.mark.parametrize(
