@@ -24,10 +24,6 @@ def largest_error(plain: float, kind: str) -> float:
     It is twice that error, and at most the ceiling, or plain PyTorch's own error where that is above the ceiling. It is never less than one
     rounding of the result, which the dtype itself costs: plain PyTorch may be more exact than that by luck, or because it rounds nothing.
     In float64 the oracle is plain PyTorch itself, so there the ceiling alone can be asked for.
-
-    >>> from dcrnn_fast.support.accuracy import largest_error
-    >>> largest_error(1e-6, "float32"), largest_error(8e-6, "float32"), largest_error(0.0, "bfloat16")
-    (2e-06, 1e-05, 0.00390625)
     """
     if kind == "float64":
         return CEILING[kind]

@@ -15,10 +15,6 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
     The file is made if it is absent, in a folder that must exist. It stays, empty. ``wait`` waits instead of failing. Raises
     :class:`OSError` if the file cannot be made, or its file system has no locks.
-
-        with locked(folder / ".lock") as mine:
-            if not mine:
-                ...
     """
     lock = FileLock(path)
     with suppress(Timeout):

@@ -44,8 +44,6 @@ class Application:
     """Answers requests with the ranker of ``load``, which is called at once, and again by :meth:`reload`.
 
     It is an ASGI application. ``is_stopping`` says that it refuses new requests for scores; ``connections`` are those of its server.
-
-    >>> application = Application(lambda: load_served(Path("runs/shop"), Ranker.load))  # doctest: +SKIP
     """
 
     def __init__(self, load: Callable[[], Served], limits: Limits = Limits(), *, threads: int = 1) -> None:  # noqa: B008 (it is immutable)

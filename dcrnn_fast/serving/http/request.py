@@ -38,16 +38,6 @@ def read_request(body: bytes | bytearray, encoder: Encoder, *, max_rows: int) ->
 
     Raises :class:`Refused`: 400 for what is not JSON, another shape than the message says, or a wrong column or cell; 413 for more than
     ``max_rows`` rows, and for a shared cell that would take too much memory in each row.
-
-    >>> from dcrnn_fast.data import Encoder
-    >>> from dcrnn_fast.serving.http.request import read_request
-    >>> encoder = Encoder(tasks=["click"], num_embeddings={"item": 2}, dense=[], vocabulary={"item": ["<oov>", "i1"]}, scaling={})
-    >>> read_request(b'{"columns": {"item": ["i1", null]}}', encoder, max_rows=10).ids.tolist()
-    [[1], [0]]
-    >>> read_request(b'{"columns": {"item": "i1"}}', encoder, max_rows=10)
-    Traceback (most recent call last):
-    ...
-    dcrnn_fast.serving.http.request.Refused: column 'item' is 'i1', expected a list of cells, one for each row
     """
     try:
         text = body.decode()
