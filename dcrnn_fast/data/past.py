@@ -33,18 +33,24 @@ def read_rows(file: Path) -> pa.Table:
         raise DataError(f"cannot be read: {one_line(error, 200)}; restore it, or fit again", table=str(file)) from error
 
 
-def kept_rows(schema: TableSchema, files: Sequence[Path]) -> pa.Table:
+def kept_rows(schema: TableSchema, files: Sequence[Path], past: Path | None = None) -> pa.Table:
     """The columns that the schema's histories read of the rows of Parquet files, at most the latest MAX_ROWS, in their order.
 
-    Raises DataError where a column's types in two files have no common one.
+    Before them come the rows of the file ``past`` that the files do not hold again. Raises DataError where a column's types in two files
+    have no common one.
     """
     wanted = sorted(schema.history_columns())
-    tables = [arrow_table(pq.read_table(file, columns=wanted), str(file)) for file in files]
+    tables = [arrow_table(pq.read_table(file, columns=wanted), str(file)) for file in ([past] if past else []) + [*files]]
     try:
         rows = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         said = f"the rows that histories see have columns of several types: {one_line(error, 200)}"
         raise DataError(f"{said}; give new rows the types of the earlier ones") from error
+    if past is not None:
+        rows, new = rows.slice(0, len(tables[0])), rows.slice(len(tables[0]))
+        numbered = rows.append_column("", pa.array(np.arange(len(rows))))
+        kept = np.sort(numbered.join(new, wanted, join_type="left anti")[""].to_numpy())
+        rows = pa.concat_tables([rows.take(pa.array(kept)), new])
     if len(rows) <= MAX_ROWS:
         return rows
     times = times_of(_cells(rows, schema.histories[0].time), schema.histories[0].time, PLACE).values

@@ -116,11 +116,15 @@ def only_eval_set(given: Any) -> Any:
     return given[0][0] if len(given[0]) == 1 or given[0][1] is None else tuple(given[0])
 
 
-def with_column(table: Any, argument: str, name: str, values: Any) -> Any:
-    """The table in Arrow, with one more column. Raises DataError for a path, a column that is there, and another number of values."""
+def with_column(table: Any, argument: str, name: str, values: Any = None) -> Any:
+    """The table in Arrow, with one more column, by default of ones.
+
+    Raises DataError for a path, a column that is there, and another number of values.
+    """
     if isinstance(table, (str, Path)):
-        raise DataError(f"{name}: got values and the path of a file, expected them as a column of the file, which weight names")
-    made, cells = arrow_table(table, argument), np.asarray(values)
+        raise DataError(f"{name}: got values, and {argument} is a path; expected them as a column of the file, which weight names")
+    made = arrow_table(table, argument)
+    cells = np.ones(made.num_rows) if values is None else np.asarray(values)
     if name in made.column_names:
         raise DataError(f"has the column {name!r}, which is also an argument of fit; rename one", table=argument)
     if cells.shape != (made.num_rows,):

@@ -30,7 +30,7 @@ from ..serving.ranker import Ranker, Scores
 from ..support.checks import label_columns
 from ..support.files import path_of, scratch_folder
 from ..support.locks import locked
-from ..training import calibrate, evaluate, load_config, train
+from ..training import Report, calibrate, evaluate, load_config, train
 from ..training.evaluate.evaluate import importance_of, some_rows
 from ..training.evaluate.metrics import binary_metrics, mean_over_tasks
 from ..training.evaluate.report import Result
@@ -148,7 +148,7 @@ class FunnelClassifier(BaseEstimator):
                 raise DataError(f"sample_weight and weight={self.weight!r}: give one of the two")
             X = with_column(X, "X", WEIGHT, sample_weight)
             if eval_set is not None:
-                eval_set = with_column(eval_set, "eval_set", WEIGHT, np.ones(arrow_table(eval_set, "eval_set").num_rows))
+                eval_set = with_column(eval_set, "eval_set", WEIGHT)
         given = {argument: fields_of(argument, getattr(self, argument)) for argument in ("categorical", "numeric", "histories")}
         tasks = label_columns("tasks", self.tasks)
         for argument in ("time", "group", "weight"):
@@ -168,7 +168,7 @@ class FunnelClassifier(BaseEstimator):
         return self
 
     def _train(self, root: Path, X: Any, eval_set: Any, init: Any, tasks: list[str], given: Mapping[str, Any]) -> None:
-        run, report = RunFolder(root / "run"), choose_report() if self.verbose else Quiet()
+        run, report = RunFolder(root / "run"), self._report()
         report.keeps_interrupted, self.history_ = True, list[dict[str, Any]]()
         report.evaluation = self._noting(report.evaluation)  # type: ignore[method-assign]
         is_seed = isinstance(self.random_state, (int, np.integer))
@@ -202,12 +202,12 @@ class FunnelClassifier(BaseEstimator):
             pq.write_table(pq.read_schema(root / rows["train"]).empty_table(), root / "test.parquet")
             of_files = {"files": rows | {"test": "test.parquet"}}
         seen = None if before is None or not schema.get("histories") else RunFolder(before).past
-        if seen is not None and seen.is_file():
-            of_files["files"] |= {"past": seen.name}
-            paths = [root / seen.name, *paths]
+        past = root / PAST if seen is not None and seen.is_file() else None
+        if past is not None:
+            of_files["files"] |= {"past": PAST}
         read_by = schema_of(schema | of_files, "of these arguments")
-        if seen is not None and seen.is_file():
-            pq.write_table(with_all_columns(read_rows(seen), read_by), paths[0])
+        if seen is not None and past is not None:
+            pq.write_table(with_all_columns(read_rows(seen), read_by), past)
         dataset = root / f"{NAME}.yaml"
         dataset.write_text(read_by.to_yaml(), "utf-8")
 
@@ -218,7 +218,7 @@ class FunnelClassifier(BaseEstimator):
         data = prepared() if earlier is None else continued_data(config, earlier, prepared)
         result = train(config, run.root, init=before, dataset=data, report=report)
         if read_by.histories:
-            pq.write_table(kept_rows(read_by, paths), run.past)
+            pq.write_table(kept_rows(read_by, paths, past), run.past)
         self._valid = some_rows(data.split("valid"), np.random.default_rng(0)), data.meta
         self._take(run, schema, result, device=config.device, backend=config.backend)
 
@@ -229,6 +229,9 @@ class FunnelClassifier(BaseEstimator):
             self.__dict__.pop(name, None)
         self.schema_, self.metrics_, self._result = schema, result["valid"], result
         self.feature_names_in_ = np.array(self.ranker_.columns, dtype=object)
+
+    def _report(self) -> Report:
+        return choose_report() if self.verbose else Quiet()
 
     def _noting(self, shows: Callable[..., None]) -> Callable[..., None]:
         def evaluation(record: Mapping[str, Any], **of_the_run: Any) -> None:
@@ -259,8 +262,10 @@ class FunnelClassifier(BaseEstimator):
         """Calibrate the probabilities on labelled rows that were not used in training. Raises what :meth:`score` does."""
         with scratch_folder() as folder:
             run = self._write(folder / "run")
-            calibrate(run, data=X, method=method)
+            found = calibrate(run, data=X, method=method)
             self._run = files_of(RunFolder(run))
+        for line in found["warnings"]:
+            self._report().note(f"warning: {line}")
         self.__dict__.pop("ranker_", None)
         return self
 
@@ -356,7 +361,8 @@ class FunnelClassifier(BaseEstimator):
                     shutil.rmtree(beside, ignore_errors=True)
                 shutil.rmtree(old)
             return path
-        return self._write(path)
+        with run_folder_errors(path, "save again"):
+            return self._write(path)
 
     @cached_property
     def ranker_(self) -> Ranker:

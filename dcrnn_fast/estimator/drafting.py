@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ..data.inspect.draft import draft
+from ..data.schema.table import schema_of
 from ..errors import DataError, printable, shown
 from ..training import Report
 from ..training.folder.layout import RunFolder
@@ -84,4 +85,13 @@ def earlier_schema(model: FunnelClassifier, run: Path, tasks: list[str], given: 
         if value is not None and value != was[argument]:
             has = f"init has {shown(was[argument])}, and its schema reads X"
             raise DataError(f"{argument}={shown(value)}: {has}; give the same, or fit without init")
+    asked = dict(schema) if model.train_only is None else schema | {"train_only": list(model.train_only)}
+    for kind in given.keys() & schema.keys():
+        told = {names_of([one])[0]: one for one in given[kind] or () if len(one) > 1}
+        asked[kind] = [told.get(names_of([one])[0], one) for one in schema[kind]]
+    files = {"files": {"train": "X", "test": "X"}}
+    was, now = (schema_of(one | files, "of these arguments").model_dump() for one in (schema, asked))
+    for argument in (key for key in was if was[key] != now[key]):
+        has = f"init has {shown(schema.get(argument))}, and its schema reads X"
+        raise DataError(f"{argument}={shown(asked[argument])}: {has}; give the same, or fit without init")
     return schema

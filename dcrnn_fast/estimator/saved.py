@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from ..data.catalog import table_schema
-from ..data.encoder.memory import arrow_table, as_columns
+from ..data.encoder.memory import arrow_table, column_names
 from ..data.encoder.run_folder import read_encoding
 from ..data.past import last_values, read_rows
 from ..errors import DataError
@@ -46,9 +46,7 @@ def arguments_of(run: RunFolder, result: Mapping[str, Any]) -> tuple[dict[str, A
 
 def without_histories(X: Any, histories: Sequence[str]) -> bool:
     """Whether a table has none of these columns. Raises DataError where it has some of them."""
-    rows = as_columns(X)
-    of_table = getattr(rows, "column_names", getattr(rows, "columns", histories))
-    columns = list(rows.keys()) if isinstance(rows, Mapping) or type(rows).__name__ == "Series" else of_table
+    columns = column_names(X) or histories
     given = [name for name in histories if name in columns]
     if given and len(given) < len(histories):
         lacking = next(name for name in histories if name not in given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
-from ..data.encoder.memory import arrow_table
-from ..errors import DataError
+from ..data.encoder.memory import arrow_table, as_columns, column_names
+from ..errors import ConfigError, DataError
 from ..support.checks import label_columns
 from .arguments import only_eval_set
 from .classifier import FunnelClassifier
@@ -76,14 +77,14 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             X: a table, or an array.
             y: labels [N] of ``task``, of two classes; None: its column of ``X``.
             sample_weight: a weight >= 0 for each row.
-            eval_set: a table with the labels, or ``[(table, y)]``.
+            eval_set: a table with the labels, or ``[(table, y)]``; of the same classes.
             init: as there.
 
         Raises:
             ValueError: as scikit-learn's classifiers do.
             DataError: as there.
         """
-        tasks = label_columns("tasks", self.tasks)
+        X, tasks = _by_name(X), label_columns("tasks", self.tasks)
         name = tasks[-1] if self.task is None else self.task
         if name not in tasks:
             raise DataError(f"task={name!r}: expected one of {', '.join(tasks)}")
@@ -111,7 +112,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         self._tasks, self._names = tasks, names
         eval_set = only_eval_set(eval_set)
         table, of_table = eval_set if isinstance(eval_set, tuple) else (eval_set, None)
-        eval_set = self._table(table, None if of_table is None else np.searchsorted(self.classes_, column_or_1d(of_table)))
+        eval_set = self._labelled(table) if of_table is None else self._table(_by_name(table), self._codes(column_or_1d(of_table)))
         shown, self.tasks = self.tasks, tasks
         try:
             super().fit(self._table(X, labels), None, sample_weight, eval_set=eval_set, init=init)
@@ -125,7 +126,7 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
     def predict_proba(self, X: Any) -> Any:
         """The probabilities [N, 2] of both classes."""
         check_is_fitted(self, "classes_")
-        if _is_named(X):
+        if _is_named(X := _by_name(X)):
             self._features(X, self._tasks, reset=False)
         else:
             X = validate_data(self, X, dtype="numeric", ensure_all_finite="allow-nan", reset=False)
@@ -136,6 +137,20 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
         """The more likely class of each row."""
         likelier = (self.predict_proba(X)[:, 1] > 0.5).astype(int)
         return self.classes_[likelier]
+
+    def calibrate(self, X: Any, *, method: str = "platt") -> FunnelTaskClassifier:
+        """As :meth:`dcrnn_fast.FunnelClassifier.calibrate` does; the labels of the task are of its two classes."""
+        super().calibrate(self._labelled(X), method=method)
+        return self
+
+    def evaluate(self, X: Any, *, k: int = 10) -> dict[str, dict[str, Any]]:
+        """As :meth:`dcrnn_fast.FunnelClassifier.evaluate` does; the labels of the task are of its two classes."""
+        return super().evaluate(self._labelled(X), k=k)
+
+    @classmethod
+    def load(cls, path: str | Path, **_: Any) -> FunnelTaskClassifier:
+        """Raises ConfigError: a run does not keep the classes."""
+        raise ConfigError(f"{path}: a run does not keep a task's classes; pickle the classifier, or take FunnelClassifier.load")
 
     @property
     def feature_importances_(self) -> Any:
@@ -164,6 +179,22 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             raise DataError(f"has no column {name!r}, the labels of the task; give y, or the column", table="X")
         return table.column(name).to_numpy()
 
+    def _labelled(self, X: Any) -> Any:
+        """A table of labelled rows, or None, with 0 and 1 in place of the task's classes."""
+        check_is_fitted(self, "classes_")
+        X = _by_name(X)
+        if self.classes_.tolist() == [0, 1] or self._name not in column_names(X):
+            return X
+        return self._table(X, self._codes(self._column(X, self._name)))
+
+    def _codes(self, labels: Any) -> Any:
+        """The place of each label [N] in ``classes_``, NaN where it is missing."""
+        codes, given = {label: code for code, label in enumerate(self.classes_.tolist())}, labels.tolist()
+        if strange := [label for label in given if label is not None and label == label and label not in codes]:
+            classes = " and ".join(map(repr, codes))
+            raise ValueError(f"the labels of {self._name} hold {strange[0]!r}, expected the classes {classes}")
+        return np.array([codes.get(label, np.nan) for label in given])
+
     def _table(self, X: Any, labels: Any) -> Any:
         """X as a table, with these labels 0 and 1 of the task unless they are None."""
         if isinstance(X, np.ndarray):
@@ -174,7 +205,17 @@ class FunnelTaskClassifier(ClassifierMixin, FunnelClassifier):
             return {**X, self._name: labels}
         table = arrow_table(X, "X")
         table = table.drop_columns(self._name) if self._name in table.column_names else table
+        if len(labels) != len(table):
+            raise ValueError(f"y has {len(labels):,} labels, and the table {len(table):,} rows; give a label for each row")
         return table.append_column(self._name, pa.array(labels))
+
+
+def _by_name(X: Any) -> Any:
+    """Rows in Arrow, mappings, and a LazyFrame by their columns' names; others as they are. Raises DataError for a path."""
+    if isinstance(X, (str, Path)):
+        raise DataError(f"is the path {str(X)!r}, expected a table; read it first", table="X")
+    X = as_columns(X)
+    return dict(zip(X.column_names, X.columns, strict=True)) if hasattr(X, "column_names") else X
 
 
 def _is_named(X: Any) -> bool:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..data import PackedDataset, PackedMeta, known_data_sets, prepare
 from ..data.catalog import table_schema
+from ..data.encoder.memory import column_names
 from ..data.encoder.run_folder import read_encoding
 from ..data.inspect.base_rates import label_warnings
 from ..data.inspect.oov import BLOCK_ROWS, id_shares, lost_fields
@@ -79,11 +80,29 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
         raise DataError(f"data is a table, and {folder.root} reads histories, which {rest}: give a schema, whose `past` names them")
     if isinstance(table, (str, os.PathLike)) and not glob(str(table)):
         raise DataError(f"data: there is no file {table} on this machine")
-    schema = schema.model_copy(update={"weight": None})  # metrics count rows
+    if not config.loss.sample_weight or schema.weight not in _columns_of(table, schema):
+        schema = schema.model_copy(update={"weight": None})  # metrics count rows
     dataset = encoded_rows(schema, table, encoding, folder.past, "data", progress)
     if not len(rows := dataset.split("test")):
         raise DataError("has no rows; give a table of rows with their labels", table="data")
     return replace(dataset, splits={**dataset.splits, "test": replace(rows, name="given")})
+
+
+def _columns_of(table: Any, schema: TableSchema) -> list[str]:
+    """The names of the columns of a table, or of its first file."""
+    if not isinstance(table, (str, os.PathLike)):
+        return column_names(table)
+    import pyarrow.parquet as pq
+
+    from ..data.read.csv_files import CsvFile
+    from ..data.read.row_files import expand
+    from ..data.read.text_queries import open_database
+
+    path = expand("data:", Path(table))[0]
+    if path.suffix == ".parquet":
+        return list(pq.read_schema(path).names)
+    with scratch_folder() as folder:
+        return CsvFile(path, schema.csv, (), folder, open_database(folder)).columns
 
 
 def encoded_rows(

@@ -65,7 +65,7 @@ def default_threads() -> int:
 
 @contextmanager
 def deterministic(threads: int | None) -> Iterator[None]:
-    """Set deterministic algorithms and the number of threads, which decides the order of sums; restore both afterwards."""
+    """Set deterministic algorithms and the number of threads, which decides the order of sums; restore these and random states."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(), torch.get_num_threads()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
@@ -74,7 +74,8 @@ def deterministic(threads: int | None) -> Iterator[None]:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        yield
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -1,15 +1,17 @@
 """What a fitted FunnelClassifier offers as other libraries' estimators do: weights, tuples, history, importance, saving, and Ctrl-C."""
 
+import copy
 import errno
 import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from dcrnn_fast import FunnelClassifier, Ranker
 from dcrnn_fast.errors import ConfigError, RunFolderError
 from dcrnn_fast.support.locks import locked
-from dcrnn_fast.training import Report
+from dcrnn_fast.training import Report, evaluate
 from tests.event_frames import events
 
 from .conftest import QUICK, quick
@@ -37,6 +39,44 @@ def test_tasks_that_are_taken_for_independent_are_warned_of(arguments, said, ver
         quick(verbose=verbose, **arguments).fit(rows)
     found = [str(one.message) for one in caught if "independent" in str(one.message)]
     assert found == [] if said is None else said in found[0]
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Rows of which every tenth without a click is kept, with ten times the weight; and the model of them."""
+    rows = events(12000)
+    rows = rows[(rows["click"] == 1) | (np.arange(12000) % 10 == 0)][["item_id", "price", "click"]]
+    rows["w"] = np.where(rows["click"] == 1, 1.0, 10.0)
+    return rows, quick(tasks=["click"], weight="w").fit(rows)
+
+
+def test_calibration_counts_the_weights_of_rows(sampled):
+    rows, model = sampled
+    found = copy.copy(model).calibrate(rows).predict_proba(rows)["click"]
+    assert np.average(found, weights=rows["w"]) == pytest.approx(np.average(rows["click"], weights=rows["w"]), rel=0.02)
+    with pytest.warns(UserWarning, match="learned from weighted rows, and these have no weight: each counts once"):
+        copy.copy(model).calibrate(rows.drop(columns="w"))
+
+
+@pytest.mark.parametrize("form", ["frame", "parquet", "csv"])
+def test_metrics_of_a_table_are_weighted_if_it_has_the_weights(form, sampled, tmp_path):
+    rows, model = sampled
+    run = model.save(tmp_path / "run")
+    found = []
+    for table in (rows, rows.drop(columns="w")):
+        path = tmp_path / f"{len(table.columns)}.{form}"
+        (table.to_parquet if form == "parquet" else table.to_csv)(path, index=False)
+        found.append("weighted_auc" in evaluate(run, data=table if form == "frame" else path)["metrics"]["click"])
+    assert found == [True, False]
+
+
+def test_fit_does_not_seed_the_random_numbers_of_pytorch(frame):
+    drawn = set[float]()
+    for seed in (7, 8):
+        torch.manual_seed(seed)
+        quick().fit(frame)
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 2
 
 
 def test_weights_of_rows_may_be_an_argument_or_a_column(frame):

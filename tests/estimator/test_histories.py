@@ -47,6 +47,18 @@ def test_rows_to_score_see_the_rows_of_fit_and_those_before_them(model):
     pd.testing.assert_frame_equal(model.predict_proba(NEXT), model.predict_proba(by_hand))
 
 
+def test_rows_that_the_model_has_seen_count_once(model):
+    before = DAY[:0]
+    by_hand = DAY.assign(seen=lists(DAY, before, 4), bought=lists(DAY, before, 2, lag=86400, bought=True))
+    pd.testing.assert_frame_equal(model.predict_proba(DAY), model.predict_proba(by_hand))
+
+
+def test_going_on_with_rows_of_an_earlier_fit_keeps_them_once(model, tmp_path):
+    run = fitted(ROWS[2000:], init=model).save(tmp_path / "run")
+    kept = pd.read_parquet(run / "past.parquet")
+    assert sorted(kept["ts"]) == sorted(ROWS["ts"])
+
+
 def test_its_score_is_that_of_evaluate_on_the_saved_run(model, tmp_path):
     metrics = evaluate(model.save(tmp_path / "run"), data=NEXT)["metrics"]
     assert model.score(NEXT) == pytest.approx(np.mean([metrics[task]["auc"] for task in ("click", "order")]))

@@ -58,6 +58,8 @@ TABLE = [
         ("numeric", [], DataError, r"numeric=\[\]: init has \['price'\]"),
         ("histories", [{"name": "last", "of": "item_id"}], DataError, r"histories=\['last'\]: init has \[\]"),
         ("tasks", ["click"], DataError, "tasks=.*: init has"),
+        ("categorical", ["city", "item_id", {"column": "user_id", "min_count": 9}], DataError, "'min_count': 9.*: init has .*, and its"),
+        ("train_only", [{"column": "city", "score_as": "x"}], DataError, "train_only=.*: init has None"),
         ("config", {"model.steps": 3}, ConfigError, "^init is of another model: model.steps is 3 and was 2"),
     ]),
     row("to go on from one before it is fitted", lambda frame: quick().fit(frame, init=quick()), NotFittedError, "is not fitted yet"),

@@ -1,6 +1,7 @@
 """One task of a funnel is a classifier by scikit-learn's rules: its own checks pass, and what takes a classifier takes it."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.inspection import permutation_importance
@@ -10,6 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from dcrnn_fast import FunnelTaskClassifier, Ranker
+from dcrnn_fast.errors import ConfigError, DataError
 
 from .conftest import QUICK, quick
 
@@ -96,3 +98,35 @@ def test_a_column_whose_name_no_task_can_have_is_a_task_too(order, frame):
     order.set_params(task="Add to cart", tasks=["click", "Add to cart"]).fit(rows.assign(**{"Add to cart": frame["order"]}))
     np.testing.assert_array_equal(order.predict_proba(rows), expected)
     assert np.any(order.feature_importances_)
+
+
+def test_a_table_of_labelled_rows_has_the_classes_of_fit(frame):
+    """The class that counts is the last one by sorting, "no"."""
+    worded = frame[["item_id", "price"]].assign(order=np.where(frame["order"] == 1, "Yes", "no"))
+    classifier = quick(tasks=["order"]).task("order").fit(worded, eval_set=worded)
+    negatives = int((frame["order"] == 0).sum())
+    assert classifier.metrics_["order"]["positives"] == classifier.evaluate(worded)["order"]["positives"] == negatives
+    share = classifier.calibrate(worded).predict_proba(worded)[:, 1].mean()
+    assert share == pytest.approx(negatives / len(frame), abs=0.02)
+
+
+@pytest.mark.parametrize("form", [pa.Table.from_pandas, lambda rows: rows.to_dict("records")], ids=["Arrow", "rows"])
+def test_tables_in_every_form_keep_the_names_of_their_columns(form, frame):
+    rows = frame[["item_id", "price", "order"]]
+    classifier = quick(tasks=["order"]).task("order").fit(form(rows))
+    assert list(classifier.ranker_.columns) == ["item_id", "price"]
+    np.testing.assert_array_equal(classifier.predict_proba(form(rows)), classifier.predict_proba(rows))
+
+
+REFUSED = {
+    "validation labels of another class": (lambda one, X, y: one.fit(X, y, eval_set=[(X, y - 1)]), ValueError, "order hold -1, expected"),
+    "too few labels": (lambda one, X, y: one.fit(X, y[:-1]), ValueError, "y has 2,999 labels, and the table 3,000 rows"),
+    "a path": (lambda one, X, y: one.fit("rows.parquet"), DataError, "X is the path 'rows.parquet', expected a table"),
+    "a run": (lambda one, X, y: type(one).load("run"), ConfigError, "run does not keep a task's classes; pickle the classifier"),
+}
+
+
+@pytest.mark.parametrize(("asks", "error", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_a_task_cannot_take_is_named(asks, error, said, frame):
+    with pytest.raises(error, match=said):
+        asks(quick(tasks=["order"]).task("order"), frame[["item_id", "price"]], frame["order"])

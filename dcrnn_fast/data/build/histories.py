@@ -24,7 +24,7 @@ from ..read.text_queries import answer
 from ..schema.fields import History
 from ..schema.table import TableSchema
 from .labels import label_values
-from .splits import TRAIN, SplitArray
+from .splits import PAST, TRAIN, SplitArray
 from .staging import Batch, BatchValues, StagedTable, TimeColumn
 
 Bools = npt.NDArray[np.bool_]
@@ -41,6 +41,8 @@ _ENTRIES = pa.schema(
     ]
 )
 _IN_ORDER = 'SELECT "user", event, "row", id, split FROM source ORDER BY "user", moment, event, "time", "row"'
+_ONCE = f'QUALIFY NOT (event AND split = {PAST} AND max(split) OVER (PARTITION BY "user", moment, event, id) > {PAST}) ORDER'
+"""Instead of ORDER: without events of the past that the table holds too, as when rows are scored again."""
 _ENDS = pa.schema([("row", pa.int64()), ("stop", pa.int64()), ("number", pa.int32())])
 _ENTRIES_AT_ONCE = 1 << 16
 _BY_ROW = 'SELECT stop, number FROM source ORDER BY "row"'
@@ -52,14 +54,17 @@ class HistoryIds:
     `entries` holds the rows as they enter. The files that this writes have names that begin with that of `files`.
     """
 
-    def __init__(self, last: int, entries: Iterator[pa.RecordBatch], database: duckdb.DuckDBPyConnection, files: Path) -> None:
+    def __init__(
+        self, last: int, entries: Iterator[pa.RecordBatch], database: duckdb.DuckDBPyConnection, files: Path, *, has_past: bool = False
+    ) -> None:
         self.last = last
         self.events = self.behind_held_out = 0
         """How many events there are, and how many train rows may see an event of a validation or test row."""
         names = ("entries", "ends", "ids", "stops", "numbers")
         entered, ends, self._ids, self._stops, self._numbers = (files.with_suffix(f".{name}") for name in names)
         _write(entered, _ENTRIES, entries)
-        _write(ends, _ENDS, self._counted(_sorted(database, entered, _IN_ORDER)))
+        in_order = _IN_ORDER.replace("ORDER", _ONCE) if has_past else _IN_ORDER
+        _write(ends, _ENDS, self._counted(_sorted(database, entered, in_order)))
         entered.unlink()
         with self._stops.open("wb") as stops, self._numbers.open("wb") as numbers:
             for batch in _sorted(database, ends, _BY_ROW):
@@ -117,7 +122,8 @@ def collected(
     rule, number = schema.event_rule(history), schema.histories.index(history)
     progress("collecting histories", number, len(schema.histories))
     entries = _entries(history, staged, items, users, None if rule is None else label_values(staged, rule), splits)
-    found = HistoryIds(history.last, entries, database, folder / f"history-{number}")
+    has_past = len(splits) > 0 and bool(splits[0] == PAST)  # whose rows are the first
+    found = HistoryIds(history.last, entries, database, folder / f"history-{number}", has_past=has_past)
     if teaches and not found.events:
         wanted = [repr(history.of), repr(history.by), *(["an event by its `where`"] if rule is not None else [])]
         raise DataError(

@@ -22,11 +22,7 @@ class Place(NamedTuple):
     before: int
 
     def error(self, problem: str, row: int | np.integer[Any] | None = None, column: str | None = None) -> DataError:
-        """The error of a row of the batch, counted from 0, and of a column.
-
-        >>> print(Place(Path("log.csv"), 1000).error("holds no number", 0, "price"))
-        log.csv, row 1,001: column 'price' holds no number
-        """
+        """The error of a row of the batch, counted from 0, and of a column."""
         return DataError(problem, table=str(self.path), row=None if row is None else self.before + int(row) + 1, column=column)
 
 
@@ -38,11 +34,7 @@ def check_finite(values: FloatArray, column: str, place: Place) -> None:
 
 
 def bucket_ids(values: FloatArray, edges: FloatArray) -> npt.NDArray[np.int64]:
-    """0 where missing, else 1 + the index of the value's bucket.
-
-    >>> bucket_ids(np.array([0.5, 1.0, np.nan]), np.array([1.0])).tolist()
-    [1, 2, 0]
-    """
+    """0 where missing, else 1 + the index of the value's bucket."""
     return np.where(np.isnan(values), 0, edges.searchsorted(values, side="right") + 1)
 
 
@@ -91,11 +83,6 @@ def steady_edges(edges: FloatArray, numbers: NumberCounts) -> FloatArray:
 
     So float32 cells get the ids of float64 cells, whichever the train rows had. An edge at an integer stays, which float32 holds exactly,
     and so does one between numbers that float32 does not tell apart.
-
-    >>> numbers = NumberCounts.of([np.array([0.1, 2.0, 9.99])])
-    >>> edges = steady_edges(edges_of(numbers, 3), numbers)
-    >>> np.searchsorted(edges, np.array([0.1, 2.0, 9.99], np.float32), side="right").tolist()
-    [0, 1, 2]
     """
     at = np.searchsorted(numbers.values, edges)  # of the least number above an edge, or at it
     before, below, above = numbers.values[at - 1], numbers.next_values()[at - 1], numbers.values[at]
@@ -110,11 +97,7 @@ def treated(values: FloatArray, treatment: str) -> FloatArray:
 
 
 def standardised(values: FloatArray, mean: float | FloatArray, std: float | FloatArray) -> FloatArray:
-    """(x - mean) / std; missing becomes 0. `mean` and `std` are numbers, or arrays that broadcast.
-
-    >>> standardised(np.array([1.0, 5.0, np.nan]), 3.0, 2.0).tolist()
-    [-1.0, 1.0, 0.0]
-    """
+    """(x - mean) / std; missing becomes 0. `mean` and `std` are numbers, or arrays that broadcast."""
     with np.errstate(over="ignore"):
         scaled = (values - mean) / std
     return np.where(np.isnan(scaled), 0.0, scaled)

@@ -38,12 +38,7 @@ class NumberCounts(NamedTuple):
 
     @classmethod
     def of(cls, pieces: Iterable[FloatArray]) -> NumberCounts:
-        """The counts of numbers that come some at a time.
-
-        >>> found = NumberCounts.of([np.array([2.0, 1.0]), np.array([2.0])])
-        >>> found.values.tolist(), found.counts.tolist()
-        ([1.0, 2.0], [1, 2])
-        """
+        """The counts of numbers that come some at a time."""
         whole = cls(np.zeros(0), np.zeros(0, np.int64))
         for some in _joined(pieces):
             some += 0.0
@@ -61,11 +56,7 @@ class NumberCounts(NamedTuple):
         return _shortened(places[order], counts[order], max(self.bits, other.bits))
 
     def total(self, of: Callable[[FloatArray], FloatArray]) -> Total:
-        """The exact sum of a function of the numbers, as :class:`Total` has it of all of them where none has lost bits.
-
-        >>> NumberCounts.of([np.array([2.0, 1.0, 2.0])]).total(np.square).mean
-        3.0
-        """
+        """The exact sum of a function of the numbers, as :class:`Total` has it of all of them where none has lost bits."""
         values, whole = of(self.values), Total(0, 0)
         for bit in range(int(self.counts.max(initial=0)).bit_length()):
             part = Total.of([values[self.counts >> bit & 1 == 1]])
@@ -85,11 +76,7 @@ class Total(NamedTuple):
 
     @classmethod
     def of(cls, pieces: Iterable[FloatArray]) -> Total:
-        """The sum of numbers that come some at a time. Raises OverflowError for one that is not finite.
-
-        >>> Total.of([np.array([1e16, 1.0]), np.array([-1e16])]).mean == 1 / 3
-        True
-        """
+        """The sum of numbers that come some at a time. Raises OverflowError for one that is not finite."""
         whole = cls(0, 0)
         for piece in pieces:
             parts = np.split(piece, range(ADDED_AT_ONCE, len(piece), ADDED_AT_ONCE))

@@ -33,22 +33,14 @@ def truth_ids(vocabulary: Sequence[str]) -> dict[str, int]:
 def constant_ids(
     fields: Mapping[str, int], vocabulary: Mapping[str, Sequence[Any]], derived: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, int]:
-    """By field that scoring reads as a constant, its id; 0 of a constant that the vocabulary does not hold.
-
-    >>> constant_ids({"position": 3}, {"position": ["<oov>", "1", "2"]}, {"position": {"constant": "2"}})
-    {'position': 2}
-    """
+    """By field that scoring reads as a constant, its id; 0 of a constant that the vocabulary does not hold."""
     constants = {name: definition["constant"] for name, definition in derived.items() if name in fields and "constant" in definition}
     lookups = {name: text_ids(list(vocabulary[name]), fields[name]) for name in constants}
     return {name: lookup.ids([constants[name]])[0] for name, lookup in lookups.items() if lookup is not None}
 
 
 class Categories:
-    """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too.
-
-    >>> Categories(["<oov>", "a", "b"]).ids(["b", "c"])
-    [2, 0]
-    """
+    """The ids of a field with a vocabulary: a text's position there, 0 for any other text; with `several`, 0 for a missing one too."""
 
     def __init__(self, vocabulary: Sequence[str], *, several: bool = False) -> None:
         self._ids = {text: id_ for id_, text in reversed(list(enumerate(vocabulary)))} | truth_ids(vocabulary)
@@ -77,9 +69,6 @@ def text_ids(entries: Sequence[Any], size: int, *, several: bool = False) -> Cat
     """The ids of a field of `size` ids with these entries in meta.json's vocabulary; None for a bucketed field.
 
     `several` says that the texts are one of a field's several values, where a missing one has id 0.
-
-    >>> text_ids([1.5, 2.5], 4) is None
-    True
     """
     if entries and entries[0] == OOV:
         return Categories(entries, several=several)

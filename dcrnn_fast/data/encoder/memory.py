@@ -67,6 +67,14 @@ def as_columns(table: Any) -> Any:
     return table.collect() if type(table).__name__ == "LazyFrame" and hasattr(table, "collect") else table
 
 
+def column_names(table: Any) -> list[Any]:
+    """The names of a table's columns, of a row its keys; none of what is neither."""
+    table = as_columns(table)
+    if isinstance(table, Mapping) or type(table).__name__ == "Series":
+        return list(table.keys())
+    return list(getattr(table, "column_names", getattr(table, "columns", ())))
+
+
 def arrow_table(table: Any, name: str, wanted: Collection[str] | None = None) -> pa.Table:
     """The columns of a table, which messages call `name`: those that are `wanted`, or all if one of these is not there.
 

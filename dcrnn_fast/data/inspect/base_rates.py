@@ -32,11 +32,7 @@ def event_labels(labels: Array, tasks: Sequence[str], *, funnel: bool) -> dict[s
 
 
 def label_counts(labels: Array) -> tuple[int, int]:
-    """The number of known and of positive labels; ``labels`` [N] are 0, 1 or NaN for unknown.
-
-    >>> label_counts(np.array([1.0, 0.0, np.nan]))
-    (2, 1)
-    """
+    """The number of known and of positive labels; ``labels`` [N] are 0, 1 or NaN for unknown."""
     return int(labels.size - np.count_nonzero(np.isnan(labels))), int(np.count_nonzero(labels == 1))
 
 
@@ -54,9 +50,6 @@ def constant_log_loss(rows: int, positives: int, rate: float | None) -> float | 
     """The log loss of predicting ``rate`` for ``rows`` rows with ``positives`` positive ones; None where rows or rate are unknown.
 
     As in scikit-learn, a rate of 0 or 1 counts as the nearest number inside (0, 1).
-
-    >>> constant_log_loss(4, 1, 0.25)
-    0.5623351446188083
     """
     if not rows or rate is None:
         return None
@@ -65,11 +58,7 @@ def constant_log_loss(rows: int, positives: int, rate: float | None) -> float | 
 
 
 def label_warnings(task: str, split: str, rows: int, positives: int) -> list[str]:
-    """A warning if the known labels of a task are constant, or have fewer than ten positives or negatives, on the rows of a split.
-
-    >>> label_warnings("click", "test", rows=1000, positives=250)
-    []
-    """
+    """A warning if the known labels of a task are constant, or have fewer than ten positives or negatives, on the rows of a split."""
     effect = "a model learns little from them" if split == "train" else "AUC says little there"
     remedy = f"use more {split} rows, or an event that is less rare"
     if not rows:
@@ -99,11 +88,7 @@ def masked_by(labels: Array, tasks: Sequence[str]) -> dict[str, tuple[str, int]]
 
 
 def group_warnings(task: str, split: str, group: str, groups: int, usable: int) -> list[str]:
-    """A warning if fewer than ten groups of a split hold both classes of a task.
-
-    >>> group_warnings("click", "test", "user", groups=500, usable=40)
-    []
-    """
+    """A warning if fewer than ten groups of a split hold both classes of a task."""
     if usable >= MIN_CLASS:
         return []
     effect = "it says little there" if usable else "it is undefined there"
@@ -118,9 +103,6 @@ def rate_warnings(task: str, split: str, train: Mapping[str, Any], other: Mappin
 
     ``train`` and ``other`` hold the task's ``rows`` (with a known label) and ``positives``. By chance: the rates differ by fewer than five
     standard errors of the difference of two proportions.
-
-    >>> rate_warnings("click", "test", {"rows": 9000, "positives": 900}, {"rows": 1000, "positives": 110})
-    []
     """
     sides = [(side["positives"], side["rows"]) for side in (train, other)]
     if any(not 0 < positives < rows for positives, rows in sides):

@@ -137,9 +137,6 @@ def rare_fields(train: Shares, several: Collection[str] = ()) -> list[str]:
     """A warning of one line for every field of whose train rows at least half are out of vocabulary.
 
     Fields in `several` have several values.
-
-    >>> rare_fields({"city": {"oov": 0.2, "missing": None}})
-    []
     """
     return [
         f"field {field!r}: {share:.1%} of the train rows have no value, or their first one is rarer than min_count and tells the model "
@@ -260,11 +257,6 @@ def solve(own: Counts, alike: Counts, unseen: int, wanted: float, least: float) 
 
     ``own`` has how often the field holds each id, ``alike`` how often all fields that share its embeddings do, and ``unseen`` how many of
     its cells are out of vocabulary anyway.
-
-    >>> round(solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.7, 10.0), 2)
-    18.59
-    >>> solve(np.array([10, 1, 1]), np.array([10, 1, 1]), 0, 0.01, 10.0)
-    10.0
     """
     wanted = min(wanted, MOST) * (int(own.sum()) + unseen)
     low = high = least

@@ -183,12 +183,7 @@ def _warnings(report: dict[str, Any], shares: dict[str, Any], meta: PackedMeta, 
 
 
 def dense_moments(split: PackedSplit) -> list[dict[str, float | None]]:
-    """The `mean`, `std`, `min` and `max` of each dense column, all None if the split has no rows. Reads blocks of rows.
-
-    >>> split = PackedSplit("train", np.zeros((2, 1)), np.array([[1.0], [3.0]]), np.zeros((2, 1)), None, None)
-    >>> dense_moments(split)
-    [{'mean': 2.0, 'std': 1.0, 'min': 1.0, 'max': 3.0}]
-    """
+    """The `mean`, `std`, `min` and `max` of each dense column, all None if the split has no rows. Reads blocks of rows."""
     if split.dense is None:
         return []
     width = split.dense.shape[1]
@@ -209,9 +204,6 @@ def empty_columns(dense: Mapping[str, Mapping[str, Mapping[str, float | None]]],
 
     A missing value becomes 0, the mean of the train rows; that all values of a filled column lie there is unlikely. Fewer than 20 rows
     give no warning.
-
-    >>> empty_columns({"price": {"train": {"min": -1.0, "max": 2.0}, "test": {"min": 0.0, "max": 1.0}}}, "test", 500)
-    []
     """
     return [
         f"dense column {column!r}: all {split} rows are 0, as a missing value is, and the train rows are not: there the column tells the "

@@ -47,12 +47,7 @@ def no_progress(what: str, done: int, total: int | None) -> None:
 
 @dataclass(frozen=True)
 class PackedSplit:
-    """The memory-mapped arrays of one split; the table in the module's docstring gives shapes and dtypes.
-
-    >>> split = PackedSplit("train", ids=np.array([[1], [2]]), dense=None, labels=np.array([[0.0], [1.0]]), weight=None, group=None)
-    >>> len(split)
-    2
-    """
+    """The memory-mapped arrays of one split; the table in the module's docstring gives shapes and dtypes."""
 
     name: str
     ids: npt.NDArray[np.int32]

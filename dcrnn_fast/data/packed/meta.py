@@ -172,12 +172,7 @@ def check_encoding(encoding: Any) -> None:
 
 
 def whole_vocabulary(encoding: Mapping[str, Any]) -> dict[str, Any]:
-    """The vocabulary of every column, also of columns that share one in a field with several values, which an encoding leaves out.
-
-    >>> pooled = {"tags": {"columns": ["tags[0]", "tags[1]"], "pooling": "mean"}}
-    >>> whole_vocabulary({"vocabulary": {"tags[0]": ["<oov>", "a"]}, "shared": {"tags[1]": "tags[0]"}, "pooled": pooled})["tags[1]"]
-    ['<oov>', 'a']
-    """
+    """The vocabulary of every column, also of columns that share one in a field with several values, which an encoding leaves out."""
     vocabulary, shared = encoding["vocabulary"], encoding.get("shared", {})
     columns = [column for pool in encoding.get("pooled", {}).values() for column in pool["columns"] if column not in vocabulary]
     return {**vocabulary, **{column: vocabulary[shared[column]] for column in columns if shared.get(column) in vocabulary}}

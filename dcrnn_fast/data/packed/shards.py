@@ -24,12 +24,7 @@ OWN = {"name", "rows", "checksums", "digest"}
 
 
 class ShardedArray:
-    """An array whose rows lie in several, each opened when it is first read. It is read as an array is; what is read is a copy.
-
-    >>> array = ShardedArray([lambda: np.array([1, 2]), lambda: np.array([3])], [2, 1], (), np.dtype(int))
-    >>> array[1:].tolist(), int(array[-1]), np.asarray(array).tolist()
-    ([2, 3], 3, [1, 2, 3])
-    """
+    """An array whose rows lie in several, each opened when it is first read. It is read as an array is; what is read is a copy."""
 
     def __init__(self, parts: Sequence[Callable[[], Array]], rows: Sequence[int], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._open, self._parts = list(parts), dict[int, Array]()

@@ -152,11 +152,6 @@ class Values:
     """The values of a column's cells. Null, NaN and the empty text are not values, and take no place.
 
     `separator` cuts cells of text; lists need none. Raises DataError, with `place` in the message, for cells that are neither.
-
-    >>> from pathlib import Path
-    >>> values = Values(pa.array(["a|b", "", None, "|c"]), "genres", "|", Place(Path("films.csv"), 0))
-    >>> values.at(0).to_pylist(), values.at(1).to_pylist()
-    (['a', None, None, 'c'], ['b', None, None, None])
     """
 
     def __init__(self, column: pa.Array, name: str, separator: str | None, place: Place) -> None:

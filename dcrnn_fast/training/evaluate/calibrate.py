@@ -92,6 +92,8 @@ def calibrate(
         "positives"; "before" and "after", the metrics of :func:`dcrnn_fast.training.evaluate` on the test rows without and with it;
         "warnings", of the rows that it was fitted to, such as a field that is lost there.
 
+    With ``loss.sample_weight``, the weights of the rows count.
+
     Raises:
         DcrnnFastError: one of the classes of :mod:`dcrnn_fast.errors`; the message says what to change.
 
@@ -112,7 +114,7 @@ def calibrate(
     maps = {name: _fit(name, fitted_to[name], events[name], weight, method, rows.name) for name in calibrated_names(opened.about)}
     calibration = Calibration(weights=opened.weights, split=split, maps=maps)  # type: ignore[arg-type]
     (before, _), test = predictions_of(opened, "test", as_served=False), opened.dataset.split("test")
-    result = {
+    result: dict[str, Any] = {
         "data": meta.name,
         "split": rows.name,
         "file": str(opened.folder.calibration),
@@ -121,6 +123,8 @@ def calibrate(
         "after": metrics_of(calibration.apply(before, tasks), test, meta, weighted=weighted),
         "warnings": evaluation_warnings(opened.about, opened.dataset, split, metrics_of(fitted_to, rows, meta, weighted=weighted)),
     }
+    if weighted and rows.weight is None:
+        result["warnings"].append("the run learned from weighted rows, and these have no weight: each counts once")
     write_with_digest(opened.folder.calibration, calibration.model_dump(), "calibrate again")
     return result
 
