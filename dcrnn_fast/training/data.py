@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -89,9 +90,10 @@ def _labelled_rows(config: RunConfig, folder: RunFolder, table: Any, encoding: M
 
 
 def _columns_of(table: Any, schema: TableSchema) -> list[str]:
-    """The names of the columns of a table, or of its first file."""
+    """The names of the columns of a table, or of its first file; none of one that cannot be read."""
     if not isinstance(table, (str, os.PathLike)):
         return column_names(table)
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ..data.read.csv_files import CsvFile
@@ -100,7 +102,9 @@ def _columns_of(table: Any, schema: TableSchema) -> list[str]:
 
     path = expand("data:", Path(table))[0]
     if path.suffix == ".parquet":
-        return list(pq.read_schema(path).names)
+        with suppress(pa.ArrowException, OSError):
+            return list(pq.read_schema(path).names)
+        return []
     with scratch_folder() as folder:
         return CsvFile(path, schema.csv, (), folder, open_database(folder)).columns
 
